@@ -1,0 +1,152 @@
+# weir. `make help` lists the targets. GNU make; everything that is made goes below $(BUILD).
+#
+# Sources are found by looking: every src/**/*.c but src/main.c goes into a library, which the
+# program, the unit tests and the fuzz drivers link. A new file needs no line here.
+
+BUILD = build
+PREFIX = /usr
+CFLAGS = -O2 -g
+SECONDS = 60
+V = 0
+
+ifeq ($(origin CC),default)
+CC = gcc
+endif
+CC_IS_CLANG := $(findstring clang,$(notdir $(CC)))
+# Link-time optimisation of build/weir, LTO=0 or 1. Only gcc: clang would need lld and llvm-ar, and
+# is here for its warnings and its fuzzer.
+LTO = $(if $(CC_IS_CLANG),0,1)
+
+WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wswitch-enum -Wmissing-prototypes -Wvla -Werror
+COMMON = -std=gnu17 -D_GNU_SOURCE -Isrc $(WARNINGS) -pthread
+# --as-needed: a library that nothing calls is not loaded.
+LIBS = -Wl,--as-needed -luring -linih -lpcre2-8 -lm
+# Not as needed: it takes malloc over from libc, also for the libraries.
+JEMALLOC = -Wl,--no-as-needed -ljemalloc
+SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# jemalloc would take malloc away from AddressSanitizer.
+CHECKED = -g -DWEIR_NO_JEMALLOC $(SANITIZE)
+# gcc sees less through the sanitizers' code and warns of what cannot be; the release build decides.
+DEBUG = -Og $(CHECKED) $(if $(CC_IS_CLANG),,-Wno-format-truncation -Wno-maybe-uninitialized)
+# Fat objects: the program is linked with LTO, the unit tests, quickly, without.
+LTO_1 = -flto=auto -ffat-lto-objects
+
+SOURCES := $(sort $(shell find src -name '*.c'))
+UNIT_SOURCES := $(sort $(shell find tests/unit -name '*.c' 2>/dev/null))
+UNIT_TESTS := $(patsubst %.c,%,$(filter %_test.c,$(UNIT_SOURCES)))
+UNIT_HELPERS := $(patsubst %.c,%.o,$(filter-out %_test.c,$(UNIT_SOURCES)))
+FUZZERS := $(patsubst %.c,%,$(sort $(wildcard tests/fuzz/*_fuzz.c)))
+
+Q = $(if $(filter 0,$(V)),@,)
+SAY = @$(if $(filter 0,$(V)),echo,:)
+
+.PHONY: all debug run test unit behaviour tidy fuzz bench format install clean help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+all: $(BUILD)/weir ## build/weir: optimised (the default; CC=clang, LTO=0, V=1)
+
+debug: $(BUILD)/debug/weir ## build/debug/weir: with AddressSanitizer and UBSan
+
+# A variant is one set of flags with a folder of its own: variant NAME, COMPILER, COMPILE, LINK.
+# Its objects depend on an empty file named after the flags, so other flags make everything anew.
+define variant
+FLAGS_$(1) := $(BUILD)/$(1)/flags-$(firstword \
+		$(shell echo '$(2) $(COMMON) $(3) $(4) $(LIBS)' | cksum))
+$$(FLAGS_$(1)):
+	@mkdir -p $$(@D)
+	@rm -f $(BUILD)/$(1)/flags-*
+	@touch $$@
+
+$(BUILD)/$(1)/%.o: %.c $$(FLAGS_$(1))
+	$$(SAY) "  CC    $(1) $$<"
+	@mkdir -p $$(@D)
+	$$(Q)$(2) $(COMMON) $(3) $$(if $$(filter tests/%,$$<),-Itests) -MMD -MP -c -o $$@ $$<
+
+# It depends on the folders too: they change when a file goes away.
+$(BUILD)/$(1)/libweir.a: $(patsubst %.c,$(BUILD)/$(1)/%.o,$(filter-out src/main.c,$(SOURCES))) \
+		$(sort $(patsubst %/,%,$(dir $(SOURCES))))
+	@rm -f $$@
+	$$(Q)ar rcs $$@ $$(filter %.o,$$^)
+
+-include $(patsubst %.c,$(BUILD)/$(1)/%.d,$(SOURCES) $(UNIT_SOURCES))
+-include $(patsubst %,$(BUILD)/$(1)/%.d,$(FUZZERS))
+endef
+
+# A unit test is one program: its file, the helpers (files not named *_test.c), the library.
+define unit
+$(BUILD)/$(1)/tests/unit/%_test: $(BUILD)/$(1)/tests/unit/%_test.o \
+		$(addprefix $(BUILD)/$(1)/,$(UNIT_HELPERS)) $(BUILD)/$(1)/libweir.a
+	$$(SAY) "  LINK  $$@"
+	$$(Q)$(CC) -pthread $(2) -o $$@ $$^ $(LIBS) -lcmocka $(3)
+
+unit-$(1): $(addprefix $(BUILD)/$(1)/,$(UNIT_TESTS))
+.PHONY: unit-$(1)
+.SECONDARY: $(patsubst %.c,$(BUILD)/$(1)/%.o,$(UNIT_SOURCES))
+endef
+
+$(eval $(call variant,release,$(CC),$(CFLAGS) $(LTO_$(LTO)),$(LDFLAGS)))
+$(eval $(call variant,debug,$(CC),$(DEBUG),$(LDFLAGS)))
+$(eval $(call variant,fuzz,clang,-O1 $(CHECKED) -fsanitize=fuzzer-no-link))
+$(eval $(call unit,release,-fno-lto $(LDFLAGS),$(JEMALLOC)))
+$(eval $(call unit,debug,$(SANITIZE) $(LDFLAGS),))
+
+$(BUILD)/weir: $(BUILD)/release/src/main.o $(BUILD)/release/libweir.a
+	$(SAY) "  LINK  $@"
+	$(Q)$(CC) -pthread $(CFLAGS) $(LTO_$(LTO)) $(LDFLAGS) -o $@ $^ $(LIBS) $(JEMALLOC)
+
+$(BUILD)/debug/weir: $(BUILD)/debug/src/main.o $(BUILD)/debug/libweir.a
+	$(SAY) "  LINK  $@"
+	$(Q)$(CC) -pthread $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# A fuzz driver and its corpus have one name: tests/fuzz/NAME_fuzz.c, tests/fuzz/corpus/NAME/.
+$(BUILD)/fuzz/tests/fuzz/%_fuzz: $(BUILD)/fuzz/tests/fuzz/%_fuzz.o $(BUILD)/fuzz/libweir.a
+	$(SAY) "  LINK  $@"
+	$(Q)clang -pthread $(SANITIZE) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+
+fuzz-programs: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
+.PHONY: fuzz-programs
+.SECONDARY: $(patsubst %,$(BUILD)/fuzz/%.o,$(FUZZERS))
+
+run: ## installs what is missing, builds, and starts weir with etc/weir.ini
+	@tools/setup build
+	@$(MAKE) $(BUILD)/weir
+	$(BUILD)/weir -c etc/weir.ini
+
+test: ## installs what is missing, then builds and tests everything
+	@tools/setup test
+	@tests/run
+
+unit: ## the unit tests, also under the sanitizers
+	@tools/setup test
+	@tests/run unit
+
+behaviour: ## the behaviour tests, also under the sanitizers; PYTEST="-k name" selects
+	@tools/setup test
+	@PYTEST='$(PYTEST)' tests/run behaviour
+
+fuzz: ## every fuzz driver for SECONDS=60
+	@tools/setup test
+	@SECONDS_PER_FUZZER=$(SECONDS) tests/run fuzz
+
+tidy: ## the rules that a compiler does not know
+	@tools/tidy
+
+bench: ## weir beside nginx, haproxy and h2o; BENCH="..." is given to perf/bench
+	@tools/setup bench
+	@$(MAKE) $(BUILD)/weir
+	perf/bench $(BENCH)
+
+format: ## clang-format on every C file
+	clang-format -i $$(find src tests perf -name '*.[ch]')
+
+install: $(BUILD)/weir ## into $(DESTDIR)$(PREFIX); an existing weir.ini stays
+	install -D -m 755 $(BUILD)/weir $(DESTDIR)$(PREFIX)/bin/weir
+	test -e $(DESTDIR)/etc/weir/weir.ini || \
+		install -D -m 644 etc/weir.ini $(DESTDIR)/etc/weir/weir.ini
+
+clean: ## removes build/
+	rm -rf $(BUILD)
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile

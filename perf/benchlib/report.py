@@ -1,0 +1,141 @@
+"""The table for the terminal."""
+
+# Shares of a core from which on a row is marked as disturbed.
+FOREIGN_MAX = 0.05
+STOLEN_MAX = 0.02
+
+ERROR_WORDS = {
+    "connect": "failed connects", "read": "read errors", "write": "write errors",
+    "status": "error statuses", "timeout": "timeouts", "closed": "connections closed early",
+    "not_in_flight": "requests missing at the origin", "no_requests": "no requests",
+    "not_closed": "requests on kept connections",
+}
+
+
+def table(outcome):
+    lines = heading(outcome)
+    for row in outcome["rows"].values():
+        lines += ["", row["title"]]
+        lines += memory_lines(row) if row["kind"] == "memory" else load_lines(row)
+    if outcome.get("steady"):
+        lines += ["", "weir's worker in the steady state"] + steady_lines(outcome["steady"])
+    if any("weir" in row["programs"] for row in outcome["rows"].values()) or outcome.get("steady"):
+        lines += ["", "targets (ratios are to the better of nginx and HAProxy)"]
+        lines += [target_line(target) for target in outcome["targets"]]
+    return "\n".join(lines) + "\n"
+
+
+def heading(outcome):
+    environment, options = outcome["environment"], outcome["options"]
+    lines = [
+        f"{environment['cpu']}, {environment['cpus']} CPUs, Linux {environment['kernel']}, "
+        f"weir at {environment['revision']}, {environment['time']}",
+        "; ".join(f"{name}: {version}" for name, version in outcome["versions"].items()),
+        f"median of {options['rounds']} round(s) of {options['seconds']} s; one worker on one "
+        "core, load and origin on another; all over loopback",
+    ]
+    if outcome["missing"]:
+        lines.append("NOT measured, not installed or not built: " + " ".join(outcome["missing"]))
+    if options["rounds"] < 3:
+        lines.append("fewer than three rounds: a first look, not a result")
+    return lines
+
+
+def latency(microseconds):
+    if microseconds < 1000:
+        return f"{microseconds:.0f} us"
+    return f"{microseconds / 1000:.{2 if microseconds < 10000 else 1}f} ms"
+
+
+def load_lines(row):
+    unit = "ms/GB" if row["bulk"] else "us/req"
+    lines = [f"  {'':9}{'req/s':>9}{'p50':>10}{'p99':>10}{'CPU ' + unit:>12}{'user':>7}"
+             f"{'system':>8}{'busy':>6}{'load':>6}  {'CPU: best peer':>14}{'nginx/HAProxy':>15}"]
+    for name, figures in row["programs"].items():
+        if "cpu" not in figures:
+            lines.append(f"  {name:9}{notes(figures)}")
+            continue
+        lines.append(
+            f"  {name:9}{figures['rps']:9.0f}{latency(figures['p50_us']):>10}"
+            f"{latency(figures['p99_us']):>10}{figures['cpu']:12.2f}{figures['cpu_user']:7.2f}"
+            f"{figures['cpu_system']:8.2f}{figures['proxy_busy']:6.0%}"
+            f"{figures['load_core_busy']:6.0%}  {ratio(figures['ratio'], 'cpu'):>14}"
+            f"{ratio(figures['ratio_target_peers'], 'cpu'):>15}{notes(figures)}")
+    weir = row["programs"].get("weir", {})
+    if weir.get("ratio_target_peers"):
+        found = weir["ratio_target_peers"]
+        lines.append("  weir to the better of nginx and HAProxy: " + ", ".join(
+            f"{word} {ratio(found, key)}" for key, word in
+            (("rps", "req/s"), ("p50_us", "p50"), ("p99_us", "p99"), ("cpu", "CPU"))))
+    return lines
+
+
+def memory_lines(row):
+    lines = [f"  {'':9}{'B/conn':>9}{'process before':>16}{'after':>10}  {'best peer':>10}"
+             f"{'nginx/HAProxy':>15}"]
+    for name, figures in row["programs"].items():
+        if "bytes" not in figures:
+            lines.append(f"  {name:9}{notes(figures)}")
+            continue
+        lines.append(
+            f"  {name:9}{figures['bytes']:9.0f}{figures['before_bytes'] / 1024:13.0f} kB"
+            f"{figures['after_bytes'] / 1024:7.0f} kB  {ratio(figures['ratio'], 'bytes'):>10}"
+            f"{ratio(figures['ratio_target_peers'], 'bytes'):>15}{notes(figures)}")
+        for metric, (before, after) in last_metrics(figures).items():
+            lines.append(f"    {metric}: {before:.0f} -> {after:.0f}")
+    return lines
+
+
+def last_metrics(figures):
+    metrics = figures["samples"][-1].get("metrics", {})
+    return {name: values for name, values in metrics.items() if values[0] != values[1]}
+
+
+def ratio(found, figure):
+    return f"{found[figure]:.2f}" if figure in found else "-"
+
+
+def notes(figures):
+    words = []
+    if figures["errors"]:
+        words.append("INVALID: " + ", ".join(
+            f"{count} {ERROR_WORDS.get(name, name)}" if name != "failed"
+            else str(count).splitlines()[0]
+            for name, count in figures["errors"].items()))
+    if figures["load_bound"]:
+        words.append("the load generator was the bottleneck")
+    if figures.get("stolen", 0) > STOLEN_MAX:
+        words.append(f"{figures['stolen']:.0%} of a core was stolen")
+    if figures.get("foreign", 0) > FOREIGN_MAX:
+        words.append(f"others used {figures['foreign']:.0%} of a core")
+    if figures["upstream_reconnects"]:
+        words.append("upstream connections were not kept")
+    return ("  " if words else "") + "; ".join(words)
+
+
+def steady_lines(steady):
+    requests = max(steady["requests"], 1)
+    lines = [f"  {steady['requests']} requests, {steady['turns']:.0f} turns, "
+             f"{steady['enters'] / requests:.3f} io_uring_enter and "
+             f"{steady['completions'] / requests:.2f} completions per request, "
+             f"{steady['heap_bytes']:.0f} bytes of heap allocated"]
+    if steady.get("calls") is None:
+        lines.append("  strace is not installed: system calls were not counted")
+    else:
+        lines.append("  strace: " + ", ".join(f"{name} {count}" for name, count in
+                                               steady["calls"].items()))
+    return lines
+
+
+def amount(value, unit):
+    if value is None:
+        return "invalid"
+    digits = 0 if unit == "B" or isinstance(value, int) else 2
+    return f"{value:.{digits}f} {unit}".rstrip()
+
+
+def target_line(target):
+    measured = "-" if target["met"] is None else amount(target["measured"], target["unit"])
+    verdict = {True: "met", False: "NOT met", None: "not measured"}[target["met"]]
+    return (f"  {target['title']:46}{measured:>10}"
+            f"  at most {amount(target['limit'], target['unit']):>8}  {verdict}")

@@ -1,0 +1,118 @@
+"""From samples to medians, ratios and targets."""
+
+from statistics import median
+
+from benchlib.load import is_load_bound
+
+# The peers that the targets compare with; h2o is shown beside them.
+TARGET_PEERS = ("nginx", "haproxy")
+
+FIGURES = ("rps", "p50_us", "p99_us", "cpu", "cpu_user", "cpu_system", "core", "proxy_busy",
+           "proxy_core_busy", "load_core_busy", "load_busy", "origin_busy", "stolen", "foreign",
+           "upstream_connects", "requests", "bytes", "fresh_bytes", "before_bytes", "after_bytes")
+
+# (row, figure, limit, what it is). The limit is a ratio to the better of TARGET_PEERS.
+RATIO_TARGETS = (
+    ("keepalive-64", "cpu", 0.95, "CPU per request, 64 connections"),
+    ("keepalive-1000", "cpu", 0.65, "CPU per request, 1000 connections"),
+    ("keepalive-4000", "cpu", 0.65, "CPU per request, 4000 connections"),
+    ("keepalive-64", "p50_us", 0.75, "p50, 64 connections"),
+    ("keepalive-1000", "p50_us", 0.75, "p50, 1000 connections"),
+    ("keepalive-1000", "p99_us", 0.75, "p99, 1000 connections"),
+    ("close-64", "cpu", 0.90, "CPU per request, Connection: close"),
+    ("bulk-16", "cpu", 0.75, "CPU per GB, 1 MB bodies"),
+)
+# (row, figure, limit, unit, what it is). The limit is a number of weir's own.
+OWN_TARGETS = (
+    ("memory-idle", "bytes", 1024, "B", "user memory per idle connection"),
+    ("memory-active", "bytes", 16384, "B", "user memory per request in flight"),
+    ("keepalive-64", "cpu_user", 1.5, "us", "user CPU per request, 64 connections"),
+)
+# More of it is better.
+RISING = ("rps",)
+
+
+def summarise(rows, samples):
+    return {row.key: {
+        "title": row.title,
+        "kind": row.kind,
+        "bulk": row.bulk,
+        "connections": row.connections,
+        "programs": with_ratios({name: summarise_one(row, taken)
+                                 for name, taken in samples[row.key].items()}),
+    } for row in rows}
+
+
+def summarise_one(row, taken):
+    """The median of each figure by itself. One failed request in any round spoils the row."""
+    errors = {}
+    for sample in taken:
+        for name, value in sample["errors"].items():
+            errors[name] = errors.get(name, 0) + value if isinstance(value, int) else value
+    whole = [sample for sample in taken if "failed" not in sample["errors"]]
+    summary = {name: median(sample[name] for sample in whole)
+               for name in FIGURES if whole and name in whole[0]}
+    summary["errors"] = errors
+    summary["valid"] = not errors and bool(whole)
+    summary["load_bound"] = row.kind == "load" and \
+        sum(is_load_bound(sample) for sample in whole) * 2 > len(whole)
+    # A proxy that opens a connection for every request is not measured with keep-alive.
+    summary["upstream_reconnects"] = \
+        summary.get("upstream_connects", 0) > 0.01 * summary.get("requests", 0)
+    summary["samples"] = taken
+    return summary
+
+
+def with_ratios(summaries):
+    for name, summary in summaries.items():
+        peers = [other for other in summaries if other not in ("weir", name)] \
+            if name == "weir" else [other for other in summaries if other != "weir"]
+        summary["ratio"] = ratios(summary, [summaries[peer] for peer in peers])
+        summary["ratio_target_peers"] = ratios(
+            summary, [summaries[peer] for peer in peers if peer in TARGET_PEERS])
+    return summaries
+
+
+def ratios(summary, peers):
+    """To the best of the peers whose row is valid, figure by figure."""
+    valid = [peer for peer in peers if peer["valid"]]
+    found = {}
+    for figure in ("rps", "p50_us", "p99_us", "cpu", "bytes"):
+        values = [peer[figure] for peer in valid if peer.get(figure)]
+        if values and summary["valid"] and summary.get(figure) is not None:
+            best = max(values) if figure in RISING else min(values)
+            found[figure] = summary[figure] / best
+    return found
+
+
+def targets(outcome):
+    """Each target with what was measured. met is None when it was not measured."""
+    judged = []
+    for key, figure, limit, title in RATIO_TARGETS:
+        weir = weir_row(outcome, key)
+        measured = weir.get("ratio_target_peers", {}).get(figure)
+        judged.append(judge(title, limit, measured, "", weir))
+    for key, figure, limit, unit, title in OWN_TARGETS:
+        weir = weir_row(outcome, key)
+        judged.append(judge(title, limit, weir.get(figure) if weir.get("valid") else None, unit,
+                            weir))
+    steady = outcome.get("steady", {})
+    judged.append(judge("bytes allocated on the heap in the steady state", 0,
+                        steady.get("heap_bytes"), "", steady))
+    judged.append(judge("io_uring_enter per turn in the steady state", 1,
+                        steady.get("enters_per_turn"), "", steady))
+    judged.append(judge("other system calls in the steady state", 0,
+                        steady.get("other_calls_count"), "", steady))
+    return judged
+
+
+def weir_row(outcome, key):
+    return outcome["rows"].get(key, {}).get("programs", {}).get("weir", {})
+
+
+def judge(title, limit, measured, unit, source):
+    errors = source.get("errors") or {}
+    met = None if measured is None and not errors else \
+        measured is not None and not errors and measured <= limit
+    return {"title": title, "limit": limit, "measured": measured, "unit": unit, "met": met,
+            "errors": errors}

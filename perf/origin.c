@@ -1,0 +1,596 @@
+/* origin.c: the server behind the proxies that perf/bench measures.
+ *
+ * HTTP/1.1 with keep-alive, one thread, epoll, level-triggered. It has to cost far less than any
+ * proxy in front of it, so the common request is one recv and one send without copying, and
+ * everything else is kept simple. It trusts its clients, which are proxies under test: it must
+ * never face a network.
+ *
+ *   /              128 bytes
+ *   /1m            1 MiB
+ *   /bytes/N       N bytes
+ *   /delay/MS/N    N bytes after MS milliseconds, at most 60000
+ *   /head          the request head as it arrived
+ *   POST, PUT      the body is read (Content-Length only), the answer is "received N\n"
+ *
+ * A body is the text of eight-byte lines that count up in hexadecimal ("0000000\n0000001\n..."),
+ * beginning again each MiB, so that a client can see bytes lost or moved. The counters are kept in
+ * a file that the measuring program maps as well: reading them costs nothing.
+ *
+ * Use: origin PORT COUNTERS_FILE. Prints "ready" when it listens. Ends on SIGTERM.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PATTERN_SIZE (1024 * 1024)
+#define INPUT_SIZE (64 * 1024)
+#define KEPT_SIZE_MAX (64 * 1024)
+#define EVENTS_MAX 512
+#define DELAY_MS_MAX 60000
+/* Longer than the longest delay, so that a slot holds only connections of one deadline. */
+#define WHEEL_SLOTS 65536
+
+/* The layout is known to benchlib/load.py. */
+struct counters {
+    uint64_t requests;
+    uint64_t body_bytes_sent;
+    uint64_t body_bytes_received;
+    uint64_t accepted;
+    uint64_t open;
+    uint64_t waiting;
+};
+
+enum conn_state {
+    CONN_READ_HEAD, /* no request, or a part of its head in `kept` */
+    CONN_READ_BODY, /* body_left bytes of the request's body to come */
+    CONN_WAIT,      /* in the wheel until `due_ms` */
+    CONN_WRITE      /* the socket was full: EPOLLOUT is set */
+};
+
+struct conn {
+    int fd;
+    enum conn_state state;
+    bool close_after;
+    char *kept; /* bytes received that no request has used yet; NULL: none */
+    size_t kept_size;
+    uint64_t body_left;
+    uint64_t body_size; /* of the request */
+    char head[320];     /* of the answer */
+    size_t head_size;
+    const char *text; /* the answer's body; NULL: the pattern */
+    char *text_owned;
+    uint64_t total; /* head and body */
+    uint64_t sent;
+    uint64_t due_ms;
+    struct conn *wheel_next;
+    struct conn *wheel_prev;
+};
+
+struct request {
+    const char *target;
+    size_t target_size;
+    bool is_head;
+    bool wants_close;
+    bool is_chunked;
+    uint64_t body_size;
+};
+
+static struct counters *counters;
+static struct conn **conns; /* by fd */
+static size_t conn_count_max;
+static int poller;
+static char pattern[PATTERN_SIZE];
+static char input[INPUT_SIZE];
+static char date_text[48];
+static time_t date_second;
+static struct conn *wheel[WHEEL_SLOTS];
+static uint64_t wheel_ms; /* everything due up to here has been answered */
+static volatile sig_atomic_t is_stopping;
+
+static void die(const char *what) {
+    fprintf(stderr, "origin: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static uint64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* RFC 9110 section 6.6.1: an origin with a clock sends Date. Once a second is what servers do. */
+static void date_refresh(void) {
+    time_t now = time(NULL);
+    if (now == date_second) {
+        return;
+    }
+    struct tm parts;
+    gmtime_r(&now, &parts);
+    strftime(date_text, sizeof date_text, "%a, %d %b %Y %H:%M:%S GMT", &parts);
+    date_second = now;
+}
+
+static void wheel_insert(struct conn *conn, uint64_t due_ms) {
+    struct conn **slot = &wheel[due_ms % WHEEL_SLOTS];
+    conn->due_ms = due_ms;
+    conn->wheel_prev = NULL;
+    conn->wheel_next = *slot;
+    if (*slot != NULL) {
+        (*slot)->wheel_prev = conn;
+    }
+    *slot = conn;
+    counters->waiting++;
+}
+
+static void wheel_remove(struct conn *conn) {
+    if (conn->wheel_prev != NULL) {
+        conn->wheel_prev->wheel_next = conn->wheel_next;
+    } else {
+        wheel[conn->due_ms % WHEEL_SLOTS] = conn->wheel_next;
+    }
+    if (conn->wheel_next != NULL) {
+        conn->wheel_next->wheel_prev = conn->wheel_prev;
+    }
+    counters->waiting--;
+}
+
+static void conn_close(struct conn *conn) {
+    if (conn->state == CONN_WAIT) {
+        wheel_remove(conn);
+    }
+    conns[conn->fd] = NULL;
+    close(conn->fd);
+    free(conn->kept);
+    free(conn->text_owned);
+    free(conn);
+    counters->open--;
+}
+
+static void conn_want(struct conn *conn, uint32_t events) {
+    struct epoll_event event = {.events = events, .data.fd = conn->fd};
+    if (epoll_ctl(poller, EPOLL_CTL_MOD, conn->fd, &event) < 0) {
+        die("epoll_ctl");
+    }
+}
+
+/* The next slices of the answer, at `sent`. */
+static int answer_slices(const struct conn *conn, struct iovec slices[2]) {
+    int count = 0;
+    uint64_t at = 0;
+    if (conn->sent < conn->head_size) {
+        slices[count].iov_base = (char *)conn->head + conn->sent;
+        slices[count].iov_len = conn->head_size - conn->sent;
+        count++;
+    } else {
+        at = conn->sent - conn->head_size;
+    }
+    uint64_t left = conn->total - conn->head_size - at;
+    if (left > 0) {
+        const char *from = conn->text != NULL ? conn->text + at : pattern + at % PATTERN_SIZE;
+        uint64_t run = conn->text != NULL ? left : PATTERN_SIZE - at % PATTERN_SIZE;
+        slices[count].iov_base = (char *)from;
+        slices[count].iov_len = run < left ? run : left;
+        count++;
+    }
+    return count;
+}
+
+/* Sends what is left of the answer. False: the connection is gone. */
+static bool conn_push(struct conn *conn) {
+    while (conn->sent < conn->total) {
+        struct iovec slices[2];
+        struct msghdr message = {.msg_iov = slices};
+        message.msg_iovlen = (size_t)answer_slices(conn, slices);
+        ssize_t done = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+        if (done < 0 && errno == EAGAIN) {
+            if (conn->state != CONN_WRITE) {
+                conn->state = CONN_WRITE;
+                conn_want(conn, EPOLLOUT);
+            }
+            return true;
+        }
+        if (done < 0) {
+            conn_close(conn);
+            return false;
+        }
+        conn->sent += (uint64_t)done;
+    }
+    counters->requests++;
+    counters->body_bytes_sent += conn->total - conn->head_size;
+    free(conn->text_owned);
+    conn->text_owned = NULL;
+    if (conn->close_after) {
+        conn_close(conn);
+        return false;
+    }
+    if (conn->state == CONN_WRITE) {
+        conn_want(conn, EPOLLIN);
+    }
+    conn->state = CONN_READ_HEAD;
+    return true;
+}
+
+/* Writes the answer's head and makes it ready to be pushed. `text` NULL: the pattern. */
+static void answer_prepare(struct conn *conn, const char *status, uint64_t size, const char *text) {
+    int written = snprintf(conn->head, sizeof conn->head,
+                           "HTTP/1.1 %s\r\nServer: origin\r\nDate: %s\r\n"
+                           "Content-Type: text/plain\r\nContent-Length: %llu\r\n%s\r\n",
+                           status, date_text, (unsigned long long)size,
+                           conn->close_after ? "Connection: close\r\n" : "");
+    conn->head_size = (size_t)written;
+    conn->text = text;
+    conn->total = conn->head_size + size;
+    conn->sent = 0;
+}
+
+/* The common answer. Its head is the same as the last one's until the size or the second changes,
+ * and snprintf would be a tenth of a request's cost. */
+static void answer_prepare_pattern(struct conn *conn, uint64_t size) {
+    static char last_head[sizeof conn->head];
+    static size_t last_head_size;
+    static uint64_t last_size;
+    static time_t last_second;
+    if (conn->close_after) {
+        answer_prepare(conn, "200 OK", size, NULL);
+        return;
+    }
+    if (size != last_size || date_second != last_second) {
+        answer_prepare(conn, "200 OK", size, NULL);
+        memcpy(last_head, conn->head, conn->head_size);
+        last_head_size = conn->head_size;
+        last_size = size;
+        last_second = date_second;
+        return;
+    }
+    memcpy(conn->head, last_head, last_head_size);
+    conn->head_size = last_head_size;
+    conn->text = NULL;
+    conn->total = conn->head_size + size;
+    conn->sent = 0;
+}
+
+static bool answer_text(struct conn *conn, const char *status, const char *text, size_t size) {
+    conn->text_owned = malloc(size);
+    if (conn->text_owned == NULL) {
+        die("malloc");
+    }
+    memcpy(conn->text_owned, text, size);
+    answer_prepare(conn, status, size, conn->text_owned);
+    return conn_push(conn);
+}
+
+static bool prefix_is(const struct request *request, const char *prefix) {
+    size_t size = strlen(prefix);
+    return request->target_size > size && memcmp(request->target, prefix, size) == 0;
+}
+
+/* Answers a complete request; `head` is all of it. False: the connection is gone. */
+static bool conn_answer(struct conn *conn, const struct request *request, const char *head,
+                        size_t head_size) {
+    uint64_t size = 0;
+    if (request->target_size == 1 && request->target[0] == '/') {
+        size = 128;
+    } else if (request->target_size == 3 && memcmp(request->target, "/1m", 3) == 0) {
+        size = PATTERN_SIZE;
+    } else if (prefix_is(request, "/bytes/")) {
+        size = strtoull(request->target + 7, NULL, 10);
+    } else if (prefix_is(request, "/delay/")) {
+        char *end;
+        uint64_t delay_ms = strtoull(request->target + 7, &end, 10);
+        size = *end == '/' ? strtoull(end + 1, NULL, 10) : 0;
+        answer_prepare_pattern(conn, size);
+        conn->state = CONN_WAIT;
+        wheel_insert(conn, now_ms() + 1 + (delay_ms < DELAY_MS_MAX ? delay_ms : DELAY_MS_MAX));
+        return true;
+    } else if (request->target_size == 5 && memcmp(request->target, "/head", 5) == 0) {
+        return answer_text(conn, "200 OK", head, head_size);
+    } else {
+        return answer_text(conn, "404 Not Found", "not here\n", 9);
+    }
+    answer_prepare_pattern(conn, size);
+    if (request->is_head) {
+        conn->total = conn->head_size;
+    }
+    return conn_push(conn);
+}
+
+static bool answer_received(struct conn *conn) {
+    char text[48];
+    int size = snprintf(text, sizeof text, "received %llu\n", (unsigned long long)conn->body_size);
+    counters->body_bytes_received += conn->body_size;
+    return answer_text(conn, "200 OK", text, (size_t)size);
+}
+
+static void field_read(struct request *request, const char *line, const char *end) {
+    if (strncasecmp(line, "content-length:", 15) == 0) {
+        request->body_size = strtoull(line + 15, NULL, 10);
+    } else if (strncasecmp(line, "transfer-encoding:", 18) == 0) {
+        request->is_chunked = true;
+    } else if (strncasecmp(line, "connection:", 11) == 0) {
+        for (line += 11; line < end && *line == ' '; line++) {
+        }
+        request->wants_close = strncasecmp(line, "close", 5) == 0;
+    }
+}
+
+/* `head` ends with the empty line. */
+static bool request_read(struct request *request, const char *head, size_t size) {
+    *request = (struct request){.is_head = memcmp(head, "HEAD ", 5) == 0};
+    const char *end = head + size;
+    const char *line_end = memchr(head, '\n', size);
+    const char *blank = memchr(head, ' ', (size_t)(line_end - head));
+    if (blank == NULL) {
+        return false;
+    }
+    request->target = blank + 1;
+    const char *target_end = memchr(blank + 1, ' ', (size_t)(line_end - blank));
+    if (target_end == NULL) {
+        return false;
+    }
+    request->target_size = (size_t)(target_end - request->target);
+    request->wants_close = memcmp(target_end + 1, "HTTP/1.0", 8) == 0;
+    for (const char *line = line_end + 1; line < end; line = line_end + 1) {
+        line_end = memchr(line, '\n', (size_t)(end - line));
+        char first = (char)(*line | 0x20);
+        if (first == 'c' || first == 't') {
+            field_read(request, line, line_end);
+        }
+    }
+    return true;
+}
+
+static void conn_keep(struct conn *conn, const char *bytes, size_t size) {
+    if (size == 0) {
+        return;
+    }
+    char *grown = realloc(conn->kept, conn->kept_size + size);
+    if (grown == NULL) {
+        die("realloc");
+    }
+    memcpy(grown + conn->kept_size, bytes, size);
+    conn->kept = grown;
+    conn->kept_size += size;
+}
+
+/* One request's head at `bytes`, complete up to `head_size`. False: the connection is gone. */
+static bool conn_begin(struct conn *conn, const char *bytes, size_t head_size) {
+    struct request request;
+    if (!request_read(&request, bytes, head_size)) {
+        conn->close_after = true;
+        return answer_text(conn, "400 Bad Request", "bad\n", 4);
+    }
+    conn->close_after = request.wants_close;
+    if (request.is_chunked) {
+        conn->close_after = true;
+        return answer_text(conn, "411 Length Required", "no chunks here\n", 15);
+    }
+    if (request.body_size > 0) {
+        conn->state = CONN_READ_BODY;
+        conn->body_size = request.body_size;
+        conn->body_left = request.body_size;
+        return true;
+    }
+    return conn_answer(conn, &request, bytes, head_size);
+}
+
+/* Uses up bytes from the client; what the present request leaves over is kept. */
+static void conn_consume(struct conn *conn, const char *bytes, size_t size) {
+    while (size > 0) {
+        if (conn->state == CONN_READ_BODY) {
+            uint64_t used = conn->body_left < size ? conn->body_left : size;
+            conn->body_left -= used;
+            bytes += used;
+            size -= used;
+            if (conn->body_left > 0) {
+                return;
+            }
+            conn->state = CONN_READ_HEAD;
+            if (!answer_received(conn)) {
+                return;
+            }
+            continue;
+        }
+        const char *blank = NULL;
+        if (conn->state == CONN_READ_HEAD) {
+            blank = memmem(bytes, size, "\r\n\r\n", 4);
+        }
+        if (blank == NULL) {
+            conn_keep(conn, bytes, size);
+            return;
+        }
+        size_t head_size = (size_t)(blank - bytes) + 4;
+        if (!conn_begin(conn, bytes, head_size)) {
+            return;
+        }
+        bytes += head_size;
+        size -= head_size;
+    }
+}
+
+/* After an answer: requests that arrived before it was sent. */
+static void conn_resume(struct conn *conn) {
+    if (conn->kept == NULL || conn->state != CONN_READ_HEAD) {
+        return;
+    }
+    char *kept = conn->kept;
+    size_t size = conn->kept_size;
+    conn->kept = NULL;
+    conn->kept_size = 0;
+    conn_consume(conn, kept, size);
+    free(kept);
+}
+
+static void conn_readable(struct conn *conn) {
+    ssize_t size = recv(conn->fd, input, sizeof input, 0);
+    if (size < 0 && errno == EAGAIN) {
+        return;
+    }
+    if (size <= 0 || conn->kept_size > KEPT_SIZE_MAX) {
+        conn_close(conn);
+        return;
+    }
+    if (conn->kept == NULL) {
+        conn_consume(conn, input, (size_t)size);
+        return;
+    }
+    conn_keep(conn, input, (size_t)size);
+    conn_resume(conn);
+}
+
+static void conn_writable(struct conn *conn) {
+    if (conn_push(conn)) {
+        conn_resume(conn);
+    }
+}
+
+static void listener_accept(int listener) {
+    for (;;) {
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            return;
+        }
+        if ((size_t)fd >= conn_count_max) {
+            close(fd);
+            continue;
+        }
+        int on = 1;
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* an optimisation only */
+        struct conn *conn = calloc(1, sizeof *conn);
+        if (conn == NULL) {
+            die("calloc");
+        }
+        conn->fd = fd;
+        conns[fd] = conn;
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+        if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) {
+            die("epoll_ctl");
+        }
+        counters->accepted++;
+        counters->open++;
+    }
+}
+
+static void wheel_advance(void) {
+    uint64_t now = now_ms();
+    if (counters->waiting == 0) {
+        wheel_ms = now;
+        return;
+    }
+    for (; wheel_ms < now; wheel_ms++) {
+        struct conn *next;
+        for (struct conn *conn = wheel[wheel_ms % WHEEL_SLOTS]; conn != NULL; conn = next) {
+            next = conn->wheel_next;
+            wheel_remove(conn);
+            conn->state = CONN_READ_HEAD;
+            if (conn_push(conn)) {
+                conn_resume(conn);
+            }
+        }
+    }
+}
+
+static int listener_open(uint16_t port) {
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int on = 1;
+    if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+        bind(listener, (struct sockaddr *)&address, sizeof address) < 0 ||
+        listen(listener, 65535) < 0) {
+        die("listen");
+    }
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event) < 0) {
+        die("epoll_ctl");
+    }
+    return listener;
+}
+
+static void counters_open(const char *file) {
+    int fd = open(file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0 || ftruncate(fd, sizeof *counters) < 0) {
+        die(file);
+    }
+    counters = mmap(NULL, sizeof *counters, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (counters == MAP_FAILED) {
+        die("mmap");
+    }
+    close(fd);
+}
+
+static void stop(int number) {
+    (void)number;
+    is_stopping = 1;
+}
+
+static void run(int listener) {
+    static struct epoll_event events[EVENTS_MAX];
+    while (!is_stopping) {
+        int count = epoll_wait(poller, events, EVENTS_MAX, counters->waiting > 0 ? 1 : 1000);
+        date_refresh();
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.fd == listener) {
+                listener_accept(listener);
+                continue;
+            }
+            struct conn *conn = conns[events[i].data.fd];
+            if (conn == NULL) {
+                continue; /* closed by an earlier event of this turn */
+            }
+            if (conn->state == CONN_WRITE) {
+                conn_writable(conn);
+            } else {
+                conn_readable(conn);
+            }
+        }
+        wheel_advance();
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc != 3) {
+        fprintf(stderr, "use: origin PORT COUNTERS_FILE\n");
+        return 2;
+    }
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    conn_count_max = (size_t)files.rlim_cur;
+    conns = calloc(conn_count_max, sizeof *conns);
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    if (conns == NULL || poller < 0) {
+        die("start");
+    }
+    for (unsigned i = 0; i < PATTERN_SIZE / 8; i++) {
+        char line[9];
+        snprintf(line, sizeof line, "%07x\n", i & 0xfffffff);
+        memcpy(pattern + (size_t)i * 8, line, 8);
+    }
+    struct sigaction action = {.sa_handler = stop};
+    sigaction(SIGTERM, &action, NULL);
+    counters_open(argv[2]);
+    date_refresh();
+    wheel_ms = now_ms();
+    int listener = listener_open((uint16_t)strtoul(argv[1], NULL, 10));
+    puts("ready");
+    fflush(stdout);
+    run(listener);
+    return 0;
+}

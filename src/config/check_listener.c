@@ -1,0 +1,141 @@
+#include "config/address.h"
+#include "config/check_internal.h"
+#include "config/value.h"
+
+static void check_binds(struct check *check, const struct ini_section *section,
+                        struct config_listener *listener) {
+    const struct ini_entry *entry = ini_next(section, KEY_BIND, NULL);
+    if (!entry) check_missing(check, section, KEY_BIND);
+    for (; entry; entry = ini_next(section, KEY_BIND, entry)) {
+        struct bytes rest = entry->value;
+        struct bytes item;
+        while (check_item(entry, &rest, &item)) {
+            struct config_address address;
+            char text[512];
+            struct writer why = writer_make(text, sizeof text);
+            if (!address_resolve(item, check->memory, &address, &why)) {
+                check_fault(check, section, entry, "%.*s", BYTES_FMT(writer_bytes(&why)));
+                continue;
+            }
+            listener->binds = memory_grow(check->memory, listener->binds, listener->bind_count,
+                                          sizeof(struct config_address));
+            listener->binds[listener->bind_count++] = address;
+        }
+    }
+}
+
+static void set_upstream(struct check *check, const struct ini_section *section,
+                         const struct ini_entry *entry, struct config_action *action) {
+    const struct ini_section *target =
+        check_reference(check, section, entry, SECTION_UPSTREAM, entry->value);
+    if (!target) return;
+    action->kind = CONFIG_ACTION_UPSTREAM;
+    action->splits = memory_alloc(check->memory, 1, sizeof(struct config_split));
+    action->splits[0] = (struct config_split){&check->config->upstreams[target->ordinal], 1};
+    action->split_count = 1;
+    action->weight_sum = 1;
+}
+
+static void check_action(struct check *check, const struct ini_section *section,
+                         struct config_action *action) {
+    const struct ini_entry *upstream = ini_find(section, KEY_LISTENER_UPSTREAM);
+    const struct ini_entry *service = ini_find(section, KEY_LISTENER_SERVICE);
+    if (upstream && upstream->value.len != 0) set_upstream(check, section, upstream, action);
+    if (service && service->value.len != 0) {
+        const struct ini_section *target =
+            check_reference(check, section, service, SECTION_SERVICE, service->value);
+        if (target) {
+            action->kind = CONFIG_ACTION_SERVICE;
+            action->service = &check->config->services[target->ordinal];
+        }
+    }
+    if (upstream && service) {
+        check_fault(check, section, service,
+                    "upstream is given too (line %u), it must be one of both", upstream->line);
+    }
+}
+
+void check_listener(struct check *check, const struct ini_section *section,
+                    struct config_listener *listener) {
+    bool is_admin = section->kind == SECTION_ADMIN;
+    if (!is_admin && bytes_equal(bytes_of(section->name), BYTES("admin"))) {
+        faults_add(check->faults, (struct fault_place){section->line, section->title, NULL},
+                   "this name is the one of [admin]");
+    }
+    listener->name = memory_string(check->memory, bytes_of(is_admin ? "admin" : section->name));
+    /* Its own place in the array: the admin's is the last. */
+    listener->index = (uint32_t)(listener - check->config->listeners);
+    listener->line = section->line;
+    listener->is_admin = is_admin;
+    listener->backlog = (uint32_t)check_number(check, section, KEY_BACKLOG);
+    listener->nodelay = check_number(check, section, KEY_NODELAY) != 0;
+    listener->ttl = (uint32_t)check_number(check, section, KEY_TTL);
+    listener->recv_buffer = (uint32_t)check_number(check, section, KEY_RECV_BUFFER);
+    listener->send_buffer = (uint32_t)check_number(check, section, KEY_SEND_BUFFER);
+    listener->via = check_number(check, section, KEY_VIA) != 0;
+    listener->forwarded = (enum config_forwarded)check_number(check, section, KEY_FORWARDED);
+    check_limits(check, section, &listener->limits);
+    check_binds(check, section, listener);
+    if (!is_admin) check_action(check, section, &listener->action);
+}
+
+static const struct ini_section *section_of(const struct check *check,
+                                            const struct config_listener *listener) {
+    enum section_kind kind = listener->is_admin ? SECTION_ADMIN : SECTION_LISTENER;
+    return ini_section_find(check->ini, kind, bytes_of(listener->is_admin ? "" : listener->name));
+}
+
+/* Whether some listener before `listener`, or itself before `bind`, has that address already. */
+static const struct config_listener *earlier_owner(const struct config *config, uint32_t listener,
+                                                   uint32_t bind) {
+    const struct config_address *address = &config->listeners[listener].binds[bind];
+    for (uint32_t i = 0; i <= listener; i++) {
+        const struct config_listener *other = &config->listeners[i];
+        uint32_t count = i == listener ? bind : other->bind_count;
+        for (uint32_t j = 0; j < count; j++) {
+            if (address_equal(&other->binds[j], address)) return other;
+        }
+    }
+    return NULL;
+}
+
+static void check_addresses(struct check *check, uint32_t index) {
+    const struct config_listener *listener = &check->config->listeners[index];
+    for (uint32_t i = 0; i < listener->bind_count; i++) {
+        const struct config_listener *owner = earlier_owner(check->config, index, i);
+        if (!owner) continue;
+        const struct ini_section *section = section_of(check, listener);
+        struct fault_place place = {listener->line, section->title, key_at(KEY_BIND)->name};
+        faults_add(check->faults, place, "%s is bound already by listener %s in line %u",
+                   listener->binds[i].text, owner->name, owner->line);
+    }
+}
+
+static bool has_route(const struct config *config, const struct config_listener *listener) {
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        const struct config_route *route = &config->routes[i];
+        if (route->listener_count == 0) return true;
+        for (uint32_t j = 0; j < route->listener_count; j++) {
+            if (route->listeners[j] == listener) return true;
+        }
+    }
+    return false;
+}
+
+void check_listeners_together(struct check *check) {
+    const struct config *config = check->config;
+    if (check->ini->kind_counts[SECTION_LISTENER] == 0) {
+        faults_add(check->faults, (struct fault_place){0, NULL, NULL},
+                   "there is no [listener NAME] section");
+    }
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        check_addresses(check, i);
+        const struct ini_section *section = section_of(check, listener);
+        bool has_default = listener->is_admin || ini_find(section, KEY_LISTENER_UPSTREAM) ||
+                           ini_find(section, KEY_LISTENER_SERVICE);
+        if (has_default || has_route(config, listener)) continue;
+        faults_add(check->faults, (struct fault_place){listener->line, section->title, NULL},
+                   "needs upstream = NAME or service = NAME, or a route");
+    }
+}

@@ -1,0 +1,184 @@
+#include "config/address.h"
+#include "config/check_internal.h"
+#include "config/suggest.h"
+#include "config/value.h"
+
+#define WEIGHT_MAX 1000
+#define SERVER_CONNECTIONS_MAX 1000000
+
+static const struct {
+    const char *word;
+    bool is_later;
+} parameters[] = {
+    {"weight", false},
+    {"max_connections", false},
+    {"backup", false},
+    {"slow_start", true},
+};
+
+static void explain_parameter(struct bytes name, struct writer *why) {
+    if (bytes_find(name, ':') != name.len) {
+        writer_print(why, "\"%.*s\" belongs in a line of its own, one server a line",
+                     BYTES_FMT(value_shown(name)));
+        return;
+    }
+    struct suggest suggest;
+    suggest_init(&suggest, name);
+    for (size_t i = 0; i < sizeof parameters / sizeof parameters[0]; i++) {
+        if (!parameters[i].is_later) suggest_offer(&suggest, bytes_of(parameters[i].word));
+        if (!parameters[i].is_later || !bytes_equal(name, bytes_of(parameters[i].word))) continue;
+        writer_print(why, "\"%s\" is not supported by this version", parameters[i].word);
+        return;
+    }
+    writer_print(why, "unknown parameter \"%.*s\"", BYTES_FMT(value_shown(name)));
+    if (suggest.best.len == 0) return;
+    writer_print(why, " (did you mean \"%.*s\"?)", BYTES_FMT(suggest.best));
+}
+
+static bool read_bounded(struct bytes text, uint32_t min, uint32_t max, uint32_t *number,
+                         struct writer *why) {
+    uint64_t value;
+    if (bytes_to_u64(text, &value) && value >= min && value <= max) {
+        *number = (uint32_t)value;
+        return true;
+    }
+    writer_print(why, "\"%.*s\" is not a number from %u to %u", BYTES_FMT(value_shown(text)), min,
+                 max);
+    return false;
+}
+
+/* One of weight=N, max_connections=N, backup. */
+static bool read_parameter(struct bytes item, struct config_server *server, struct writer *why) {
+    if (bytes_equal(item, BYTES("backup"))) {
+        server->backup = true;
+        return true;
+    }
+    size_t sign = bytes_find(item, '=');
+    struct bytes name = bytes_slice(item, 0, sign);
+    struct bytes value = bytes_slice(item, sign + 1, item.len);
+    bool has_value = sign != item.len;
+    if (has_value && bytes_equal(name, BYTES("weight"))) {
+        return read_bounded(value, 1, WEIGHT_MAX, &server->weight, why);
+    }
+    if (has_value && bytes_equal(name, BYTES("max_connections"))) {
+        return read_bounded(value, 0, SERVER_CONNECTIONS_MAX, &server->max_connections, why);
+    }
+    bool lacks_value =
+        bytes_equal(name, BYTES("weight")) || bytes_equal(name, BYTES("max_connections"));
+    if (lacks_value) {
+        writer_print(why, "\"%.*s\" needs a value, as in %.*s=2", BYTES_FMT(name), BYTES_FMT(name));
+        return false;
+    }
+    explain_parameter(name, why);
+    return false;
+}
+
+static bool read_server(struct check *check, const struct ini_entry *entry,
+                        struct config_server *server, struct writer *why) {
+    struct bytes rest = entry->value;
+    struct bytes item;
+    if (!check_item(entry, &rest, &item)) return true; /* empty: reported already */
+    *server = (struct config_server){.weight = 1};
+    if (!address_resolve(item, check->memory, &server->address, why)) return false;
+    server->name = server->address.text;
+    while (check_item(entry, &rest, &item)) {
+        if (!read_parameter(item, server, why)) return false;
+    }
+    return true;
+}
+
+static void check_servers(struct check *check, const struct ini_section *section,
+                          struct config_upstream *upstream) {
+    const struct ini_entry *entry = ini_next(section, KEY_SERVER, NULL);
+    if (!entry) check_missing(check, section, KEY_SERVER);
+    for (; entry; entry = ini_next(section, KEY_SERVER, entry)) {
+        struct config_server server = {0};
+        char text[512];
+        struct writer why = writer_make(text, sizeof text);
+        if (!read_server(check, entry, &server, &why)) {
+            check_fault(check, section, entry, "%.*s", BYTES_FMT(writer_bytes(&why)));
+            continue;
+        }
+        for (uint32_t i = 0; i < upstream->server_count; i++) {
+            if (!address_equal(&upstream->servers[i].address, &server.address)) continue;
+            check_fault(check, section, entry, "duplicate server \"%s\"", server.name);
+        }
+        server.index = upstream->server_count;
+        upstream->servers = memory_grow(check->memory, upstream->servers, upstream->server_count,
+                                        sizeof(struct config_server));
+        upstream->servers[upstream->server_count++] = server;
+    }
+}
+
+static bool read_hash_key(struct bytes text, enum config_hash_key *key, struct bytes *name) {
+    static const struct {
+        const char *word;
+        enum config_hash_key key;
+        bool is_named;
+    } words[] = {
+        {"client_ip", CONFIG_HASH_CLIENT_IP, false},
+        {"header", CONFIG_HASH_HEADER, true},
+        {"cookie", CONFIG_HASH_COOKIE, true},
+        {"path", CONFIG_HASH_PATH, false},
+    };
+    size_t colon = bytes_find(text, ':');
+    *name = bytes_slice(text, colon + 1, text.len);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (!bytes_equal(bytes_slice(text, 0, colon), bytes_of(words[i].word))) continue;
+        *key = words[i].key;
+        return words[i].is_named ? value_is_token(*name) : colon == text.len;
+    }
+    return false;
+}
+
+static void check_hash_key(struct check *check, const struct ini_section *section,
+                           struct config_upstream *upstream) {
+    struct bytes text = check_text(section, KEY_HASH_KEY);
+    struct bytes name;
+    const struct ini_entry *entry = ini_find(section, KEY_HASH_KEY);
+    if (entry && entry->value.len == 0) return; /* reported already */
+    if (!read_hash_key(text, &upstream->hash_key, &name)) {
+        check_fault(check, section, entry,
+                    "\"%.*s\" is none of client_ip, header:NAME, cookie:NAME, path",
+                    BYTES_FMT(value_shown(text)));
+        return;
+    }
+    if (name.len != 0) upstream->hash_name = memory_string(check->memory, name);
+    if (entry && upstream->balance != CONFIG_BALANCE_MAGLEV) {
+        check_fault(check, section, entry, "needs balance = maglev");
+    } else if (upstream->hash_key == CONFIG_HASH_HEADER) {
+        (void)check_field_name(check, section, entry, name); /* its error is all that is wanted */
+    }
+}
+
+void check_upstream(struct check *check, const struct ini_section *section,
+                    struct config_upstream *upstream) {
+    upstream->name = memory_string(check->memory, bytes_of(section->name));
+    upstream->index = section->ordinal;
+    upstream->line = section->line;
+    upstream->balance = (enum config_balance)check_number(check, section, KEY_BALANCE);
+    upstream->keepalive = (uint32_t)check_number(check, section, KEY_KEEPALIVE);
+    upstream->keepalive_timeout_ms = check_number(check, section, KEY_KEEPALIVE_TIMEOUT);
+    check_limits(check, section, &upstream->limits);
+    check_servers(check, section, upstream);
+    check_hash_key(check, section, upstream);
+}
+
+void check_service(struct check *check, const struct ini_section *section,
+                   struct config_service *service) {
+    service->name = memory_string(check->memory, bytes_of(section->name));
+    service->index = section->ordinal;
+    service->line = section->line;
+    service->status = (uint16_t)check_number(check, section, KEY_STATUS);
+    if (!ini_find(section, KEY_TYPE)) check_missing(check, section, KEY_TYPE);
+    check_edits(check, section, HEADER_SERVICE, &service->headers);
+    const struct ini_entry *body = ini_find(section, KEY_BODY);
+    struct bytes text = body ? body->value : BYTES_NONE;
+    service->body = memory_string(check->memory, text);
+    service->body_size = text.len;
+    bool has_no_body = service->status == 204 || service->status == 304;
+    if (has_no_body && text.len != 0) {
+        /* RFC 9110 sections 15.3.5 and 15.4.5. */
+        check_fault(check, section, body, "an answer with status %u has no body", service->status);
+    }
+}

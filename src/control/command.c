@@ -1,0 +1,71 @@
+#include "control/command.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define INSTALLED_FILE "/etc/weir/weir.ini"
+/* build/weir and build/debug/weir are the programs of a checkout; one folder more does no harm. */
+#define PARENTS_MAX 3
+/* Descriptors that are no connections: standard streams, and for each worker a ring and a pipe or
+ * two. */
+#define DESCRIPTORS_OWN 64
+#define DESCRIPTORS_PER_WORKER 8
+
+/* Whether `folder` (a path of `size` bytes) is the top of a checkout; then `file` is its sample's
+ * path. */
+static bool is_checkout(const char *folder, int size, char *file, size_t file_size) {
+    int length = snprintf(file, file_size, "%.*s/Makefile", size, folder);
+    if (length < 0 || (size_t)length >= file_size || access(file, R_OK) != 0) return false;
+    length = snprintf(file, file_size, "%.*s/etc/weir.ini", size, folder);
+    return length > 0 && (size_t)length < file_size && access(file, R_OK) == 0;
+}
+
+const char *command_default_file(void) {
+    static char file[PATH_MAX];
+    char program[PATH_MAX];
+    ssize_t size = readlink("/proc/self/exe", program, sizeof program);
+    if (size <= 0) return INSTALLED_FILE;
+    for (int parents = 0; parents <= PARENTS_MAX && size > 0; parents++) {
+        do
+            size--;
+        while (size > 0 && program[size] != '/');
+        if (size > 0 && is_checkout(program, (int)size, file, sizeof file)) return file;
+    }
+    return INSTALLED_FILE;
+}
+
+struct config *command_load(const char *file) {
+    struct config_errors errors;
+    struct config *config = config_load(file, &errors);
+    if (errors.text) (void)fputs(errors.text, stderr); /* nowhere to tell it */
+    config_errors_fini(&errors);
+    return config;
+}
+
+uint64_t command_descriptors_needed(const struct config *config) {
+    uint64_t binds = 0;
+    for (uint32_t i = 0; i < config->listener_count; i++)
+        binds += config->listeners[i].bind_count;
+    return 2 * (uint64_t)config->max_connections + DESCRIPTORS_OWN +
+           config->workers * (DESCRIPTORS_PER_WORKER + binds);
+}
+
+static const char *plural(uint32_t count) { return count == 1 ? "" : "s"; }
+
+int command_check(const char *file) {
+    struct config *config = command_load(file);
+    if (!config) return 1;
+    printf("%s: ok: %u listener%s, %u route%s, %u upstream%s, %u service%s, %u worker%s\n", file,
+           config->listener_count, plural(config->listener_count), config->route_count,
+           plural(config->route_count), config->upstream_count, plural(config->upstream_count),
+           config->service_count, plural(config->service_count), config->workers,
+           plural(config->workers));
+    config_free(config);
+    return 0;
+}
+
+int command_version(void) {
+    printf("weir " WEIR_VERSION "\n");
+    return 0;
+}

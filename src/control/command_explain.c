@@ -1,0 +1,377 @@
+#include "base/check.h"
+#include "base/reason.h"
+#include "control/command.h"
+#include "proto/h1_parse.h"
+#include "proto/h1_write.h"
+#include "proxy/balance.h"
+#include "proxy/hash_key.h"
+#include "proxy/rewrite.h"
+#include "proxy/route.h"
+#include "proxy/upstream.h"
+
+#include <arpa/inet.h>
+#include <getopt.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define HEADERS_MAX 64
+#define HEAD_SIZE_MAX 262144 /* twice max_header_size would do; the parser's limits decide */
+#define ARENA_CHUNK_SIZE 1048576
+#define SCHEME BYTES("http://")
+
+/* A question, as asked on the command line. */
+struct question {
+    struct bytes method;
+    struct bytes authority; /* of the URL; ptr NULL when it is a path only */
+    struct bytes target;    /* path and query */
+    const char *headers[HEADERS_MAX];
+    uint32_t header_count;
+    const char *listener; /* NULL: by the port of the URL */
+    const char *client;
+};
+
+/* What an answer is made from. */
+struct explain {
+    const struct question *question;
+    const struct config *config;
+    const struct config_listener *listener;
+    struct arena *arena;
+    struct http_message received;
+    struct http_message sent; /* the same once more, for rewriting */
+    struct rewrite_facts facts;
+    struct h1_framing framing;
+};
+
+static int usage(const char *wrong) {
+    (void)fprintf(
+        stderr,
+        "weir explain: %s\n"
+        "usage: weir [-c FILE] explain METHOD URL [-H 'Name: value']... [--listener NAME] "
+        "[--client ADDRESS]\n",
+        wrong);
+    return 2;
+}
+
+/* "http://host:port/path?query" or "/path?query"; a fragment is never sent (RFC 9110
+ * section 4.2.5). */
+static bool read_url(struct bytes url, struct question *question) {
+    url = bytes_slice(url, 0, bytes_find(url, '#'));
+    question->target = url;
+    if (bytes_starts_with(url, SCHEME)) {
+        url = bytes_slice(url, SCHEME.len, url.len);
+        size_t end = 0;
+        while (end < url.len && url.ptr[end] != '/' && url.ptr[end] != '?')
+            end++;
+        question->authority = bytes_slice(url, 0, end);
+        question->target = bytes_slice(url, end, url.len);
+        return question->authority.len != 0;
+    }
+    return bytes_equal(url, BYTES("*")) || bytes_starts_with(url, BYTES("/"));
+}
+
+/* 0, or the exit status after a message. */
+static int read_arguments(int argc, char **argv, struct question *question) {
+    static const struct option options[] = {
+        {"header", required_argument, NULL, 'H'},
+        {"listener", required_argument, NULL, 'l'},
+        {"client", required_argument, NULL, 'a'},
+        {NULL, 0, NULL, 0},
+    };
+    *question = (struct question){.client = "127.0.0.1"};
+    const char *words[2];
+    int word_count = 0;
+    /* getopt(3) begins behind the name of a program: the word explain, which stands before argv.
+     * "-" hands out the words in order, so that options may stand anywhere. 0: starts afresh, main
+     * has used it before. */
+    optind = 0;
+    for (int c; (c = getopt_long(argc + 1, argv - 1, "-H:", options, NULL)) != -1;) {
+        if (c == 1 && word_count < 2) {
+            words[word_count++] = optarg;
+        } else if (c == 'H' && question->header_count < HEADERS_MAX) {
+            question->headers[question->header_count++] = optarg;
+        } else if (c == 'l') {
+            question->listener = optarg;
+        } else if (c == 'a') {
+            question->client = optarg;
+        } else {
+            return usage(c == 1 ? "more than a METHOD and a URL" : "bad option");
+        }
+    }
+    if (word_count < 2) return usage("a METHOD and a URL are needed");
+    question->method = bytes_of(words[0]);
+    if (!read_url(bytes_of(words[1]), question)) {
+        return usage("the URL must begin with http:// or /");
+    }
+    return 0;
+}
+
+static uint16_t port_of(const struct config_address *address) {
+    if (address->storage.ss_family == AF_INET) {
+        struct sockaddr_in in;
+        memcpy(&in, &address->storage, sizeof in);
+        return ntohs(in.sin_port);
+    }
+    if (address->storage.ss_family == AF_INET6) {
+        struct sockaddr_in6 in6;
+        memcpy(&in6, &address->storage, sizeof in6);
+        return ntohs(in6.sin6_port);
+    }
+    return 0;
+}
+
+/* The port of an authority, 80 when it names none, 0 when what it names is none. */
+static uint64_t authority_port(struct bytes authority) {
+    size_t colon = authority.len;
+    while (colon > 0 && authority.ptr[colon - 1] != ':' && authority.ptr[colon - 1] != ']')
+        colon--;
+    if (colon == 0 || authority.ptr[colon - 1] == ']') return 80;
+    uint64_t port;
+    return bytes_to_u64(bytes_slice(authority, colon, authority.len), &port) ? port : 0;
+}
+
+static bool listens_on(const struct config_listener *listener, uint64_t port) {
+    for (uint32_t i = 0; i < listener->bind_count; i++) {
+        if (port_of(&listener->binds[i]) == port) return true;
+    }
+    return false;
+}
+
+/* The listener asked for, else one that has the port of the URL, else the first. NULL: no such
+ * name. */
+static const struct config_listener *
+find_listener(const struct config *config, const struct question *question, const char **by) {
+    uint64_t port = authority_port(question->authority);
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        if (listener->is_admin) continue;
+        *by = question->listener ? "as asked for" : "by the port of the URL";
+        bool is_it = question->listener ? strcmp(listener->name, question->listener) == 0
+                                        : question->authority.ptr && listens_on(listener, port);
+        if (is_it) return listener;
+    }
+    *by = "the first; --listener NAME takes another";
+    return question->listener ? NULL : &config->listeners[0];
+}
+
+/* The request as a client would send it. */
+static struct bytes write_head(const struct question *question, struct writer *w) {
+    bool has_host = false;
+    for (uint32_t i = 0; i < question->header_count; i++) {
+        struct bytes header = bytes_of(question->headers[i]);
+        has_host |= bytes_equal_nocase(bytes_slice(header, 0, 5), BYTES("host:"));
+    }
+    struct bytes target = question->target;
+    writer_put(w, question->method);
+    writer_put(w, target.len == 0 || target.ptr[0] == '?' ? BYTES(" /") : BYTES(" "));
+    writer_put(w, target);
+    writer_put(w, BYTES(" HTTP/1.1\r\n"));
+    if (!has_host) {
+        writer_put(w, BYTES("Host: "));
+        writer_put(w, question->authority.ptr ? question->authority : BYTES("localhost"));
+        writer_put(w, BYTES("\r\n"));
+    }
+    for (uint32_t i = 0; i < question->header_count; i++) {
+        writer_put(w, bytes_of(question->headers[i]));
+        writer_put(w, BYTES("\r\n"));
+    }
+    writer_put(w, BYTES("\r\n"));
+    return writer_bytes(w);
+}
+
+/* Reads the head as the listener would, twice. false: it would be refused, and that is said. */
+static bool parse_head(struct explain *explain, struct bytes head) {
+    const struct config_limits *limits = &explain->listener->limits;
+    struct h1_limits h1 = {(uint32_t)limits->max_header_size, (uint32_t)limits->max_headers,
+                           (uint32_t)limits->max_target};
+    struct h1_span *spans = calloc(limits->max_headers, sizeof *spans);
+    struct h1_parser parser;
+    CHECK(spans != NULL); /* a command for a person, not a server: nothing to save */
+    h1_parser_init(&parser, H1_REQUEST, HTTP_GET, &h1, spans);
+    enum h1_result result = h1_parse(&parser, head);
+    if (result != H1_DONE) {
+        /* MORE: an argument with line ends in it shifted what is a line. */
+        const struct reason_entry *entry = result == H1_BAD ? reason_entry(parser.reason) : NULL;
+        if (entry) printf("refused   %d %s: %s\n", entry->status, entry->name, entry->text);
+        if (!entry) printf("refused   the head has no end\n");
+        free(spans);
+        return false;
+    }
+    bool is_copied = h1_message(&parser, head, BYTES("http"), explain->arena, &explain->received) &&
+                     h1_message(&parser, head, BYTES("http"), explain->arena, &explain->sent);
+    CHECK(is_copied); /* the arena holds many heads of the largest size */
+    explain->framing = (struct h1_framing){
+        .body_kind = parser.body_kind, .body_length = parser.body_length, .keep_alive = true};
+    free(spans);
+    return true;
+}
+
+/* Asks the policy itself, with every server up and idle, as in a worker that has just started. */
+static const struct config_server *pick_server(struct explain *explain,
+                                               const struct config_upstream *upstream) {
+    const struct balance_ops *ops = upstream_policy(upstream->balance);
+    struct balance_server *servers = calloc(upstream->server_count, sizeof *servers);
+    const char **names = calloc(upstream->server_count, sizeof *names);
+    CHECK(servers && names); /* as above */
+    for (uint32_t i = 0; i < upstream->server_count; i++) {
+        const struct config_server *server = &upstream->servers[i];
+        servers[i] = (struct balance_server){
+            .weight = server->weight, .backup = server->backup, .available = true};
+        names[i] = server->name;
+    }
+    struct balance balance;
+    CHECK(balance_init(&balance, ops, servers, names, upstream->server_count) == 0);
+    struct balance_pick pick = {
+        .hash = hash_key(upstream, &explain->received, explain->facts.client_ip)};
+    uint32_t index = balance_pick(&balance, &pick);
+    CHECK(index < upstream->server_count); /* all are available */
+    balance_fini(&balance);
+    free(servers);
+    free(names);
+    printf("server    %s (%s of %u by %s)\n", upstream->servers[index].name,
+           ops->uses_hash ? "always this one" : "one", upstream->server_count, ops->name);
+    return &upstream->servers[index];
+}
+
+static void print_head(struct explain *explain) {
+    size_t size = h1_head_size_max(&explain->sent);
+    struct writer w = writer_make(arena_alloc(explain->arena, size), size);
+    CHECK(w.ptr != NULL); /* as in parse_head */
+    h1_write_request(&w, &explain->sent, &explain->framing);
+    struct bytes rest = writer_bytes(&w);
+    struct bytes line;
+    const char *label = "sends";
+    while (bytes_split(&rest, '\n', &line) && line.len > 1) {
+        printf("%-10s%.*s\n", label, (int)line.len - 1, line.ptr);
+        label = "";
+    }
+}
+
+/* The memory of a request is bounded, here as in a worker. */
+static void explain_no_memory(void) {
+    const struct reason_entry *entry = reason_entry(REASON_NO_MEMORY);
+    printf("answer    %d %s: the variables of the route expand to too much\n", entry->status,
+           entry->name);
+}
+
+static void explain_upstream(struct explain *explain, const struct config_route *route,
+                             const struct config_action *action) {
+    uint32_t draw = 0;
+    const struct config_upstream *upstream = route_split(action, draw);
+    printf("action    upstream\nupstream  %s", upstream->name);
+    for (uint32_t i = 0; action->split_count > 1 && i < action->split_count; i++) {
+        printf("%s%s %u", i == 0 ? " (of " : ", ", action->splits[i].upstream->name,
+               action->splits[i].weight);
+    }
+    printf("%s\n", action->split_count > 1 ? ")" : "");
+    explain->facts.upstream = upstream->name;
+    explain->facts.server = pick_server(explain, upstream)->name;
+    if (rewrite_request(&explain->sent, explain->listener, route, &explain->facts,
+                        explain->arena)) {
+        print_head(explain);
+    } else {
+        explain_no_memory();
+    }
+}
+
+static void explain_text(struct explain *explain, const struct config_action *action,
+                         const char *label) {
+    struct bytes text;
+    if (!rewrite_expand(&action->text, &explain->facts, explain->arena, &text)) {
+        explain_no_memory();
+        return;
+    }
+    printf("answer    %u %.*s\n", action->status, BYTES_FMT(http_reason_phrase(action->status)));
+    if (text.len != 0) printf("%-10s%.*s\n", label, BYTES_FMT(text));
+}
+
+static void explain_action(struct explain *explain, const struct config_route *route) {
+    const struct config_action *action = route ? &route->action : &explain->listener->action;
+    switch (action->kind) {
+    case CONFIG_ACTION_NONE:
+        printf("action    none\nanswer    404 %.*s\n", BYTES_FMT(http_reason_phrase(404)));
+        break;
+    case CONFIG_ACTION_UPSTREAM:
+        explain_upstream(explain, route, action);
+        break;
+    case CONFIG_ACTION_SERVICE:
+        printf("action    service\nservice   %s (respond)\nanswer    %u %.*s\n",
+               action->service->name, action->service->status,
+               BYTES_FMT(http_reason_phrase(action->service->status)));
+        break;
+    case CONFIG_ACTION_REDIRECT:
+        printf("action    redirect\n");
+        explain_text(explain, action, "location");
+        break;
+    case CONFIG_ACTION_RESPOND:
+        printf("action    respond\n");
+        explain_text(explain, action, "body");
+        break;
+    }
+}
+
+static int explain_request(struct explain *explain, struct bytes head) {
+    if (!parse_head(explain, head)) return 1;
+    struct router router;
+    CHECK(router_init(&router, explain->config) == 0); /* as in parse_head */
+    const struct config_route *route = router_match(&router, explain->listener, &explain->received);
+    if (route) {
+        printf("route     %s (%s:%u)\n", route->name, explain->config->file, route->line);
+    } else {
+        printf("route     none matches: the listener's own action\n");
+    }
+    explain->facts = (struct rewrite_facts){
+        .request = &explain->received,
+        .client_ip = bytes_of(explain->question->client),
+        .original_path = explain->received.path,
+        .listener = explain->listener->name,
+        .route = route ? route->name : "",
+        .upstream = "",
+        .server = "",
+    };
+    explain_action(explain, route);
+    router_fini(&router);
+    return 0;
+}
+
+static int explain_in_arena(struct explain *explain) {
+    static char memory[HEAD_SIZE_MAX];
+    struct writer w = writer_make(memory, sizeof memory);
+    struct bytes head = write_head(explain->question, &w);
+    if (w.full) return usage("the request is too long");
+    struct arena_pool pool;
+    struct arena arena;
+    CHECK(arena_pool_init(&pool, ARENA_CHUNK_SIZE, 1, ARENA_CHUNK_SIZE, ARENA_CHUNKS_MAX) == 0);
+    arena_init(&arena, &pool);
+    explain->arena = &arena;
+    int status = explain_request(explain, head);
+    arena_reset(&arena);
+    arena_pool_fini(&pool);
+    return status;
+}
+
+static bool is_address(const char *text) {
+    struct in6_addr unused;
+    return inet_pton(AF_INET, text, &unused) == 1 || inet_pton(AF_INET6, text, &unused) == 1;
+}
+
+int command_explain(const char *file, int argc, char **argv) {
+    struct question question;
+    int status = read_arguments(argc, argv, &question);
+    if (status != 0) return status;
+    if (!is_address(question.client)) return usage("--client needs an IP address without a port");
+    struct config *config = command_load(file);
+    if (!config) return 1;
+    const char *by = "";
+    struct explain explain = {.question = &question, .config = config};
+    explain.listener = find_listener(config, &question, &by);
+    if (!explain.listener) {
+        (void)fprintf(stderr, "weir explain: there is no listener %s\n", question.listener);
+        status = 2;
+    } else {
+        printf("listener  %s (%s)\n", explain.listener->name, by);
+        status = explain_in_arena(&explain);
+    }
+    config_free(config);
+    return status;
+}

@@ -1,0 +1,344 @@
+#include "control/supervisor.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "control/admin.h"
+#include "control/command.h"
+#include "ring/mail.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* Descriptors beside those of connections: rings, listeners, log, spare for resolving names. */
+#define SUPERVISOR_FILES_RESERVE 64
+/* How often the main thread looks at draining workers. */
+#define SUPERVISOR_POLL_MS 20
+
+struct supervisor {
+    const struct config *config;
+    struct worker **workers;
+    struct admin admin;
+    struct ring ring; /* to send mail from */
+    struct stat_block ring_stats;
+    uint32_t clients_max; /* all workers together */
+    uint32_t started;     /* threads */
+};
+
+/* Connections to servers are pooled and shared, so a quarter of the clients' number is the least
+ * that makes sense. */
+static uint64_t supervisor_files_least(uint64_t clients) {
+    return clients + clients / 4 + SUPERVISOR_FILES_RESERVE;
+}
+
+/* Raises RLIMIT_NOFILE to what max_connections needs, or lowers max_connections to what it allows.
+ */
+static void supervisor_raise_files(struct supervisor *supervisor) {
+    uint64_t clients = supervisor->config->max_connections;
+    uint64_t wanted = command_descriptors_needed(supervisor->config);
+    struct rlimit limit = {0};
+    (void)getrlimit(RLIMIT_NOFILE, &limit); /* cannot fail for a valid resource */
+    if (limit.rlim_cur < wanted) {
+        struct rlimit more = {wanted, limit.rlim_max > wanted ? limit.rlim_max : wanted};
+        if (setrlimit(RLIMIT_NOFILE, &more) < 0) {
+            more = (struct rlimit){limit.rlim_max, limit.rlim_max};
+            (void)setrlimit(RLIMIT_NOFILE, &more); /* what it is now is read back */
+        }
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    supervisor->clients_max = (uint32_t)clients;
+    if (limit.rlim_cur >= wanted) return;
+    uint64_t files = limit.rlim_cur;
+    if (files < supervisor_files_least(clients)) {
+        uint64_t room = files > SUPERVISOR_FILES_RESERVE ? files - SUPERVISOR_FILES_RESERVE : 5;
+        supervisor->clients_max = (uint32_t)(room * 4 / 5);
+        log_warn("max_connections = %u needs %llu file descriptors and RLIMIT_NOFILE allows %llu: "
+                 "serving %u "
+                 "connections at most (raise the hard limit: ulimit -Hn, LimitNOFILE=)",
+                 supervisor->config->max_connections, (unsigned long long)wanted,
+                 (unsigned long long)files, supervisor->clients_max);
+        return;
+    }
+    log_warn(
+        "max_connections = %u may need up to %llu file descriptors and RLIMIT_NOFILE allows %llu",
+        supervisor->config->max_connections, (unsigned long long)wanted, (unsigned long long)files);
+}
+
+static int supervisor_probe(void) {
+    struct ring_features features;
+    int error = ring_probe(&features);
+    if (error < 0) {
+        char text[512];
+        ring_explain_error(error, text, sizeof text);
+        log_error("%s", text);
+        return error;
+    }
+    log_info(
+        "kernel %s: io_uring with single issuer and deferred task work; min wait %s, no iowait %s",
+        features.kernel, features.min_wait ? "yes" : "no", features.no_iowait ? "yes" : "no");
+    return 0;
+}
+
+static int supervisor_drop_privileges(const char *user) {
+    if (!user || geteuid() != 0) return 0;
+    const struct passwd *entry = getpwnam(user);
+    if (!entry) {
+        log_error("global.user: no user \"%s\"", user);
+        return -ENOENT;
+    }
+    if (setgroups(0, NULL) < 0 || setgid(entry->pw_gid) < 0 || setuid(entry->pw_uid) < 0) {
+        int error = errno;
+        log_error("cannot become user %s: %s", user, strerror(error));
+        return -error;
+    }
+    return 0;
+}
+
+static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t index) {
+    const struct config *config = supervisor->config;
+    struct worker *worker = aligned_alloc(_Alignof(struct worker), sizeof *worker);
+    if (!worker) return -ENOMEM;
+    memset(worker, 0, sizeof *worker);
+    supervisor->workers[index] = worker;
+    struct worker_options options = {
+        .config = config,
+        .index = index,
+        .clients_max = (supervisor->clients_max + config->workers - 1) / config->workers,
+        .admin = index == 0 ? &supervisor->admin.service : NULL};
+    int error = worker_init(worker, &options);
+    if (error < 0) {
+        char text[512];
+        ring_explain_error(error, text, sizeof text);
+        log_error("worker %u: %s", index, text);
+        return error;
+    }
+    const struct config_address *failed = NULL;
+    error = worker_open_listeners(worker, supervisor->workers[0], &failed);
+    if (error < 0)
+        log_error("cannot listen on %s: %s", failed ? failed->text : "any address",
+                  strerror(-error));
+    return error;
+}
+
+static unsigned long long supervisor_mib(uint64_t bytes) { return (bytes + 1048575) >> 20; }
+
+/* Address space is reserved for all of it and used only as connections come. */
+static void supervisor_print_budget(const struct supervisor *supervisor) {
+    struct worker_budget one = worker_budget(supervisor->workers[0]);
+    uint64_t sum =
+        one.ring + one.buffers + one.conns + one.sessions + one.heads + one.exchanges + one.arenas;
+    uint32_t workers = supervisor->config->workers;
+    log_info("memory at most: %u x (ring %llu + buffers %llu + connections %llu + sessions %llu + "
+             "heads %llu + "
+             "exchanges %llu + arenas %llu) = %llu MiB for %u client connections",
+             workers, supervisor_mib(one.ring), supervisor_mib(one.buffers),
+             supervisor_mib(one.conns), supervisor_mib(one.sessions), supervisor_mib(one.heads),
+             supervisor_mib(one.exchanges), supervisor_mib(one.arenas),
+             supervisor_mib(sum * workers), supervisor->clients_max);
+}
+
+static const char *supervisor_target(const struct config_listener *listener) {
+    if (listener->is_admin) return "metrics, health";
+    switch (listener->action.kind) {
+    case CONFIG_ACTION_UPSTREAM:
+        return listener->action.splits[0].upstream->name;
+    case CONFIG_ACTION_SERVICE:
+        return listener->action.service->name;
+    case CONFIG_ACTION_NONE:
+    case CONFIG_ACTION_REDIRECT:
+    case CONFIG_ACTION_RESPOND:
+        break;
+    }
+    return "routes";
+}
+
+/* Where curl would find the first listener. */
+static void supervisor_print_listeners(const struct config *config) {
+    const struct config_address *first = NULL;
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        for (uint32_t j = 0; j < listener->bind_count; j++) {
+            log_info("listener %s on %s -> %s", listener->name, listener->binds[j].text,
+                     supervisor_target(listener));
+            if (!first && listener->binds[j].storage.ss_family != AF_UNIX)
+                first = &listener->binds[j];
+        }
+    }
+    if (!first) return;
+    const char *port = strrchr(first->text, ':');
+    bool any = strncmp(first->text, "0.0.0.0:", 8) == 0 || strncmp(first->text, "[::]:", 5) == 0;
+    if (any && port) {
+        log_info("try: curl -i http://127.0.0.1%s/", port);
+    } else {
+        log_info("try: curl -i http://%s/", first->text);
+    }
+}
+
+/* The next signal, 0 after `wait_ms` (negative: for ever). */
+static int supervisor_signal(const sigset_t *signals, int wait_ms) {
+    struct timespec wait = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000L};
+    int signal = wait_ms < 0 ? sigwaitinfo(signals, NULL) : sigtimedwait(signals, NULL, &wait);
+    return signal > 0 ? signal : 0;
+}
+
+static int supervisor_start_threads(struct supervisor *supervisor) {
+    for (uint32_t i = 0; i < supervisor->config->workers; i++) {
+        struct worker *worker = supervisor->workers[i];
+        int error = pthread_create(&worker->thread, NULL, worker_run, worker);
+        if (error != 0) {
+            log_error("cannot start worker %u: %s", i, strerror(error));
+            return -error;
+        }
+        supervisor->started++;
+    }
+    sigset_t nothing;
+    sigemptyset(&nothing); /* only to wait */
+    for (uint32_t i = 0; i < supervisor->started; i++) {
+        struct worker *worker = supervisor->workers[i];
+        while (worker_state(worker) == WORKER_STARTING)
+            (void)supervisor_signal(&nothing, 1);
+        if (worker_state(worker) != WORKER_FAILED) continue;
+        char text[512];
+        ring_explain_error(worker->error, text, sizeof text);
+        log_error("worker %u: %s", i, text);
+        return worker->error;
+    }
+    return 0;
+}
+
+static void supervisor_mail(struct supervisor *supervisor, enum mail_subject subject) {
+    for (uint32_t i = 0; i < supervisor->started; i++) {
+        enum worker_state state = worker_state(supervisor->workers[i]);
+        if (state == WORKER_ENDED || state == WORKER_FAILED) continue;
+        mail_send(&supervisor->ring, &supervisor->workers[i]->net.ring, subject, 0);
+    }
+    int error = ring_wait(&supervisor->ring, 0);
+    if (error < 0) log_error("cannot reach the workers: %s", strerror(-error));
+    (void)ring_run(&supervisor->ring); /* the completions of the mail */
+}
+
+static bool supervisor_any_in(const struct supervisor *supervisor, enum worker_state state) {
+    for (uint32_t i = 0; i < supervisor->started; i++) {
+        if (worker_state(supervisor->workers[i]) == state) return true;
+    }
+    return false;
+}
+
+static bool supervisor_is_end(int signal) { return signal == SIGTERM || signal == SIGINT; }
+
+/* Waits for the signal that ends the process; false when a worker failed. */
+static bool supervisor_serve(struct supervisor *supervisor, const sigset_t *signals) {
+    for (;;) {
+        int signal = supervisor_signal(signals, 1000);
+        if (supervisor_is_end(signal)) return true;
+        if (signal == SIGHUP)
+            log_warn("SIGHUP: this version cannot reload; restart to read the configuration again");
+        if (supervisor_any_in(supervisor, WORKER_FAILED)) {
+            log_error("a worker has failed");
+            return false;
+        }
+    }
+}
+
+/* Lets requests in flight finish; a second signal cuts them. */
+static void supervisor_drain(struct supervisor *supervisor, const sigset_t *signals) {
+    log_info("draining: no new connections; requests in flight have %llu ms",
+             (unsigned long long)supervisor->config->drain_timeout_ms);
+    supervisor_mail(supervisor, MAIL_DRAIN);
+    while (supervisor_any_in(supervisor, WORKER_RUNNING) ||
+           supervisor_any_in(supervisor, WORKER_DRAINING)) {
+        if (!supervisor_is_end(supervisor_signal(signals, SUPERVISOR_POLL_MS))) continue;
+        log_info("second signal: ending now");
+        supervisor_mail(supervisor, MAIL_CUT);
+    }
+    uint64_t cut = 0;
+    for (uint32_t i = 0; i < supervisor->started; i++) {
+        cut += __atomic_load_n(&supervisor->workers[i]->cut, __ATOMIC_RELAXED);
+    }
+    log_info("drained: %llu requests were cut", (unsigned long long)cut);
+}
+
+static void on_mail_sent(void *owner, const struct ring_completion *completion) {
+    (void)owner;
+    /* The worker's ring cannot be gone: it ends only by mail, or has failed and will be seen. */
+    if (completion->result < 0) log_error("mail to a worker: %s", strerror(-completion->result));
+}
+
+static int supervisor_prepare(struct supervisor *supervisor) {
+    const struct config *config = supervisor->config;
+    int error = supervisor_probe();
+    if (error < 0) return error;
+    supervisor_raise_files(supervisor);
+    struct ring_options options = {.sq_entries = 64, .cq_entries = 128};
+    error = ring_init(&supervisor->ring, &options, &supervisor->ring_stats);
+    if (error == 0) error = ring_enable(&supervisor->ring);
+    if (error < 0) return error;
+    ring_handle(&supervisor->ring, RING_MAIL_SENT, on_mail_sent, NULL);
+    supervisor->workers = calloc(config->workers, sizeof(struct worker *));
+    if (!supervisor->workers) return -ENOMEM;
+    admin_init(&supervisor->admin, config, supervisor->workers);
+    for (uint32_t i = 0; error == 0 && i < config->workers; i++)
+        error = supervisor_prepare_worker(supervisor, i);
+    if (error == 0) error = supervisor_drop_privileges(config->user);
+    return error;
+}
+
+static void supervisor_remove_sockets(const struct config *config) {
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        for (uint32_t j = 0; j < config->listeners[i].bind_count; j++) {
+            const void *address = &config->listeners[i].binds[j].storage;
+            const struct sockaddr_un *path = address;
+            if (path->sun_family == AF_UNIX)
+                (void)unlink(path->sun_path); /* may belong to a successor already */
+        }
+    }
+}
+
+static bool supervisor_serve_and_end(struct supervisor *supervisor, const sigset_t *signals) {
+    bool served = supervisor_serve(supervisor, signals);
+    if (!served)
+        return false; /* the workers' rings are not to be trusted: the process ends as it is */
+    supervisor_drain(supervisor, signals);
+    supervisor_mail(supervisor, MAIL_END);
+    for (uint32_t i = 0; i < supervisor->started; i++) {
+        (void)pthread_join(supervisor->workers[i]->thread, NULL); /* EINVAL, ESRCH: cannot be */
+    }
+    for (uint32_t i = 0; i < supervisor->config->workers; i++) {
+        worker_fini(supervisor->workers[i]);
+        free(supervisor->workers[i]);
+    }
+    supervisor_remove_sockets(supervisor->config);
+    ring_fini(&supervisor->ring);
+    free(supervisor->workers);
+    return true;
+}
+
+int supervisor_run(const struct config *config) {
+    static struct supervisor supervisor;
+    supervisor.config = config;
+    log_set_level(config->log_level);
+    /* Blocked in all threads (they inherit it); taken by sigwaitinfo(2) here. */
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, &signals, NULL); /* a valid set */
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigaction(SIGPIPE, &ignore, NULL); /* a valid signal */
+    int error = supervisor_prepare(&supervisor);
+    if (error < 0) {
+        bool no_ring = error == -ENOSYS || error == -EPERM || error == -EINVAL;
+        return no_ring && !supervisor.workers ? SUPERVISOR_EXIT_NO_RING : SUPERVISOR_EXIT_FAILED;
+    }
+    supervisor_print_budget(&supervisor);
+    supervisor_print_listeners(config);
+    if (supervisor_start_threads(&supervisor) < 0) return SUPERVISOR_EXIT_FAILED;
+    log_info("ready: %u workers", config->workers);
+    return supervisor_serve_and_end(&supervisor, &signals) ? 0 : SUPERVISOR_EXIT_FAILED;
+}

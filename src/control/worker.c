@@ -1,0 +1,331 @@
+#include "control/worker.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "proxy/exchange.h"
+#include "ring/mail.h"
+#include "service/respond.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <unistd.h>
+#ifndef WEIR_NO_JEMALLOC
+#include <jemalloc/jemalloc.h>
+#endif
+
+/* Sizes of one worker's fixed parts. Small buffers hold nearly every head whole; a bulk buffer is
+ * what one receive of a long body brings at most. The queue mark is how much may wait to be sent
+ * before its sender is paused. */
+#define WORKER_SQ_ENTRIES 2048
+#define WORKER_CQ_ENTRIES 16384
+#define WORKER_SMALL_SIZE 8192
+#define WORKER_SMALL_MIN 4096 /* count */
+#define WORKER_SMALL_PER_CLIENT 4
+#define WORKER_BULK_SIZE (512 * 1024)
+#define WORKER_BULK_COUNT 32
+#define WORKER_QUEUE_MARK (64 * 1024)
+#define WORKER_CONNS_EXTRA 256
+/* Connections to the admin's listener: beside the clients, so that these cannot shut probes out. */
+#define WORKER_ADMINS_MAX 64
+/* What the answers of a cut get to be sent. */
+#define WORKER_CUT_MS 1000
+
+static void worker_on_mail(void *owner, const struct ring_completion *completion);
+static void worker_on_drain_timeout(struct wheel_timer *timer, uint64_t now_ms);
+
+/* Idle upstream connections this worker may keep, beside one per client. */
+static uint32_t worker_idle_max(const struct config *config) {
+    uint64_t idle = 0;
+    for (uint32_t i = 0; i < config->upstream_count; i++) {
+        const struct config_upstream *upstream = &config->upstreams[i];
+        idle += (uint64_t)upstream->server_count * upstream->keepalive;
+    }
+    uint64_t clients = config->max_connections;
+    return (uint32_t)(idle < clients ? idle : clients);
+}
+
+static struct net_options worker_net_options(const struct worker *worker) {
+    uint32_t small = worker->clients_max * WORKER_SMALL_PER_CLIENT;
+    return (struct net_options){
+        .conns_max = worker->clients_max * 2 + worker_idle_max(worker->config) + WORKER_CONNS_EXTRA,
+        .sq_entries = WORKER_SQ_ENTRIES,
+        .cq_entries = WORKER_CQ_ENTRIES,
+        .small_size = WORKER_SMALL_SIZE,
+        .small_count = small > WORKER_SMALL_MIN ? small : WORKER_SMALL_MIN,
+        .bulk_size = WORKER_BULK_SIZE,
+        .bulk_count = WORKER_BULK_COUNT,
+        .queue_mark = WORKER_QUEUE_MARK,
+    };
+}
+
+static void worker_limits(const struct config *config, uint32_t *header_size, uint32_t *headers) {
+    *header_size = (uint32_t)config->defaults.max_header_size;
+    *headers = (uint32_t)config->defaults.max_headers;
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_limits *limits = &config->listeners[i].limits;
+        if (limits->max_header_size > *header_size)
+            *header_size = (uint32_t)limits->max_header_size;
+        if (limits->max_headers > *headers) *headers = (uint32_t)limits->max_headers;
+    }
+}
+
+static int worker_make_services(struct worker *worker) {
+    const struct config *config = worker->config;
+    worker->services = calloc(config->service_count + 1, sizeof(struct service *));
+    if (!worker->services) return -ENOMEM;
+    for (uint32_t i = 0; i < config->service_count; i++) {
+        worker->services[i] = respond_new(&config->services[i]);
+        if (!worker->services[i]) return -ENOMEM;
+    }
+    return 0;
+}
+
+int worker_init(struct worker *worker, const struct worker_options *options) {
+    const struct config *config = options->config;
+    worker->index = options->index;
+    worker->config = config;
+    worker->cpu = config->cpus ? config->cpus[options->index] : -1;
+    worker->clients_max = options->clients_max;
+    worker->clients.max = options->clients_max;
+    worker->admins.max = WORKER_ADMINS_MAX;
+    uint32_t exchanges_max = options->clients_max + WORKER_ADMINS_MAX;
+    struct net_options net_options = worker_net_options(worker);
+    int error = net_init(&worker->net, &net_options, &worker->stats);
+    if (error < 0) return error;
+    ring_handle(&worker->net.ring, RING_MAIL, worker_on_mail, worker);
+    struct session_room_options room_options = {.sessions_max = net_options.conns_max,
+                                                .exchanges_max = exchanges_max};
+    worker_limits(config, &room_options.max_header_size, &room_options.max_headers);
+    error = session_room_init(&worker->room, &worker->net, &room_options);
+    if (error < 0) return error;
+    error = worker_make_services(worker);
+    if (error < 0) return error;
+    struct proxy_options proxy_options = {.config = config,
+                                          .net = &worker->net,
+                                          .room = &worker->room,
+                                          .client_ops = &session_h1,
+                                          .upstream_ops = &session_h1,
+                                          .services = worker->services,
+                                          .admin = options->admin,
+                                          .exchanges_max = exchanges_max};
+    wheel_timer_init(&worker->drain_timer, worker_on_drain_timeout);
+    return proxy_init(&worker->proxy, &proxy_options);
+}
+
+static void worker_on_conn(void *user, struct conn *conn) {
+    struct worker_listener *from = user;
+    struct front *front = from->front;
+    stat_bump(&from->accepted, 1);
+    struct session *session = front->session_ops->accept(&from->worker->room, conn, &front->options,
+                                                         &exchange_client_host);
+    if (session) {
+        session->user = front;
+        return;
+    }
+    stat_bump(&from->worker->stats.rejected[REASON_NO_MEMORY], 1);
+    conn_reset(conn);
+}
+
+static int worker_open(struct worker *worker, const struct config_listener *config,
+                       const struct config_address *address, int shared_fd) {
+    struct listener_options options = {.address = (const struct sockaddr *)&address->storage,
+                                       .address_size = address->size,
+                                       .address_text = address->text,
+                                       .backlog = config->backlog,
+                                       .nodelay = config->nodelay,
+                                       .ttl = config->ttl,
+                                       .recv_buffer = config->recv_buffer,
+                                       .send_buffer = config->send_buffer};
+    /* Unix sockets have no SO_REUSEPORT: the workers share one. */
+    bool share = address->storage.ss_family == AF_UNIX && shared_fd >= 0;
+    int fd = share ? dup(shared_fd) : listener_open(&options);
+    if (fd < 0) return share ? -errno : fd;
+    struct worker_listener *to = &worker->listeners[worker->opened];
+    to->worker = worker;
+    to->front = &worker->proxy.fronts[config->index];
+    to->fd = fd;
+    to->listener = (struct listener){.slot = worker->opened,
+                                     .address_text = address->text,
+                                     .quota = config->is_admin ? &worker->admins : &worker->clients,
+                                     .backlog = config->backlog,
+                                     .on_conn = worker_on_conn,
+                                     .user = to};
+    worker->opened++;
+    return 0;
+}
+
+int worker_open_listeners(struct worker *worker, const struct worker *first,
+                          const struct config_address **failed) {
+    const struct config *config = worker->config;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < config->listener_count; i++)
+        count += config->listeners[i].bind_count;
+    worker->listeners = calloc(count + 1, sizeof *worker->listeners);
+    if (!worker->listeners) return -ENOMEM;
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        if (listener->is_admin && worker != first) continue;
+        for (uint32_t j = 0; j < listener->bind_count; j++) {
+            int shared_fd = worker == first ? -1 : first->listeners[worker->opened].fd;
+            int error = worker_open(worker, listener, &listener->binds[j], shared_fd);
+            if (error < 0) {
+                *failed = &listener->binds[j];
+                return error;
+            }
+        }
+    }
+    return 0;
+}
+
+static void worker_set_state(struct worker *worker, enum worker_state state) {
+    __atomic_store_n(&worker->state, state, __ATOMIC_RELEASE);
+}
+
+static bool worker_is_admin(const struct worker_listener *listener) {
+    return listener->front->config->is_admin;
+}
+
+static void worker_for_listeners(struct worker *worker, bool admin,
+                                 void (*act)(struct listener *)) {
+    for (uint32_t i = 0; i < worker->opened; i++) {
+        if (worker_is_admin(&worker->listeners[i]) == admin) act(&worker->listeners[i].listener);
+    }
+}
+
+/* Ends what is left, and again later: a client that does not read leaves its 503 unsent. */
+static void worker_cut(struct worker *worker) {
+    if (worker->state != WORKER_DRAINING) return;
+    worker_for_listeners(worker, false, listener_stop);
+    worker->proxy.cut += conn_close_finishing(&worker->net);
+    session_room_cut(&worker->room);
+    wheel_arm(&worker->net.wheel, &worker->drain_timer, worker->net.now_ms + WORKER_CUT_MS);
+}
+
+static void worker_on_drain_timeout(struct wheel_timer *timer, uint64_t now_ms) {
+    (void)now_ms;
+    worker_cut(LIST_OWNER(timer, struct worker, drain_timer));
+}
+
+static void worker_drain(struct worker *worker) {
+    if (worker->state != WORKER_RUNNING) return;
+    worker_set_state(worker, WORKER_DRAINING);
+    worker_for_listeners(worker, false, listener_drain);
+    session_room_drain(&worker->room);
+    proxy_drain(&worker->proxy);
+    wheel_arm(&worker->net.wheel, &worker->drain_timer,
+              worker->net.now_ms + worker->config->drain_timeout_ms);
+}
+
+static void worker_on_mail(void *owner, const struct ring_completion *completion) {
+    struct worker *worker = owner;
+    switch ((enum mail_subject)completion->token.slot) {
+    case MAIL_DRAIN:
+        worker_drain(worker);
+        return;
+    case MAIL_CUT:
+        worker_drain(worker);
+        worker_cut(worker);
+        return;
+    case MAIL_END:
+        CHECK(worker->state == WORKER_DRAINED);
+        worker_set_state(worker, WORKER_ENDED);
+        worker_for_listeners(worker, true, listener_stop);
+        session_room_cut(&worker->room);
+        conn_close_all(&worker->net);
+        return;
+    }
+}
+
+/* No client of any listener but the admin's is left, and none can come. */
+static bool worker_clients_gone(const struct worker *worker) {
+    for (uint32_t i = 0; i < worker->opened; i++) {
+        const struct worker_listener *listener = &worker->listeners[i];
+        if (worker_is_admin(listener)) continue;
+        if (!listener->listener.stopped || listener->listener.conns != 0) return false;
+    }
+    return true;
+}
+
+static bool worker_all_gone(const struct worker *worker) {
+    const struct net *net = &worker->net;
+    return net->conns.used == 0 && worker->room.sessions.used == 0 && net->ring.ops_in_flight == 0;
+}
+
+static int worker_start(struct worker *worker) {
+    if (worker->cpu >= 0) {
+        cpu_set_t cpus;
+        CPU_ZERO(&cpus);
+        CPU_SET((size_t)worker->cpu, &cpus);
+        int error = pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
+        if (error != 0)
+            log_warn("worker %u: cannot run on CPU %d alone: %s", worker->index, worker->cpu,
+                     strerror(error));
+    }
+    int error = net_start(&worker->net);
+    if (error < 0) return error;
+    for (uint32_t i = 0; i < worker->opened; i++) {
+        listener_start(&worker->listeners[i].listener, &worker->net, worker->listeners[i].fd);
+    }
+#ifndef WEIR_NO_JEMALLOC
+    size_t size = sizeof worker->heap_allocated;
+    (void)mallctl("thread.allocatedp", (void *)&worker->heap_allocated, &size, NULL, 0); /* the
+                                                                                            metric
+                                                                                            stays 0
+                                                                                            without
+                                                                                          */
+#endif
+    return 0;
+}
+
+static int worker_turn(struct worker *worker) {
+    int error = net_turn(&worker->net);
+    if (worker->heap_allocated)
+        stat_set(&worker->stats, STAT_HEAP_ALLOCATED, *worker->heap_allocated);
+    if (worker->state == WORKER_DRAINING && worker_clients_gone(worker)) {
+        wheel_disarm(&worker->net.wheel, &worker->drain_timer);
+        __atomic_store_n(&worker->cut, worker->proxy.cut, __ATOMIC_RELAXED);
+        worker_set_state(worker, WORKER_DRAINED);
+    }
+    return error;
+}
+
+void *worker_run(void *argument) {
+    struct worker *worker = argument;
+    int error = worker_start(worker);
+    if (error == 0) worker_set_state(worker, WORKER_RUNNING);
+    while (error == 0 && !(worker->state == WORKER_ENDED && worker_all_gone(worker)))
+        error = worker_turn(worker);
+    if (error < 0) {
+        worker->error = error;
+        worker_set_state(worker, WORKER_FAILED);
+    }
+    return NULL;
+}
+
+void worker_fini(struct worker *worker) {
+    uint32_t services = worker->config->service_count;
+    proxy_fini(&worker->proxy);
+    for (uint32_t i = 0; i < services; i++)
+        respond_free(worker->services[i]);
+    free(worker->services);
+    session_room_fini(&worker->room);
+    net_fini(&worker->net);
+    free(worker->listeners);
+}
+
+struct worker_budget worker_budget(const struct worker *worker) {
+    const struct net *net = &worker->net;
+    const struct net_options *options = &net->options;
+    const struct session_room *room = &worker->room;
+    return (struct worker_budget){
+        .ring = (uint64_t)options->sq_entries * 64 + (uint64_t)options->cq_entries * 16,
+        .buffers = (uint64_t)options->small_count * options->small_size +
+                   (uint64_t)options->bulk_count * options->bulk_size,
+        .conns = net->conns.mapped_size + net->queues.mapped_size,
+        .sessions = room->sessions.mapped_size,
+        .heads = room->heads.mapped_size,
+        .exchanges = worker->proxy.exchanges.mapped_size,
+        .arenas = room->arenas.small.mapped_size + room->arenas.large.mapped_size,
+    };
+}

@@ -1,0 +1,46 @@
+/* main.c: the command line (etc/README.md), then the word's own program, or serving. */
+#include "control/command.h"
+#include "control/supervisor.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int main_usage(FILE *to, int status) {
+    fputs("usage: weir [-c FILE]                       serve, in the foreground\n"
+          "       weir [-c FILE] check                 print every error of the configuration\n"
+          "       weir [-c FILE] explain METHOD URL [-H 'Name: value']...\n"
+          "                                            print where a request would go\n"
+          "       weir [-c FILE] doctor                check kernel, limits and sysctls\n"
+          "       weir version\n",
+          to);
+    return status;
+}
+
+static int main_serve(const char *file) {
+    struct config *config = command_load(file);
+    if (!config) return 1;
+    int status = supervisor_run(config);
+    if (status == 0) config_free(config);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    const char *file = NULL;
+    int at = 1;
+    while (at < argc && argv[at][0] == '-') {
+        if (strcmp(argv[at], "-h") == 0 || strcmp(argv[at], "--help") == 0)
+            return main_usage(stdout, 0);
+        if (strcmp(argv[at], "-c") != 0 || at + 1 == argc) return main_usage(stderr, 2);
+        file = argv[at + 1];
+        at += 2;
+    }
+    if (!file) file = command_default_file();
+    if (at == argc) return main_serve(file);
+    const char *word = argv[at];
+    if (strcmp(word, "explain") == 0) return command_explain(file, argc - at - 1, argv + at + 1);
+    if (at + 1 != argc) return main_usage(stderr, 2);
+    if (strcmp(word, "check") == 0) return command_check(file);
+    if (strcmp(word, "doctor") == 0) return command_doctor(file);
+    if (strcmp(word, "version") == 0) return command_version();
+    return main_usage(stderr, 2);
+}

@@ -1,0 +1,164 @@
+/* conn.h: one connected (or connecting) socket: receives, a queue of bytes to send, one deadline, a
+ * close in three steps.
+ *
+ *              conn_dial                conn_accept
+ *                 |                         |
+ *            CONNECTING --on_open-------> OPEN --conn_finish--> FINISHING --queue sent--> LINGERING
+ *                 |                         |                       |                        |
+ *                 +---------conn_close / conn_reset / an error (on_lost)---------------------+
+ *                                           v
+ *                                        CLOSING  --no operation in flight: released
+ *
+ * CONNECTING  the connect is in flight; nothing is received or sent
+ * OPEN        has a user; receives unless paused or at the end of the stream; sends what is queued
+ * FINISHING   no user; sends what is queued, discards what is received
+ * LINGERING   no user; FIN sent; discards until the other side's FIN or one second has passed
+ * CLOSING     no user; the socket is shut down or its operations cancelled; waits for their
+ * completions
+ *
+ * The user (a session) is told of what happens by struct conn_events and is detached at once by
+ * conn_finish, conn_close and conn_reset: no event comes after them, and the conn must not be
+ * touched. After on_lost too.
+ */
+#ifndef WEIR_NET_CONN_H
+#define WEIR_NET_CONN_H
+
+#include "base/bytes.h"
+#include "net/net.h"
+
+#include <sys/socket.h>
+
+struct conn;
+struct conn_queue;
+
+struct conn_events {
+    /* The connect succeeded. Dialled connections only. */
+    void (*on_open)(struct conn *conn);
+    /* Bytes arrived. They lie in `lease`, of which the callee owns one reference. */
+    void (*on_bytes)(struct conn *conn, struct bytes bytes, struct lease *lease);
+    /* The other side sent FIN: no more bytes come; sending goes on. */
+    void (*on_eof)(struct conn *conn);
+    /* The queue fell to half its mark after a send call said it was over it. */
+    void (*on_drained)(struct conn *conn);
+    /* All that was queued has been handed to the kernel. Only after conn_notify_sent. */
+    void (*on_sent)(struct conn *conn);
+    /* The deadline passed. The conn goes on. */
+    void (*on_deadline)(struct conn *conn);
+    /* The connection (or the connect) failed with -error; the conn is closing and detached. */
+    void (*on_lost)(struct conn *conn, int error);
+};
+
+enum conn_state { CONN_CONNECTING, CONN_OPEN, CONN_FINISHING, CONN_LINGERING, CONN_CLOSING };
+
+struct conn {
+    /* Fixed after init. In a free slot only bytes 8 to 15 are ours (base/slab.h): the generation
+     * survives, and the descriptor is -1. */
+    struct net *net;
+    uint32_t generation;
+    int fd;
+    const struct conn_events *events;
+    void *user;
+    bool is_client;            /* accepted, not dialled */
+    struct listener *listener; /* where from; NULL for dialled ones */
+    /* Changes in routine work. */
+    enum conn_state state;
+    uint8_t ops_in_flight; /* operations that owe a final completion */
+    bool recv_armed;
+    bool recv_bulk_armed; /* the armed receive is a one-shot into a bulk buffer */
+    bool recv_cancelling;
+    bool recv_starved;
+    bool recv_first;      /* nothing was received yet: many a client sends one request only */
+    bool recv_poll_first; /* the next receive will surely find nothing yet */
+    bool paused;
+    bool bulk;        /* the user expects a long stream */
+    bool bulk_switch; /* and the receive in flight should make room for it, once */
+    bool eof;         /* the other side's FIN was seen */
+    bool send_armed;
+    bool send_blocked; /* until the timer: the kernel could not tell when there is room */
+    bool send_refused; /* the kernel would not wait for room to send */
+    bool connect_armed;
+    bool told_full;
+    bool notify_sent;
+    bool fin_wanted; /* FIN after what is queued */
+    bool fin_sent;
+    bool linger;     /* wait for the other side's FIN when finishing */
+    bool abort;      /* end with RST */
+    uint32_t queued; /* bytes queued and not yet accepted by the kernel */
+    uint32_t out_used;
+    struct lease *out; /* the buffer that conn_reserve hands out of; NULL when none */
+    struct conn_queue *queue_first;
+    struct conn_queue *queue_last;
+    uint64_t deadline_ms;          /* 0: none */
+    uint64_t sent_total;           /* bytes the kernel took */
+    uint64_t acked;                /* of conn_send_progressed */
+    struct wheel_timer timer;      /* fires at or before deadline_ms, then looks again */
+    struct wheel_timer send_timer; /* until it fires, nothing is sent */
+    struct list dirty_link;
+    struct list starved_link;
+};
+
+/* Takes the socket. NULL when all slots are in use: the socket is untouched then. */
+struct conn *conn_accept(struct net *net, int fd, const struct conn_events *events, void *user);
+
+struct conn_dial_options {
+    const struct sockaddr *address; /* must stay valid until on_open or on_lost */
+    socklen_t address_size;
+    uint64_t deadline_ms; /* on the worker's clock: on_deadline, the user closes */
+    bool nodelay;
+};
+/* Opens a socket and connects it. NULL and *error (-errno) when that cannot even begin. */
+struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
+                       const struct conn_events *events, void *user, int *error);
+
+/* For the session to attach itself later than conn_accept. */
+static inline void conn_attach(struct conn *conn, const struct conn_events *events, void *user) {
+    conn->events = events;
+    conn->user = user;
+}
+
+/* At least `size` bytes to write into (size <= the small buffer size), to be queued with
+ * conn_commit before any other call on this conn. NULL when memory is used up. */
+char *conn_reserve(struct conn *conn, size_t size);
+void conn_commit(struct conn *conn, size_t size);
+/* Copies and queues. False when memory is used up: some of it may have been queued, the user
+ * resets. */
+bool conn_send_copy(struct conn *conn, struct bytes bytes);
+/* Queues bytes of `lease`, taking a reference; small pieces are copied. False as above. */
+bool conn_send_lease(struct conn *conn, struct bytes bytes, struct lease *lease);
+/* Whether more is queued than the mark; on_drained follows if so. */
+bool conn_is_full(struct conn *conn);
+void conn_notify_sent(struct conn *conn);
+
+void conn_pause(struct conn *conn);
+void conn_resume(struct conn *conn);
+/* Whether a long stream is expected to arrive: big buffers are used for it then. */
+void conn_expect_bulk(struct conn *conn, bool bulk);
+
+/* Absolute, on the worker's clock; 0: none. Cheap: moving a deadline out touches no timer. */
+void conn_deadline(struct conn *conn, uint64_t deadline_ms);
+/* Whether the other side has acknowledged bytes since the last call (tcp(7) TCP_INFO): a send may
+ * be long in flight and yet moving. */
+bool conn_send_progressed(struct conn *conn);
+
+/* Half-close: FIN after what is queued; receiving goes on. */
+void conn_send_fin(struct conn *conn);
+/* Sends what is queued, then closes; `flush_ms` bounds the sending. `linger`: the other side may
+ * still be sending, so its FIN is waited for (a second): the RST that answers bytes nobody reads
+ * could destroy what was sent last. */
+void conn_finish(struct conn *conn, uint64_t flush_ms, bool linger);
+/* Drops what is queued and closes. */
+void conn_close(struct conn *conn);
+/* As conn_close, with RST instead of FIN: for the other side nothing looks complete. */
+void conn_reset(struct conn *conn);
+
+/* Ends those that have no user and still send; returns how many. */
+uint32_t conn_close_finishing(struct net *net);
+/* Ends all connections, whatever they do; a user that is left hears on_lost. */
+void conn_close_all(struct net *net);
+
+/* For net.c: acts on what was changed since the last flush. */
+void conn_flush(struct conn *conn);
+void conn_rearm_starved(struct net *net, struct buf_pool *pool);
+int conn_init_room(struct net *net);
+
+#endif

@@ -1,0 +1,40 @@
+/* conn_internal.h: what conn.c (life and receive) and conn_send.c (the queue) share. */
+#ifndef WEIR_NET_CONN_INTERNAL_H
+#define WEIR_NET_CONN_INTERNAL_H
+
+#include "net/conn.h"
+
+#include <sys/uio.h>
+
+#define CONN_SLICES 16     /* slices of one queue block */
+#define CONN_SEND_SLICES 8 /* slices of one send */
+
+struct conn_slice {
+    const char *ptr;
+    uint32_t len;
+    struct lease *lease;
+};
+
+/* Part of a send queue; the first one also holds what the send in flight points at. */
+struct conn_queue {
+    struct conn_queue *next;
+    uint32_t first; /* index of the first slice not yet sent */
+    uint32_t count; /* slices in use, from index 0 */
+    struct conn_slice slices[CONN_SLICES];
+    struct iovec vector[CONN_SEND_SLICES];
+    struct msghdr message;
+};
+
+void conn_mark_dirty(struct conn *conn);
+struct ring_token conn_token(const struct conn *conn, enum ring_kind kind);
+/* Submits a send of what is queued, if none is in flight. */
+void conn_flush_send(struct conn *conn);
+void conn_on_send(struct conn *conn, const struct ring_completion *completion);
+void conn_on_send_timer(struct wheel_timer *timer, uint64_t now_ms);
+void conn_queue_drop(struct conn *conn);
+/* The connection failed by itself. */
+void conn_lose(struct conn *conn, int error);
+/* Counts an operation in and, at its final completion, out. */
+void conn_op_begin(struct conn *conn);
+
+#endif

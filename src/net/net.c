@@ -1,0 +1,126 @@
+#include "net/net.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "net/conn.h"
+#include "net/listener.h"
+
+int net_init(struct net *net, const struct net_options *options, struct stat_block *stats) {
+    *net = (struct net){.options = *options, .stats = stats};
+    list_init(&net->dirty);
+    for (int i = 0; i < BUF_GROUP_COUNT; i++)
+        list_init(&net->starved[i]);
+    list_init(&net->tasks);
+    list_init(&net->listeners);
+    net->now_ns = clock_now_ns();
+    net->now_ms = clock_ms(net->now_ns);
+    wheel_init(&net->wheel, net->now_ms);
+    struct ring_options ring_options = {options->sq_entries, options->cq_entries};
+    int error = ring_init(&net->ring, &ring_options, stats);
+    if (error < 0) return error;
+    error = conn_init_room(net);
+    if (error < 0) {
+        ring_fini(&net->ring);
+        return error;
+    }
+    ring_handle(&net->ring, RING_ACCEPT, listener_on_accept, net);
+    return 0;
+}
+
+int net_start(struct net *net) {
+    const struct net_options *options = &net->options;
+    int error = ring_enable(&net->ring);
+    if (error == 0) {
+        uint32_t entries = 1;
+        /* Half of the buffers stay for sending: were all lent after a lack of them, no answer could
+         * be written any more. */
+        while (entries * 4 <= options->small_count && entries * 2 <= BUF_IDS_PER_GROUP)
+            entries *= 2;
+        error = buf_pool_init(&net->small, &net->ring, BUF_SMALL, options->small_size,
+                              options->small_count, entries);
+    }
+    if (error == 0) {
+        error = buf_pool_init(&net->bulk, &net->ring, BUF_BULK, options->bulk_size,
+                              options->bulk_count, options->bulk_count);
+    }
+    if (error < 0) return error;
+    buf_pool_refill(&net->small, false);
+    buf_pool_refill(&net->bulk, false);
+    return 0;
+}
+
+void net_fini(struct net *net) {
+    CHECK(net->ring.ops_in_flight == 0);
+    slab_fini(&net->conns);
+    slab_fini(&net->queues);
+    buf_pool_fini(&net->small);
+    buf_pool_fini(&net->bulk);
+    ring_fini(&net->ring);
+}
+
+void net_defer(struct net *net, struct net_task *task) {
+    if (!list_linked(&task->link)) list_push_back(&net->tasks, &task->link);
+}
+
+/* Lends what came back, and lets as many waiting connections try again as there are buffers. */
+static void net_feed_starved(struct net *net, struct buf_pool *pool) {
+    struct list *starved = &net->starved[pool->group];
+    /* The bulk target stays: few hot buffers are the point of it. */
+    buf_pool_refill(pool, !list_empty(starved) && pool->group == BUF_SMALL);
+    if (!list_empty(starved)) conn_rearm_starved(net, pool);
+}
+
+/* Tasks may touch connections, and flushing a connection may defer tasks. Each step takes what is
+ * there when it begins; what comes later in it waits for the next turn, which does not sleep then.
+ */
+static void net_flush(struct net *net) {
+    struct list batch;
+    list_init(&batch);
+    list_take_all(&batch, &net->tasks);
+    for (struct list *node; (node = list_pop_front(&batch));) {
+        struct net_task *task = LIST_OWNER(node, struct net_task, link);
+        task->run(task);
+    }
+    list_take_all(&batch, &net->dirty);
+    for (struct list *node; (node = list_pop_front(&batch));) {
+        conn_flush(LIST_OWNER(node, struct conn, dirty_link));
+    }
+    net_feed_starved(net, &net->small);
+    net_feed_starved(net, &net->bulk);
+}
+
+static void net_publish_gauges(struct net *net) {
+    struct stat_block *stats = net->stats;
+    stat_set(stats, STAT_URING_OPS_IN_FLIGHT, net->ring.ops_in_flight);
+    stat_set(stats, STAT_URING_BUFFERS_KERNEL,
+             (uint64_t)net->small.kernel_count + net->bulk.kernel_count);
+    stat_set(stats, STAT_URING_BUFFERS_SPARE,
+             (uint64_t)net->small.spare_count + net->bulk.spare_count);
+    stat_set(stats, STAT_URING_BUFFERS_LEASED,
+             (uint64_t)buf_pool_leased(&net->small) + buf_pool_leased(&net->bulk));
+}
+
+/* How long this turn may sleep. */
+static int64_t net_wait_ns(const struct net *net) {
+    if (!list_empty(&net->tasks) || !list_empty(&net->dirty)) return 0;
+    int64_t wait_ms = wheel_next_ms(&net->wheel);
+    if (wait_ms < 0) return -1;
+    return wait_ms == 0 ? 0 : wait_ms * 1000000;
+}
+
+int net_turn(struct net *net) {
+    int64_t wait_ns = net_wait_ns(net);
+    net_publish_gauges(net);
+    uint64_t began_ns = clock_now_ns();
+    int error = ring_wait(&net->ring, wait_ns);
+    if (error < 0) return error;
+    /* Busy since the last wake-up; a sleep is not counted, so that it need not end to be seen. */
+    stat_add(net->stats, STAT_WORKER_BUSY_NS, began_ns - net->now_ns);
+    net->now_ns = clock_now_ns();
+    net->now_ms = clock_ms(net->now_ns);
+    uint32_t count = ring_run(&net->ring);
+    stat_observe(net->stats, STAT_HIST_URING_CQE_PER_WAKE, count);
+    wheel_advance(&net->wheel, net->now_ms);
+    net_flush(net);
+    return 0;
+}

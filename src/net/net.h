@@ -1,0 +1,69 @@
+/* net.h: the sockets of one worker: its ring, connections, timers, clock and the turn that drives
+ * them.
+ *
+ * One struct net per worker, touched by that worker only (net_init excepted). Everything above
+ * hangs on it: conn.h (one socket), listener.h, deferred tasks. A turn: submit and wait, read the
+ * clock, run completions, timers and tasks, then flush what they touched.
+ */
+#ifndef WEIR_NET_NET_H
+#define WEIR_NET_NET_H
+
+#include "base/slab.h"
+#include "base/wheel.h"
+#include "ring/buf.h"
+#include "ring/ring.h"
+
+struct net_options {
+    uint32_t conns_max; /* connections of all kinds */
+    uint32_t sq_entries;
+    uint32_t cq_entries;
+    uint32_t small_size; /* bytes of a small receive buffer */
+    uint32_t small_count;
+    uint32_t bulk_size;
+    uint32_t bulk_count; /* a power of two */
+    uint32_t queue_mark; /* bytes queued to send above which a connection says it is full */
+};
+
+/* Work put off until the completions of this turn have run. Embedded; runs once. */
+struct net_task {
+    struct list link;
+    void (*run)(struct net_task *task);
+};
+
+struct net {
+    /* Fixed after start. */
+    struct ring ring;
+    struct buf_pool small;
+    struct buf_pool bulk;
+    struct slab conns;  /* struct conn */
+    struct slab queues; /* struct conn_queue */
+    struct stat_block *stats;
+    struct net_options options;
+    /* Changes in routine work. */
+    struct wheel wheel;
+    uint64_t now_ns; /* read once a turn */
+    uint64_t now_ms;
+    struct list dirty;                    /* connections to flush */
+    struct list starved[BUF_GROUP_COUNT]; /* connections that wait for a receive buffer, by group */
+    struct list tasks;
+    struct list listeners;
+};
+
+/* By any thread. 0 or -errno. `stats` must outlive the net. */
+int net_init(struct net *net, const struct net_options *options, struct stat_block *stats);
+/* By the worker, once, before the first turn. 0 or -errno. */
+int net_start(struct net *net);
+/* CHECKs that nothing is open any more. */
+void net_fini(struct net *net);
+
+/* One turn. 0 or -errno: the ring is broken. */
+int net_turn(struct net *net);
+/* Harmless when the task is already waiting. */
+void net_defer(struct net *net, struct net_task *task);
+static inline void net_task_init(struct net_task *task, void (*run)(struct net_task *)) {
+    list_init(&task->link);
+    task->run = run;
+}
+static inline void net_task_cancel(struct net_task *task) { list_remove(&task->link); }
+
+#endif

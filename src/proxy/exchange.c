@@ -1,0 +1,321 @@
+/* exchange.c: the client's side of an exchange: from its first event to its end. */
+#include "proxy/exchange.h"
+
+#include "base/check.h"
+#include "proto/http_error.h"
+#include "proxy/exchange_internal.h"
+#include "proxy/hash_key.h"
+
+size_t exchange_size(void) { return sizeof(struct exchange); }
+
+/* Rows: from; bits: to. */
+static const uint8_t exchange_transitions[] = {
+    [EXCHANGE_ROUTE] =
+        1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND | 1 << EXCHANGE_RESPOND | 1 << EXCHANGE_DONE,
+    [EXCHANGE_CONNECT] =
+        1 << EXCHANGE_SEND | 1 << EXCHANGE_CONNECT | 1 << EXCHANGE_RESPOND | 1 << EXCHANGE_DONE,
+    [EXCHANGE_SEND] = 1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND | 1 << EXCHANGE_RESPOND |
+                      1 << EXCHANGE_TUNNEL | 1 << EXCHANGE_DONE,
+    [EXCHANGE_RESPOND] = 1 << EXCHANGE_DONE,
+    [EXCHANGE_TUNNEL] = 1 << EXCHANGE_DONE,
+    [EXCHANGE_DONE] = 0,
+};
+
+void exchange_set_state(struct exchange *x, enum exchange_state state) {
+    CHECK(exchange_transitions[x->state] & 1 << state);
+    x->state = state;
+}
+
+struct net *exchange_net(const struct exchange *x) {
+    return x->proxy->net;
+}
+
+struct rewrite_facts exchange_facts(struct exchange *x) {
+    return (struct rewrite_facts){
+        .request = x->request,
+        .client_ip = session_client_ip(x->client->session),
+        .client_port = x->client->session->client_port,
+        .original_path = x->request->path,
+        .listener = x->front->config->name,
+        .route = x->route ? x->route->name : "",
+        .upstream = x->target ? x->target->config->name : "",
+        .server = x->server ? x->server->config->name : "",
+        .status = x->status,
+        .request_id = x->request_id,
+    };
+}
+
+bool exchange_keep(struct exchange *x, struct bytes data, struct lease *lease) {
+    struct exchange_piece *piece = arena_alloc(x->client->arena, sizeof *piece);
+    if (!piece) return false;
+    *piece = (struct exchange_piece){.data = data, .lease = lease};
+    lease_ref(lease);
+    if (x->kept_last) {
+        x->kept_last->next = piece;
+    } else {
+        x->kept_first = piece;
+    }
+    x->kept_last = piece;
+    x->kept_bytes += lease->size;
+    return true;
+}
+
+void exchange_drop_kept(struct exchange *x) {
+    for (struct exchange_piece *piece = x->kept_first; piece; piece = piece->next)
+        lease_unref(piece->lease);
+    if (x->kept_first) x->kept_lost = true;
+    x->kept_first = x->kept_last = NULL;
+    x->kept_bytes = 0;
+}
+
+static void exchange_count(struct exchange *x, enum reason reason) {
+    struct proxy *proxy = x->proxy;
+    struct stat_block *stats = proxy->net->stats;
+    struct request_series *series = proxy_series(proxy, x->front->config, x->route);
+    stat_bump(&series->count[x->request->method][upstream_code_class(x->status)], 1);
+    stat_bump(&stats->reasons[reason], 1);
+    stat_sub(stats, STAT_HTTP_REQUESTS_IN_FLIGHT, 1);
+    stat_observe_ns(stats, STAT_HIST_HTTP_REQUEST_DURATION,
+                    proxy->net->now_ns - x->client->began_ns);
+    if (reason == REASON_CLIENT_CLOSED || reason == REASON_CLIENT_RESET)
+        stat_add(stats, STAT_HTTP_ABORTS_CLIENT, 1);
+    if (reason == REASON_SERVER_CLOSED || reason == REASON_SERVER_RESET) {
+        stat_add(stats, STAT_HTTP_ABORTS_UPSTREAM, 1);
+    }
+    if (reason == REASON_DRAIN_CUT) proxy->cut++;
+}
+
+void exchange_end(struct exchange *x, enum reason reason) {
+    struct proxy *proxy = x->proxy;
+    exchange_set_state(x, EXCHANGE_DONE);
+    exchange_count(x, reason);
+    exchange_drop_kept(x);
+    exchange_leave_server(x, reason);
+    net_task_cancel(&x->again);
+    /* An error answer to a whole request leaves the connection as good as before. */
+    bool whole = x->response_ended && x->request_ended;
+    x->client->ops->close(x->client, whole ? REASON_NONE : reason);
+    slab_release(&proxy->exchanges, x);
+    stat_set(proxy->net->stats, STAT_EXCHANGE_SLOTS_USED, proxy->exchanges.used);
+}
+
+void exchange_check_end(struct exchange *x) {
+    if (!x->response_ended) return;
+    /* A server that has answered without the rest of the body does not want it: the answer is
+     * whole, though the connections cannot be used again. An answer of the proxy's own waits, so
+     * that the client's can; but not for a body that waits for a 100. */
+    bool never_comes = x->request->expect_continue && !x->body_begun;
+    if (x->request_ended || x->server || never_comes) exchange_end(x, REASON_NONE);
+}
+
+/* Gives the client an answer of the proxy itself. */
+static void exchange_answer(struct exchange *x, struct http_message *answer, struct bytes body) {
+    exchange_set_state(x, EXCHANGE_RESPOND);
+    x->answered = true;
+    x->status = answer->status;
+    answer->body_length = body.len;
+    x->client->ops->head(x->client, answer, false);
+    x->client->ops->data(x->client, body, NULL, true);
+    x->response_ended = true;
+}
+
+void exchange_fail(struct exchange *x, enum reason reason) {
+    struct http_message answer;
+    struct bytes body;
+    bool answer_it =
+        !x->answered && reason_entry(reason)->status != 0 && x->state != EXCHANGE_TUNNEL;
+    exchange_leave_server(x, reason);
+    if (answer_it && http_error_answer(reason, x->client->arena, &answer, &body) &&
+        session_add_date(x->proxy->room, &answer, x->client->arena)) {
+        answer.close_after = !x->request_ended;
+        exchange_answer(x, &answer, body);
+    }
+    exchange_end(x, reason);
+}
+
+static bool exchange_redirect(struct exchange *x, const struct config_action *action) {
+    struct rewrite_facts facts = exchange_facts(x);
+    struct arena *arena = x->client->arena;
+    struct http_message answer = {.status = action->status, .version_minor = 1};
+    struct bytes location;
+    if (!rewrite_expand(&action->text, &facts, arena, &location) ||
+        !http_fields_init(&answer.fields, arena, 4) ||
+        !http_fields_add(&answer.fields, arena, BYTES("Location"), location) ||
+        !session_add_date(x->proxy->room, &answer, arena) ||
+        !rewrite_response(&answer, x->front->config, x->route, &facts, arena)) {
+        return false;
+    }
+    exchange_answer(x, &answer, BYTES_NONE);
+    return true;
+}
+
+static bool exchange_respond(struct exchange *x, const struct config_action *action) {
+    struct rewrite_facts facts = exchange_facts(x);
+    struct arena *arena = x->client->arena;
+    struct http_message answer = {.status = action->status, .version_minor = 1};
+    struct bytes body;
+    if (!rewrite_expand(&action->text, &facts, arena, &body) ||
+        !http_fields_init(&answer.fields, arena, 4) ||
+        !http_fields_add(&answer.fields, arena, BYTES("Content-Type"), BYTES("text/plain")) ||
+        !session_add_date(x->proxy->room, &answer, arena) ||
+        !rewrite_response(&answer, x->front->config, x->route, &facts, arena)) {
+        return false;
+    }
+    exchange_answer(x, &answer, body);
+    return true;
+}
+
+static void exchange_local(struct exchange *x, bool given) {
+    if (given) {
+        exchange_check_end(x);
+    } else {
+        exchange_fail(x, REASON_NO_MEMORY);
+    }
+}
+
+static void exchange_to_service(struct exchange *x, struct service *service) {
+    struct stream *stream = service->ops->open(service, exchange_net(x), x->client->arena);
+    if (stream) {
+        exchange_send(x, stream);
+    } else {
+        exchange_fail(x, REASON_NO_MEMORY);
+    }
+}
+
+static void exchange_to_upstream(struct exchange *x, const struct config_action *action) {
+    struct proxy *proxy = x->proxy;
+    uint32_t draw = action->split_count == 1 ? 0 : rand_below(&proxy->random, action->weight_sum);
+    x->target = &proxy->upstreams[route_split(action, draw)->index];
+    if (x->target->balance.ops->uses_hash) {
+        x->pick.hash =
+            hash_key(x->target->config, x->request, session_client_ip(x->client->session));
+    }
+    exchange_try(x, false);
+}
+
+/* Each action ends in exactly one call that may end the exchange. */
+static void exchange_act(struct exchange *x, const struct config_action *action) {
+    switch (action->kind) {
+    case CONFIG_ACTION_NONE:
+        exchange_fail(x, REASON_NO_ROUTE);
+        return;
+    case CONFIG_ACTION_UPSTREAM:
+        exchange_to_upstream(x, action);
+        return;
+    case CONFIG_ACTION_SERVICE:
+        exchange_to_service(x, x->proxy->services[action->service->index]);
+        return;
+    case CONFIG_ACTION_REDIRECT:
+        exchange_local(x, exchange_redirect(x, action));
+        return;
+    case CONFIG_ACTION_RESPOND:
+        exchange_local(x, exchange_respond(x, action));
+        return;
+    }
+}
+
+static void exchange_on_request(struct stream *client, struct http_message *message, bool end) {
+    struct exchange *x = client->user;
+    x->request = message;
+    x->request_ended = end;
+    /* h2c would carry requests that no route ever sees (RFC 9113 section 3.1). */
+    if (bytes_equal_nocase(message->upgrade, BYTES("h2c"))) message->upgrade = BYTES_NONE;
+    if (message->method == HTTP_CONNECT) {
+        exchange_fail(x, REASON_CONNECT_REFUSED);
+        return;
+    }
+    if (x->front->service) {
+        exchange_to_service(x, x->front->service);
+        return;
+    }
+    x->route = router_match(&x->proxy->router, x->front->config, message);
+    exchange_act(x, x->route ? &x->route->action : &x->front->config->action);
+}
+
+static void exchange_on_request_data(struct stream *client, struct bytes data,
+                                     struct lease *lease) {
+    struct exchange *x = client->user;
+    x->body_begun = true;
+    if (x->state == EXCHANGE_CONNECT) {
+        if (!exchange_keep(x, data, lease)) exchange_fail(x, REASON_NO_MEMORY);
+        return;
+    }
+    if (!x->upstream) return; /* the proxy's own answer does not depend on it */
+    if (!x->answered && !x->kept_lost) {
+        bool few = x->kept_bytes + lease->size <= EXCHANGE_KEPT_MAX && x->server;
+        if (!few || !exchange_keep(x, data, lease)) {
+            x->kept_lost = true;
+            exchange_drop_kept(x);
+        }
+    }
+    if (x->upstream->ops->data(x->upstream, data, lease, false) == STREAM_FULL)
+        client->ops->pause(client);
+}
+
+static void exchange_on_request_end(struct stream *client, const struct http_fields *trailers) {
+    struct exchange *x = client->user;
+    x->request_ended = true;
+    x->request_trailers = trailers;
+    if (x->state == EXCHANGE_CONNECT) return;
+    if (x->upstream) x->upstream->ops->end(x->upstream, trailers);
+    exchange_check_end(x);
+}
+
+static void exchange_on_client_drained(struct stream *client) {
+    struct exchange *x = client->user;
+    if (x->upstream) x->upstream->ops->resume(x->upstream);
+}
+
+static void exchange_on_client_reset(struct stream *client, enum reason reason) {
+    struct exchange *x = client->user;
+    exchange_fail(x, reason);
+}
+
+static const struct stream_events exchange_client_events = {
+    .on_head = exchange_on_request,
+    .on_data = exchange_on_request_data,
+    .on_end = exchange_on_request_end,
+    .on_drained = exchange_on_client_drained,
+    .on_reset = exchange_on_client_reset,
+};
+
+static void exchange_run_again(struct net_task *task) {
+    exchange_try(LIST_OWNER(task, struct exchange, again), true);
+}
+
+static bool exchange_on_stream_begun(struct session *session, struct stream *stream) {
+    struct front *front = session->user;
+    struct proxy *proxy = front->proxy;
+    struct exchange *x = slab_acquire(&proxy->exchanges);
+    if (!x) return false;
+    *x = (struct exchange){
+        .proxy = proxy, .front = front, .client = stream, .state = EXCHANGE_ROUTE};
+    x->request_id = proxy->instance + ++proxy->requests;
+    net_task_init(&x->again, exchange_run_again);
+    stream->events = &exchange_client_events;
+    stream->user = x;
+    stat_add(proxy->net->stats, STAT_HTTP_REQUESTS_IN_FLIGHT, 1);
+    stat_set(proxy->net->stats, STAT_EXCHANGE_SLOTS_USED, proxy->exchanges.used);
+    return true;
+}
+
+static void exchange_on_refused(struct session *session, enum reason reason) {
+    struct front *front = session->user;
+    struct stat_block *stats = front->proxy->net->stats;
+    struct request_series *series = proxy_series(front->proxy, front->config, NULL);
+    stat_bump(&stats->parse_errors[reason], 1);
+    stat_bump(&stats->reasons[reason], 1);
+    stat_bump(&series->count[HTTP_OTHER][upstream_code_class(reason_entry(reason)->status)], 1);
+}
+
+/* The connection's exchanges have ended before it. */
+static void exchange_on_session_closed(struct session *session, enum reason reason) {
+    (void)session;
+    (void)reason; /* each exchange has counted its own */
+}
+
+const struct session_host exchange_client_host = {
+    .on_stream = exchange_on_stream_begun,
+    .on_refused = exchange_on_refused,
+    .on_closed = exchange_on_session_closed,
+};

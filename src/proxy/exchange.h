@@ -1,0 +1,36 @@
+/* exchange.h: one request and its answer, between a client stream and an upstream stream (or a
+ * service's).
+ *
+ *   ROUTE --upstream--> CONNECT --stream--> SEND --final head--> RESPOND --both ended--> DONE
+ *     |                   ^  |               |                      |
+ *     |                   |  +--no server----|----------------------|--(error answer)---> DONE
+ *     |                   +--may try again---+                      |
+ *     |                                      +--101--> TUNNEL ------|--------------------> DONE
+ *     +--redirect, respond--> RESPOND                               +--reset-------------> DONE
+ *
+ *   ROUTE    the request head has arrived; lasts for one call            (exchange_on_request)
+ *   CONNECT  waits for the pool: client body is held, the client paused  (exchange_try ->
+ * exchange_on_stream) SEND     the request went out or is going out; no final head yet
+ * (exchange_on_stream -> exchange_on_answer) RESPOND  the final head went to the client; bodies
+ * still flow        (exchange_on_answer -> exchange_check_end) TUNNEL   both streams belong to the
+ * tunnel                           (exchange_on_answer -> exchange_on_tunnel_end) DONE     both
+ * streams are closed, the slot is given back             (exchange_end)
+ *
+ * 1. `client` is open until exchange_end; `upstream` is open exactly in SEND, in RESPOND unless the
+ * answer is the exchange's own, and in TUNNEL.
+ * 2. A server's in_flight counts this exchange from exchange_try until the attempt ends.
+ * 3. Body bytes are kept for another attempt while few (EXCHANGE_KEPT_MAX) and no final head has
+ * come; what was not kept cannot be sent again.
+ * 4. A client gets exactly one final head: `answered` is set with it.
+ */
+#ifndef WEIR_PROXY_EXCHANGE_H
+#define WEIR_PROXY_EXCHANGE_H
+
+#include "proxy/proxy.h"
+
+/* For client sessions: their user is a struct front. */
+extern const struct session_host exchange_client_host;
+
+size_t exchange_size(void);
+
+#endif

@@ -1,0 +1,82 @@
+/* exchange_internal.h: the exchange, shared by exchange.c (the client's side, begin and end) and
+ * exchange_serve.c (the upstream's side). */
+#ifndef WEIR_PROXY_EXCHANGE_INTERNAL_H
+#define WEIR_PROXY_EXCHANGE_INTERNAL_H
+
+#include "proxy/exchange.h"
+#include "proxy/pool.h"
+#include "proxy/rewrite.h"
+#include "proxy/tunnel.h"
+
+/* Request body kept for another attempt: pieces, each with its lease. */
+#define EXCHANGE_KEPT_MAX 16384
+
+enum exchange_state {
+    EXCHANGE_ROUTE,
+    EXCHANGE_CONNECT,
+    EXCHANGE_SEND,
+    EXCHANGE_RESPOND,
+    EXCHANGE_TUNNEL,
+    EXCHANGE_DONE
+};
+
+/* A piece of request body, in the arena. */
+struct exchange_piece {
+    struct exchange_piece *next;
+    struct bytes data;
+    struct lease *lease;
+};
+
+struct exchange {
+    struct proxy *proxy;
+    struct front *front;
+    struct stream *client;
+    struct stream *upstream; /* NULL: none open */
+    enum exchange_state state;
+    struct http_message *request; /* as received */
+    const struct http_fields *request_trailers;
+    const struct config_route *route;
+    struct upstream *target;
+    struct server *server; /* of the attempt under way; NULL when there is none */
+    struct balance_pick pick;
+    struct pool_wait wait;
+    struct net_task again; /* sends the request once more, on a new connection */
+    struct tunnel tunnel;
+    struct exchange_piece *kept_first;
+    struct exchange_piece *kept_last;
+    uint64_t kept_bytes;
+    uint64_t attempt_ns; /* when the request was given to the server */
+    uint64_t request_id;
+    int status;               /* of the final head */
+    enum reason last_failure; /* of the attempts so far */
+    bool kept_lost;           /* some of the body is no longer there to be sent again */
+    bool body_begun;          /* some of the request's body has arrived */
+    bool request_ended;       /* the whole request has arrived */
+    bool response_ended;      /* the whole answer has been given to the client's stream */
+    bool answered;            /* a final head was given to the client's stream */
+    bool sent_again;          /* the one repetition after a reused connection was used up */
+};
+
+void exchange_set_state(struct exchange *x, enum exchange_state state);
+struct rewrite_facts exchange_facts(struct exchange *x);
+struct net *exchange_net(const struct exchange *x);
+/* Answers with the reason's error if no head went out yet, and ends. */
+void exchange_fail(struct exchange *x, enum reason reason);
+/* Closes both streams, counts, and gives the slot back: `x` must not be touched afterwards. */
+void exchange_end(struct exchange *x, enum reason reason);
+/* Ends well when both directions have ended. */
+void exchange_check_end(struct exchange *x);
+
+/* Keeps a piece of the body. false: the memory for it is used up. */
+bool exchange_keep(struct exchange *x, struct bytes data, struct lease *lease);
+void exchange_drop_kept(struct exchange *x);
+
+/* exchange_serve.c */
+/* Picks servers until one gives a stream, or a dial, or none is left. */
+void exchange_try(struct exchange *x, bool fresh);
+/* A stream that will answer: gives it the request as far as it is there. */
+void exchange_send(struct exchange *x, struct stream *stream);
+/* The attempt is over: the server's counts and the stream. */
+void exchange_leave_server(struct exchange *x, enum reason reason);
+
+#endif

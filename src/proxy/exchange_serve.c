@@ -1,0 +1,227 @@
+/* exchange_serve.c: the upstream's side of an exchange: choosing a server, giving it the request,
+ * its answer. */
+#include "base/check.h"
+#include "base/log.h"
+#include "proxy/exchange_internal.h"
+
+static const struct stream_events exchange_upstream_events;
+
+void exchange_leave_server(struct exchange *x, enum reason reason) {
+    pool_cancel(&x->wait);
+    if (x->upstream) {
+        struct stream *upstream = x->upstream;
+        x->upstream = NULL;
+        upstream->ops->close(upstream, reason);
+    }
+    if (x->server) {
+        CHECK(x->server->balance->in_flight > 0);
+        x->server->balance->in_flight--;
+        x->server = NULL;
+    }
+}
+
+/* The request as this server gets it: the received one stays as it is, for another attempt and for
+ * variables. */
+static bool exchange_rewrite(struct exchange *x, struct http_message *copy) {
+    struct arena *arena = x->client->arena;
+    struct rewrite_facts facts = exchange_facts(x);
+    uint32_t count = x->request->fields.count;
+    *copy = *x->request;
+    /* Room for what a proxy adds: Via and three X-Forwarded fields. */
+    if (!http_fields_init(&copy->fields, arena, count + 4)) return false;
+    if (count != 0)
+        memcpy(copy->fields.items, x->request->fields.items, count * sizeof *copy->fields.items);
+    copy->fields.count = count;
+    /* HTTP/1.0 needs no Host; an HTTP/1.1 request does (RFC 9112 section 3.2). */
+    if (copy->authority.len == 0 && x->server) copy->authority = bytes_of(x->server->config->name);
+    return rewrite_request(copy, x->front->config, x->route, &facts, arena);
+}
+
+void exchange_send(struct exchange *x, struct stream *stream) {
+    struct http_message request;
+    struct arena mark = *x->client->arena;
+    x->upstream = stream;
+    stream->events = &exchange_upstream_events;
+    stream->user = x;
+    x->attempt_ns = exchange_net(x)->now_ns;
+    exchange_set_state(x, EXCHANGE_SEND);
+    if (!exchange_rewrite(x, &request)) {
+        exchange_fail(x, REASON_NO_MEMORY);
+        return;
+    }
+    bool no_body = x->request_ended && !x->kept_first && !x->request_trailers;
+    stream->ops->head(stream, &request, no_body);
+    /* Written: the answer is built in the same, still hot, memory. A service keeps its answer
+     * there. */
+    if (x->server) arena_rewind(x->client->arena, &mark);
+    enum stream_room room = STREAM_ROOM;
+    for (struct exchange_piece *piece = x->kept_first; piece; piece = piece->next) {
+        room = stream->ops->data(stream, piece->data, piece->lease, false);
+    }
+    if (x->kept_bytes > EXCHANGE_KEPT_MAX) exchange_drop_kept(x);
+    if (x->request_ended && !no_body) stream->ops->end(stream, x->request_trailers);
+    /* Also when the request is whole: a tunnel may follow it. */
+    if (room == STREAM_ROOM) x->client->ops->resume(x->client);
+}
+
+static void exchange_on_stream(struct pool_wait *wait, struct stream *stream) {
+    exchange_send(LIST_OWNER(wait, struct exchange, wait), stream);
+}
+
+/* The server could not be reached: the next one. */
+static void exchange_on_connect_failed(struct pool_wait *wait, enum reason reason) {
+    struct exchange *x = LIST_OWNER(wait, struct exchange, wait);
+    log_warn("upstream %s: server %s: %s", x->target->config->name, x->server->config->name,
+             reason_entry(reason)->text);
+    x->last_failure = reason;
+    stat_bump(&exchange_net(x)->stats->retries[reason], 1);
+    exchange_leave_server(x, reason);
+    exchange_try(x, false);
+}
+
+static void exchange_enter_server(struct exchange *x, uint32_t index) {
+    x->server = &x->target->servers[index];
+    x->server->balance->in_flight++;
+    x->wait = (struct pool_wait){.on_stream = exchange_on_stream,
+                                 .on_failed = exchange_on_connect_failed};
+}
+
+void exchange_try(struct exchange *x, bool fresh) {
+    struct balance *balance = &x->target->balance;
+    for (;;) {
+        uint32_t index = balance_pick(balance, &x->pick);
+        if (index == BALANCE_NONE || !balance_mark_tried(&x->pick, index)) {
+            exchange_fail(x, x->last_failure != REASON_NONE ? x->last_failure : REASON_SERVER_BUSY);
+            return;
+        }
+        enum reason failure;
+        exchange_enter_server(x, index);
+        struct stream *stream = pool_take(x->server, x->client->arena, fresh, &x->wait, &failure);
+        if (stream) {
+            exchange_send(x, stream);
+            return;
+        }
+        if (failure == REASON_NONE) {
+            exchange_set_state(x, EXCHANGE_CONNECT);
+            if (!x->request_ended) x->client->ops->pause(x->client);
+            return;
+        }
+        x->last_failure = failure;
+        exchange_leave_server(x, failure);
+    }
+}
+
+/* RFC 9110 section 9.2.2, RFC 9112 section 9.6: a server may close an idle connection just when a
+ * request is sent on it. */
+static bool exchange_may_send_again(const struct exchange *x, const struct stream *stream) {
+    if (x->sent_again || x->answered || x->kept_lost || !x->server) return false;
+    if (!stream->reused || stream->answered) return false;
+    return !stream->sent || http_method_is_idempotent(x->request->method);
+}
+
+static void exchange_on_upstream_reset(struct stream *stream, enum reason reason) {
+    struct exchange *x = stream->user;
+    bool connection_lost = reason == REASON_SERVER_CLOSED || reason == REASON_SERVER_RESET;
+    if (!connection_lost || !exchange_may_send_again(x, stream)) {
+        if (x->server && !x->answered) stat_bump(&x->server->answers[0], 1);
+        exchange_fail(x, reason);
+        return;
+    }
+    x->sent_again = true;
+    stat_bump(&exchange_net(x)->stats->retries[reason], 1);
+    /* The same server is as good as before: only that connection was old. */
+    CHECK(x->pick.tried_count > 0);
+    x->pick.tried_count--;
+    exchange_leave_server(x, reason);
+    exchange_set_state(x, EXCHANGE_CONNECT);
+    if (!x->request_ended) x->client->ops->pause(x->client);
+    /* Put off until the dead connection has been counted out. */
+    net_defer(exchange_net(x), &x->again);
+}
+
+static void exchange_on_tunnel_end(struct tunnel *tunnel, enum reason reason) {
+    exchange_end(LIST_OWNER(tunnel, struct exchange, tunnel), reason);
+}
+
+/* 101: both sides stop speaking HTTP (RFC 9110 section 7.8). */
+static void exchange_upgrade(struct exchange *x, struct http_message *message) {
+    /* The rest of a request's body would go through as bytes of the new protocol. */
+    if (x->request->upgrade.len == 0 || !x->request_ended) {
+        exchange_fail(x, REASON_BAD_RESPONSE);
+        return;
+    }
+    x->status = message->status;
+    x->answered = true;
+    if (x->server) stat_bump(&x->server->answers[1], 1);
+    exchange_drop_kept(x);
+    exchange_set_state(x, EXCHANGE_TUNNEL);
+    x->client->ops->head(x->client, message, false);
+    x->tunnel = (struct tunnel){.client = x->client,
+                                .upstream = x->upstream,
+                                .stats = exchange_net(x)->stats,
+                                .on_end = exchange_on_tunnel_end};
+    tunnel_start(&x->tunnel, x->target ? x->target->config->limits.timeout_tunnel_ms
+                                       : x->proxy->config->defaults.timeout_tunnel_ms);
+}
+
+static void exchange_count_answer(struct exchange *x) {
+    struct net *net = exchange_net(x);
+    stat_observe_ns(net->stats, STAT_HIST_HTTP_TIME_TO_FIRST_BYTE,
+                    net->now_ns - x->client->began_ns);
+    if (!x->server) return;
+    stat_observe_ns(net->stats, STAT_HIST_UPSTREAM_RESPONSE, net->now_ns - x->attempt_ns);
+    stat_bump(&x->server->answers[upstream_code_class(x->status)], 1);
+}
+
+static void exchange_on_answer(struct stream *upstream, struct http_message *message, bool end) {
+    struct exchange *x = upstream->user;
+    if (message->status == 101) {
+        exchange_upgrade(x, message);
+        return;
+    }
+    if (message->status < 200) {
+        x->client->ops->head(x->client, message, false);
+        return;
+    }
+    x->status = message->status;
+    exchange_count_answer(x);
+    exchange_drop_kept(x);
+    struct rewrite_facts facts = exchange_facts(x);
+    if (!session_add_date(x->proxy->room, message, x->client->arena) ||
+        !rewrite_response(message, x->front->config, x->route, &facts, x->client->arena)) {
+        exchange_fail(x, REASON_NO_MEMORY);
+        return;
+    }
+    exchange_set_state(x, EXCHANGE_RESPOND);
+    x->answered = true;
+    x->client->ops->head(x->client, message, end);
+    x->response_ended = end;
+    exchange_check_end(x);
+}
+
+static void exchange_on_answer_data(struct stream *upstream, struct bytes data,
+                                    struct lease *lease) {
+    struct exchange *x = upstream->user;
+    if (x->client->ops->data(x->client, data, lease, false) == STREAM_FULL)
+        upstream->ops->pause(upstream);
+}
+
+static void exchange_on_answer_end(struct stream *upstream, const struct http_fields *trailers) {
+    struct exchange *x = upstream->user;
+    x->client->ops->end(x->client, trailers);
+    x->response_ended = true;
+    exchange_check_end(x);
+}
+
+static void exchange_on_upstream_drained(struct stream *upstream) {
+    struct exchange *x = upstream->user;
+    x->client->ops->resume(x->client);
+}
+
+static const struct stream_events exchange_upstream_events = {
+    .on_head = exchange_on_answer,
+    .on_data = exchange_on_answer_data,
+    .on_end = exchange_on_answer_end,
+    .on_drained = exchange_on_upstream_drained,
+    .on_reset = exchange_on_upstream_reset,
+};

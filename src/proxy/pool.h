@@ -1,0 +1,31 @@
+/* pool.h: connections to servers, idle and busy, of one worker.
+ *
+ * pool_take gives a stream on an idle connection at once, or dials and tells the waiter later. A
+ * connection that was dialled for a waiter that has gone becomes idle. Idle connections are used
+ * last-in first-out, so that surplus ones reach keepalive_timeout.
+ */
+#ifndef WEIR_PROXY_POOL_H
+#define WEIR_PROXY_POOL_H
+
+#include "proxy/upstream.h"
+
+struct pool_wait {
+    /* Set by the caller. */
+    void (*on_stream)(struct pool_wait *wait, struct stream *stream);
+    void (*on_failed)(struct pool_wait *wait, enum reason reason);
+    /* The pool's. */
+    struct session *session; /* being dialled; NULL: not waiting */
+    struct arena *arena;
+};
+
+/* An idle connection's stream; or NULL with `wait` under way and *failure REASON_NONE; or NULL with
+ * the reason why not even a dial could begin. `fresh`: only a new connection will do. `arena`
+ * outlives the stream. */
+struct stream *pool_take(struct server *server, struct arena *arena, bool fresh,
+                         struct pool_wait *wait, enum reason *failure);
+/* The waiter goes; harmless when it does not wait. */
+void pool_cancel(struct pool_wait *wait);
+/* Closes all idle connections of the server. */
+void pool_drain(struct server *server);
+
+#endif

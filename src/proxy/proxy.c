@@ -1,0 +1,82 @@
+#include "proxy/proxy.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "proxy/exchange.h"
+#include "proxy/pool.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static void proxy_init_front(struct front *front, const struct config_listener *config) {
+    const struct config_limits *limits = &config->limits;
+    front->config = config;
+    front->options = (struct session_options){
+        .timeout_request_ms = limits->timeout_request_ms,
+        .timeout_client_ms = limits->timeout_client_ms,
+        .timeout_keepalive_ms = limits->timeout_keepalive_ms,
+        .min_read_rate = limits->min_read_rate,
+        .max_body_size = limits->max_body_size,
+        .max_header_size = (uint32_t)limits->max_header_size,
+        .max_headers = (uint32_t)limits->max_headers,
+        .max_target = (uint32_t)limits->max_target,
+    };
+}
+
+static int proxy_init_parts(struct proxy *proxy, const struct proxy_options *options) {
+    const struct config *config = options->config;
+    int error = router_init(&proxy->router, config);
+    for (uint32_t i = 0; error == 0 && i < config->upstream_count; i++) {
+        error = upstream_init(&proxy->upstreams[i], &config->upstreams[i], options->upstream_ops,
+                              options->room, config->workers);
+    }
+    for (uint32_t i = 0; error == 0 && i < config->listener_count; i++) {
+        struct front *front = &proxy->fronts[i];
+        proxy_init_front(front, &config->listeners[i]);
+        front->proxy = proxy;
+        front->session_ops = options->client_ops;
+        if (config->listeners[i].is_admin) front->service = options->admin;
+    }
+    return error;
+}
+
+int proxy_init(struct proxy *proxy, const struct proxy_options *options) {
+    const struct config *config = options->config;
+    *proxy = (struct proxy){.config = config, .net = options->net, .room = options->room};
+    rand_seed(&proxy->random, clock_now_ns() ^ (uint64_t)(uintptr_t)proxy);
+    proxy->instance = rand_next(&proxy->random);
+    size_t series = (size_t)config->listener_count * (config->route_count + 1);
+    proxy->upstreams = calloc(config->upstream_count + 1, sizeof *proxy->upstreams);
+    proxy->services = options->services;
+    proxy->fronts = calloc(config->listener_count + 1, sizeof *proxy->fronts);
+    proxy->series = calloc(series + 1, sizeof *proxy->series);
+    if (!proxy->upstreams || !proxy->fronts || !proxy->series) return -ENOMEM;
+    int error = slab_init(&proxy->exchanges, "exchange", exchange_size(), options->exchanges_max);
+    return error < 0 ? error : proxy_init_parts(proxy, options);
+}
+
+void proxy_fini(struct proxy *proxy) {
+    for (uint32_t i = 0; i < proxy->config->upstream_count; i++)
+        upstream_fini(&proxy->upstreams[i]);
+    router_fini(&proxy->router);
+    slab_fini(&proxy->exchanges);
+    free(proxy->upstreams);
+    free(proxy->fronts);
+    free(proxy->series);
+    *proxy = (struct proxy){0};
+}
+
+void proxy_drain(struct proxy *proxy) {
+    for (uint32_t i = 0; i < proxy->config->upstream_count; i++) {
+        struct upstream *upstream = &proxy->upstreams[i];
+        for (uint32_t j = 0; j < upstream->config->server_count; j++)
+            pool_drain(&upstream->servers[j]);
+    }
+}
+
+struct request_series *proxy_series(const struct proxy *proxy,
+                                    const struct config_listener *listener,
+                                    const struct config_route *route) {
+    size_t routes = (size_t)proxy->config->route_count + 1;
+    return &proxy->series[listener->index * routes + (route ? route->index + 1 : 0)];
+}

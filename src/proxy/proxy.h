@@ -1,0 +1,67 @@
+/* proxy.h: what the proxy of one worker is made of: routes, upstreams, services, exchanges, and its
+ * fronts.
+ *
+ * A front is one listener as a worker sees it: the configuration's listener and the options of its
+ * sessions. The proxy is built from a snapshot by control and belongs to its worker; counters in it
+ * are read by other threads.
+ */
+#ifndef WEIR_PROXY_PROXY_H
+#define WEIR_PROXY_PROXY_H
+
+#include "proxy/route.h"
+#include "proxy/upstream.h"
+#include "service/service.h"
+
+/* Requests of one listener and route, by method and class of status. */
+struct request_series {
+    uint64_t count[HTTP_METHOD_COUNT][UPSTREAM_CODES];
+};
+
+struct front {
+    struct proxy *proxy;
+    const struct config_listener *config;
+    const struct session_ops *session_ops;
+    struct session_options options;
+    struct service *service; /* answers everything, instead of routes: the admin's; NULL else */
+};
+
+struct proxy {
+    /* Fixed after init. */
+    const struct config *config;
+    struct net *net;
+    struct session_room *room;
+    struct router router;
+    struct upstream *upstreams; /* by index of the configuration */
+    struct service **services;  /* by index of the configuration; the owner of the options */
+    struct front *fronts;       /* by index of the listener */
+    struct slab exchanges;
+    /* Changes in routine work. */
+    struct rand_state random;
+    uint64_t requests;             /* number of the last request of this worker */
+    uint64_t instance;             /* upper part of request ids */
+    struct request_series *series; /* [listener index * (routes + 1) + route index + 1] */
+    uint64_t cut;                  /* requests that a drain ended early */
+};
+
+struct proxy_options {
+    const struct config *config;
+    struct net *net;
+    struct session_room *room;
+    const struct session_ops *client_ops;   /* how listeners speak */
+    const struct session_ops *upstream_ops; /* how servers are spoken to */
+    struct service **services;              /* by index of the configuration */
+    struct service *admin;                  /* for the admin's listener; NULL when there is none */
+    uint32_t exchanges_max;
+};
+
+/* 0 or -ENOMEM. What the options point at outlives the proxy. */
+int proxy_init(struct proxy *proxy, const struct proxy_options *options);
+void proxy_fini(struct proxy *proxy);
+/* Closes idle upstream connections. */
+void proxy_drain(struct proxy *proxy);
+/* The series of a listener and a route (NULL: none). */
+struct request_series *proxy_series(const struct proxy *proxy,
+                                    const struct config_listener *listener,
+                                    const struct config_route *route);
+
+#endif

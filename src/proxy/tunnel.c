@@ -1,0 +1,76 @@
+#include "proxy/tunnel.h"
+
+static void tunnel_carry(struct stream *from, struct stream *to, struct bytes data,
+                         struct lease *lease) {
+    if (to->ops->data(to, data, lease, false) == STREAM_FULL) from->ops->pause(from);
+}
+
+static void tunnel_check_end(struct tunnel *tunnel) {
+    if (tunnel->client_ended && tunnel->upstream_ended) tunnel->on_end(tunnel, REASON_NONE);
+}
+
+static void tunnel_on_client_data(struct stream *stream, struct bytes data, struct lease *lease) {
+    struct tunnel *tunnel = stream->user;
+    stat_add(tunnel->stats, STAT_TUNNEL_BYTES_TO_UPSTREAM, data.len);
+    tunnel_carry(stream, tunnel->upstream, data, lease);
+}
+
+static void tunnel_on_upstream_data(struct stream *stream, struct bytes data, struct lease *lease) {
+    struct tunnel *tunnel = stream->user;
+    stat_add(tunnel->stats, STAT_TUNNEL_BYTES_TO_CLIENT, data.len);
+    tunnel_carry(stream, tunnel->client, data, lease);
+}
+
+static void tunnel_on_client_end(struct stream *stream, const struct http_fields *trailers) {
+    (void)trailers; /* bytes have none */
+    struct tunnel *tunnel = stream->user;
+    tunnel->client_ended = true;
+    tunnel->upstream->ops->end(tunnel->upstream, NULL);
+    tunnel_check_end(tunnel);
+}
+
+static void tunnel_on_upstream_end(struct stream *stream, const struct http_fields *trailers) {
+    (void)trailers; /* bytes have none */
+    struct tunnel *tunnel = stream->user;
+    tunnel->upstream_ended = true;
+    tunnel->client->ops->end(tunnel->client, NULL);
+    tunnel_check_end(tunnel);
+}
+
+static void tunnel_on_client_drained(struct stream *stream) {
+    struct tunnel *tunnel = stream->user;
+    tunnel->upstream->ops->resume(tunnel->upstream);
+}
+
+static void tunnel_on_upstream_drained(struct stream *stream) {
+    struct tunnel *tunnel = stream->user;
+    tunnel->client->ops->resume(tunnel->client);
+}
+
+static void tunnel_on_reset(struct stream *stream, enum reason reason) {
+    struct tunnel *tunnel = stream->user;
+    tunnel->on_end(tunnel, reason);
+}
+
+static const struct stream_events tunnel_client_events = {
+    .on_data = tunnel_on_client_data,
+    .on_end = tunnel_on_client_end,
+    .on_drained = tunnel_on_client_drained,
+    .on_reset = tunnel_on_reset,
+};
+
+static const struct stream_events tunnel_upstream_events = {
+    .on_data = tunnel_on_upstream_data,
+    .on_end = tunnel_on_upstream_end,
+    .on_drained = tunnel_on_upstream_drained,
+    .on_reset = tunnel_on_reset,
+};
+
+void tunnel_start(struct tunnel *tunnel, uint64_t idle_ms) {
+    tunnel->client_ended = tunnel->upstream_ended = false;
+    tunnel->client->events = &tunnel_client_events;
+    tunnel->upstream->events = &tunnel_upstream_events;
+    tunnel->client->user = tunnel->upstream->user = tunnel;
+    tunnel->upstream->ops->tunnel(tunnel->upstream, idle_ms);
+    tunnel->client->ops->tunnel(tunnel->client, idle_ms);
+}

@@ -1,0 +1,78 @@
+#include "proxy/upstream.h"
+
+#include "proxy/pool.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+const struct balance_ops *upstream_policy(enum config_balance balance) {
+    switch (balance) {
+    case CONFIG_BALANCE_ROUND_ROBIN:
+        return &balance_round_robin;
+    case CONFIG_BALANCE_LEAST_CONN:
+        return &balance_least_conn;
+    case CONFIG_BALANCE_P2C:
+        return &balance_p2c;
+    case CONFIG_BALANCE_RANDOM:
+        return &balance_random;
+    case CONFIG_BALANCE_SOURCE_IP:
+        return &balance_source_ip;
+    case CONFIG_BALANCE_MAGLEV:
+        return &balance_maglev;
+    case CONFIG_BALANCE_FIRST:
+        return &balance_first;
+    }
+    return NULL;
+}
+
+/* This worker's part of a number that is meant for all of them: rounded up, so that it is never 0.
+ */
+static uint32_t upstream_share(uint32_t whole, uint32_t workers) {
+    return (whole + workers - 1) / workers;
+}
+
+int upstream_init(struct upstream *upstream, const struct config_upstream *config,
+                  const struct session_ops *ops, struct session_room *room, uint32_t workers) {
+    uint32_t count = config->server_count;
+    *upstream = (struct upstream){.config = config, .session_ops = ops, .room = room};
+    upstream->options = (struct session_options){
+        .timeout_connect_ms = config->limits.timeout_connect_ms,
+        .timeout_server_ms = config->limits.timeout_server_ms,
+        .timeout_keepalive_ms = config->keepalive_timeout_ms,
+        .max_header_size = (uint32_t)config->limits.max_header_size,
+        .max_headers = (uint32_t)config->limits.max_headers,
+        .max_target = (uint32_t)config->limits.max_target,
+    };
+    upstream->servers = calloc(count, sizeof *upstream->servers);
+    upstream->balance_servers = calloc(count, sizeof *upstream->balance_servers);
+    upstream->names = calloc(count, sizeof *upstream->names);
+    if (!upstream->servers || !upstream->balance_servers || !upstream->names) return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++) {
+        struct server *server = &upstream->servers[i];
+        const struct config_server *from = &config->servers[i];
+        *server = (struct server){
+            .config = from, .upstream = upstream, .balance = &upstream->balance_servers[i]};
+        server->connections_max =
+            from->max_connections ? upstream_share(from->max_connections, workers) : UINT32_MAX;
+        server->idle_max = upstream_share(config->keepalive, workers);
+        list_init(&server->idle);
+        upstream->names[i] = from->name;
+        *server->balance = (struct balance_server){.weight = from->weight, .backup = from->backup};
+        server_update(server);
+    }
+    return balance_init(&upstream->balance, upstream_policy(config->balance),
+                        upstream->balance_servers, upstream->names, count);
+}
+
+void upstream_fini(struct upstream *upstream) {
+    if (upstream->balance.ops) balance_fini(&upstream->balance);
+    free(upstream->servers);
+    free(upstream->balance_servers);
+    free(upstream->names);
+    *upstream = (struct upstream){0};
+}
+
+void server_update(struct server *server) {
+    server->balance->available =
+        server->connections < server->connections_max || server->idle_count != 0;
+}

@@ -1,0 +1,54 @@
+/* upstream.h: a worker's view of one upstream: its servers, their idle connections, and who takes
+ * the next request.
+ *
+ * Limits of the configuration are for all workers together; nothing is shared between workers, so
+ * each has its share (at least one).
+ */
+#ifndef WEIR_PROXY_UPSTREAM_H
+#define WEIR_PROXY_UPSTREAM_H
+
+#include "config/config.h"
+#include "proxy/balance.h"
+#include "session/session.h"
+
+#define UPSTREAM_CODES 6 /* classes of status: [0] none, [1] 1xx ... [5] 5xx */
+
+struct server {
+    /* Fixed after init. */
+    const struct config_server *config;
+    struct upstream *upstream;
+    struct balance_server *balance;
+    uint32_t connections_max; /* this worker's share; UINT32_MAX: no limit */
+    uint32_t idle_max;
+    /* Changes in routine work. */
+    struct list idle; /* sessions, the one used last first */
+    uint32_t idle_count;
+    uint32_t connections;             /* dialling, active and idle */
+    uint64_t answers[UPSTREAM_CODES]; /* by class, read by other threads */
+};
+
+struct upstream {
+    const struct config_upstream *config;
+    const struct session_ops *session_ops; /* how its servers are spoken to */
+    struct session_options options;
+    struct session_room *room;
+    struct server *servers;
+    struct balance_server *balance_servers;
+    const char **names;
+    struct balance balance;
+};
+
+/* The policy of a configured word. Never NULL. */
+const struct balance_ops *upstream_policy(enum config_balance balance);
+/* 0 or -ENOMEM. config and room outlive the upstream. */
+int upstream_init(struct upstream *upstream, const struct config_upstream *config,
+                  const struct session_ops *ops, struct session_room *room, uint32_t workers);
+void upstream_fini(struct upstream *upstream);
+/* After connections or idle_count changed: whether the server may take a request. */
+void server_update(struct server *server);
+/* Class of a status as index of answers. */
+static inline uint32_t upstream_code_class(int status) {
+    return status >= 100 && status <= 599 ? (uint32_t)status / 100 : 0;
+}
+
+#endif

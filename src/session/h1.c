@@ -1,0 +1,301 @@
+/* h1.c: life and time of an HTTP/1.x session. */
+#include "base/check.h"
+#include "session/h1_internal.h"
+
+#include <errno.h>
+
+/* A connection idle for so long has no request on its way: it may close without a client noticing.
+ */
+#define H1_DRAIN_IDLE_MS 1000
+
+static uint64_t h1_idle_deadline(const struct h1 *h1) {
+    const struct session_options *options = h1->session.options;
+    uint64_t now_ms = h1_net(h1)->now_ms;
+    if (!h1->session.is_client) return now_ms + options->timeout_keepalive_ms;
+    /* A request is here already: it waits for the client to read the answers before it. */
+    if (h1->pending_first) return now_ms + options->timeout_client_ms;
+    if (h1->session.room->draining) return h1->since_ms + H1_DRAIN_IDLE_MS;
+    return h1->since_ms +
+           (h1->session.streams == 0 ? options->timeout_request_ms : options->timeout_keepalive_ms);
+}
+
+/* 0: nothing is waited for that this side could be late with. */
+static uint64_t h1_deadline(const struct h1 *h1) {
+    const struct session_options *options = h1->session.options;
+    uint64_t now_ms = h1_net(h1)->now_ms;
+    bool sending = h1->session.conn->queued != 0;
+    if (h1->in == H1_IN_RAW || h1->out == H1_OUT_RAW) return now_ms + h1->tunnel_ms;
+    if (h1->head && h1->in == H1_IN_HEAD && h1->session.is_client)
+        return h1->since_ms + options->timeout_request_ms;
+    if (!h1->stream_open) return h1_idle_deadline(h1);
+    if (h1->session.is_client) {
+        bool reading = (h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS) && !h1->paused;
+        return reading || sending ? now_ms + options->timeout_client_ms : 0;
+    }
+    /* While the request is still coming from the client, the server is not late. */
+    bool waits_for_client = h1->out != H1_OUT_DONE && !sending;
+    if (h1->paused || waits_for_client) return 0;
+    return now_ms + options->timeout_server_ms;
+}
+
+void h1_touch(struct h1 *h1) {
+    if (h1->session.conn && !h1->connecting) conn_deadline(h1->session.conn, h1_deadline(h1));
+}
+
+/* A send in flight may have written a part, and counts only when it is done. */
+static void h1_note_sent(struct h1 *h1, const struct conn *conn) {
+    h1->stream.sent = conn->send_armed || conn->sent_total != h1->sent_before;
+}
+
+void h1_reset_stream(struct h1 *h1, enum reason reason) {
+    h1->in = H1_IN_BROKEN;
+    h1->keep_alive = false;
+    h1_drop_pending(h1);
+    if (!h1->stream_open || h1->stream_reset) return;
+    h1->stream_reset = true;
+    if (h1->session.conn) h1_note_sent(h1, h1->session.conn);
+    h1->stream.events->on_reset(&h1->stream, reason);
+}
+
+void h1_fail_later(struct h1 *h1, enum reason reason) {
+    h1->failure = reason;
+    net_defer(h1_net(h1), &h1->task);
+}
+
+void h1_end(struct h1 *h1, enum reason reason) {
+    CHECK(!h1->session.conn && !h1->stream_open);
+    if (h1->session.closing) return;
+    h1->session.closing = true;
+    h1->in = H1_IN_BROKEN;
+    h1->end_reason = reason;
+    h1_drop_pending(h1);
+    net_defer(h1_net(h1), &h1->task);
+}
+
+void h1_finish(struct h1 *h1, enum reason reason) {
+    const struct session_options *options = h1->session.options;
+    uint64_t flush_ms =
+        h1->session.is_client ? options->timeout_client_ms : options->timeout_server_ms;
+    conn_finish(h1->session.conn, flush_ms, h1->in != H1_IN_DONE);
+    h1->session.conn = NULL;
+    h1_end(h1, reason);
+}
+
+void h1_drop(struct h1 *h1, enum reason reason) {
+    conn_close(h1->session.conn);
+    h1->session.conn = NULL;
+    h1_end(h1, reason);
+}
+
+static void h1_release(struct h1 *h1) {
+    struct session_room *room = h1->session.room;
+    h1->session.host->on_closed(&h1->session, h1->end_reason);
+    h1_drop_head(h1);
+    h1_drop_pending(h1);
+    arena_reset(&h1->arena);
+    list_remove(&h1->session.link);
+    net_task_cancel(&h1->task);
+    slab_release(&room->sessions, h1);
+    stat_set(room->net->stats, STAT_SESSION_SLOTS_USED, room->sessions.used);
+}
+
+/* What could not be done within a call. */
+static void h1_on_task(struct net_task *task) {
+    struct h1 *h1 = LIST_OWNER(task, struct h1, task);
+    if (h1->session.closing) {
+        h1_release(h1);
+        return;
+    }
+    if (h1->failure != REASON_NONE) {
+        enum reason failure = h1->failure;
+        h1->failure = REASON_NONE;
+        h1_reset_stream(h1, failure);
+        return;
+    }
+    if (h1->pending_first) h1_feed_pending(h1);
+    if (h1->session.conn && h1->eof && !h1->pending_first) h1_on_eof(h1);
+}
+
+static void h1_on_bytes(struct conn *conn, struct bytes bytes, struct lease *lease) {
+    h1_feed(h1_of_conn(conn), bytes, lease);
+    lease_unref(lease);
+}
+
+static void h1_on_conn_eof(struct conn *conn) {
+    struct h1 *h1 = h1_of_conn(conn);
+    if (h1->pending_first) {
+        h1->eof = true; /* its turn comes after what came before it */
+    } else {
+        h1_on_eof(h1);
+    }
+}
+
+static void h1_on_drained(struct conn *conn) {
+    struct h1 *h1 = h1_of_conn(conn);
+    h1_touch(h1);
+    if (h1->stream_open && !h1->stream_reset) h1->stream.events->on_drained(&h1->stream);
+    /* A pipelined request may have waited for the client to read. */
+    if (h1->pending_first && h1->in == H1_IN_HEAD) net_defer(h1_net(h1), &h1->task);
+}
+
+static void h1_on_lost(struct conn *conn, int error) {
+    struct h1 *h1 = h1_of_conn(conn);
+    enum reason reason = h1->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
+    if (error == ETIMEDOUT && !h1->session.is_client) reason = REASON_SERVER_TIMEOUT;
+    if (h1->connecting)
+        reason = error == ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_FAILED;
+    h1_note_sent(h1, conn);
+    h1->session.conn = NULL;
+    if (h1->stream_open) {
+        h1_reset_stream(h1, reason);
+        if (h1->stream_open) return; /* ends with the stream's close */
+    }
+    if (!h1->session.closing) h1_end(h1, reason);
+}
+
+static void h1_on_client_deadline(struct h1 *h1) {
+    if (!h1->stream_open) {
+        if (h1->head) {
+            h1_refuse(h1, REASON_REQUEST_TIMEOUT);
+        } else {
+            h1_finish(h1, h1->session.room->draining ? REASON_DRAINED : REASON_CLIENT_IDLE);
+        }
+        return;
+    }
+    bool reading = (h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS) && !h1->paused;
+    if (!reading && h1->session.conn->queued == 0) return; /* nothing is owed by the client */
+    h1_reset_stream(h1, REASON_CLIENT_TIMEOUT);
+}
+
+static void h1_on_upstream_deadline(struct h1 *h1) {
+    if (h1->connecting) {
+        h1_drop(h1, REASON_CONNECT_TIMEOUT);
+    } else if (!h1->stream_open) {
+        h1_drop(h1, REASON_SERVER_IDLE);
+    } else {
+        bool waits_for_client = h1->out != H1_OUT_DONE && h1->session.conn->queued == 0;
+        if (!h1->paused && !waits_for_client) h1_reset_stream(h1, REASON_SERVER_TIMEOUT);
+    }
+}
+
+static void h1_on_deadline(struct conn *conn) {
+    struct h1 *h1 = h1_of_conn(conn);
+    if (conn->queued != 0 && conn_send_progressed(conn)) {
+        h1_touch(h1);
+    } else if (h1->in == H1_IN_RAW || h1->out == H1_OUT_RAW) {
+        h1_reset_stream(h1, REASON_TUNNEL_TIMEOUT);
+    } else if (h1->session.is_client) {
+        h1_on_client_deadline(h1);
+    } else {
+        h1_on_upstream_deadline(h1);
+    }
+}
+
+static void h1_on_open(struct conn *conn) {
+    struct h1 *h1 = h1_of_conn(conn);
+    h1->connecting = false;
+    h1_touch(h1);
+    h1->session.host->on_ready(&h1->session);
+}
+
+static const struct conn_events h1_conn_events = {
+    .on_open = h1_on_open,
+    .on_bytes = h1_on_bytes,
+    .on_eof = h1_on_conn_eof,
+    .on_drained = h1_on_drained,
+    .on_deadline = h1_on_deadline,
+    .on_lost = h1_on_lost,
+};
+
+static struct h1 *h1_acquire(struct session_room *room, const struct session_options *options,
+                             const struct session_host *host) {
+    struct h1 *h1 = slab_acquire(&room->sessions);
+    if (!h1) return NULL;
+    *h1 = (struct h1){
+        .session = {.ops = &session_h1, .options = options, .host = host, .room = room}};
+    list_init(&h1->session.link);
+    h1->session.opened_ns = room->net->now_ns;
+    net_task_init(&h1->task, h1_on_task);
+    stat_set(room->net->stats, STAT_SESSION_SLOTS_USED, room->sessions.used);
+    return h1;
+}
+
+static struct session *h1_accept(struct session_room *room, struct conn *conn,
+                                 const struct session_options *options,
+                                 const struct session_host *host) {
+    struct h1 *h1 = h1_acquire(room, options, host);
+    if (!h1) return NULL;
+    h1->session.is_client = true;
+    h1->session.conn = conn;
+    h1->since_ms = room->net->now_ms;
+    arena_init(&h1->arena, &room->arenas);
+    list_push_back(&room->clients, &h1->session.link);
+    conn_attach(conn, &h1_conn_events, h1);
+    h1_touch(h1);
+    return &h1->session;
+}
+
+static struct session *h1_connect(struct session_room *room, const struct session_address *to,
+                                  const struct session_options *options,
+                                  const struct session_host *host, enum reason *reason) {
+    struct h1 *h1 = h1_acquire(room, options, host);
+    *reason = REASON_NO_MEMORY;
+    if (!h1) return NULL;
+    struct conn_dial_options dial = {.address = to->address,
+                                     .address_size = to->size,
+                                     .deadline_ms = room->net->now_ms + options->timeout_connect_ms,
+                                     .nodelay = true};
+    int error = 0;
+    h1->in = H1_IN_DONE;
+    h1->out = H1_OUT_DONE;
+    h1->connecting = true;
+    h1->session.conn = conn_dial(room->net, &dial, &h1_conn_events, h1, &error);
+    if (h1->session.conn) return &h1->session;
+    *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
+    slab_release(&room->sessions, h1);
+    stat_set(room->net->stats, STAT_SESSION_SLOTS_USED, room->sessions.used);
+    return NULL;
+}
+
+static struct stream *h1_open(struct session *session, struct arena *arena) {
+    struct h1 *h1 = LIST_OWNER(session, struct h1, session);
+    CHECK(!session->is_client);
+    if (session->closing || !session->conn || h1->connecting || h1->stream_open || h1->eof)
+        return NULL;
+    h1->stream = (struct stream){.ops = &h1_stream_ops, .session = session, .arena = arena};
+    h1->stream.reused = session->streams++ != 0;
+    h1->stream_open = true;
+    h1->stream_reset = false;
+    h1->paused = false;
+    h1->sent_before = session->conn->sent_total;
+    h1->out = H1_OUT_HEAD;
+    return &h1->stream;
+}
+
+static void h1_drain(struct session *session) {
+    struct h1 *h1 = LIST_OWNER(session, struct h1, session);
+    if (!session->conn || h1->stream_open) return;
+    if (!session->is_client) {
+        h1_drop(h1, REASON_DRAINED);
+    } else if (!h1->head && h1->in == H1_IN_HEAD && !h1->pending_first) {
+        /* Just idle: the deadline closes it, unless a request comes first. */
+        h1_touch(h1);
+    }
+}
+
+static void h1_close(struct session *session, enum reason reason) {
+    struct h1 *h1 = LIST_OWNER(session, struct h1, session);
+    if (!session->conn) return;
+    h1_reset_stream(h1, reason);
+    if (!session->conn || h1->stream_open) return; /* ends with the stream's close */
+    h1_drop(h1, reason);
+}
+
+const struct session_ops session_h1 = {
+    .proto = "h1",
+    .accept = h1_accept,
+    .connect = h1_connect,
+    .open = h1_open,
+    .drain = h1_drain,
+    .close = h1_close,
+};

@@ -1,0 +1,106 @@
+/* h1_internal.h: one HTTP/1.x session, shared by h1.c (life, time), h1_in.c (what is received) and
+ * h1_out.c (what is sent).
+ *
+ * The two directions of the connection are two small machines:
+ *
+ *   in    HEAD --head complete--> BODY --> TRAILERS --> DONE          out   HEAD --head--> BODY
+ * --end--> DONE ^       (no body)  \________________________^ |                   ^   (1xx stay) |
+ *          +------------- both DONE, stream closed ------+ +--------------------------+ any
+ * --malformed, timed out--> BROKEN (input is dropped)            any --tunnel--> RAW any
+ * --tunnel--> RAW
+ *
+ * 1. At most one stream is open; `stream_open` from the first byte that belongs to it until its
+ * close.
+ * 2. Input that the current state cannot take (the next pipelined request) waits in `pending`, and
+ * the connection is paused meanwhile.
+ * 3. `conn` is NULL once the connection is lost or given up; the session goes when its stream is
+ * closed as well.
+ * 4. Nothing calls upward from within a downward call: what must, is put off to `task`.
+ */
+#ifndef WEIR_SESSION_H1_INTERNAL_H
+#define WEIR_SESSION_H1_INTERNAL_H
+
+#include "proto/h1_body.h"
+#include "proto/h1_parse.h"
+#include "proto/h1_write.h"
+#include "session/session.h"
+
+/* A body with this much to come is a stream: big receive buffers pay. */
+#define H1_BULK_MIN 65536
+
+enum h1_in { H1_IN_HEAD, H1_IN_BODY, H1_IN_TRAILERS, H1_IN_DONE, H1_IN_RAW, H1_IN_BROKEN };
+enum h1_out { H1_OUT_HEAD, H1_OUT_BODY, H1_OUT_DONE, H1_OUT_RAW };
+
+/* A head that comes in pieces: its parser, its spans and its bytes so far. */
+struct h1_head {
+    struct h1_parser parser;
+    uint32_t len;
+    char *text; /* behind the spans, max_header_size + 1 */
+    struct h1_span spans[];
+};
+
+struct h1 {
+    struct session session;
+    struct stream stream;
+    struct arena arena; /* client role: the current exchange's */
+    struct net_task task;
+    struct h1_head *head; /* NULL unless a head or trailer section is incomplete */
+    struct lease *pending_first;
+    struct lease *pending_last;
+    struct h1_body body;  /* of the message being received */
+    uint64_t out_left;    /* bytes of a LENGTH body still to send */
+    uint64_t since_ms;    /* HEAD: first byte or idle since; BODY: start, moved on by pauses */
+    uint64_t paused_ms;   /* when the stream's user paused it */
+    uint64_t sent_before; /* conn->sent_total when the stream began */
+    uint64_t tunnel_ms;
+    enum h1_in in;
+    enum h1_out out;
+    enum h1_body_kind out_kind;
+    enum http_method method; /* of the request */
+    enum reason end_reason;  /* of on_closed */
+    enum reason failure;     /* to be told the stream by `task`; NONE: nothing */
+    uint8_t full_reads;      /* reads in a row that filled a buffer */
+    bool connecting;
+    bool stream_open;
+    bool stream_reset; /* on_reset was given */
+    bool keep_alive;
+    bool http10; /* the client speaks HTTP/1.0 */
+    bool paused; /* by the stream's user */
+    bool eof;
+    bool expects; /* Expect: 100-continue was asked and no 100 given */
+};
+
+static inline struct h1 *h1_of_stream(struct stream *stream) {
+    return LIST_OWNER(stream, struct h1, stream);
+}
+static inline struct h1 *h1_of_conn(struct conn *conn) { return conn->user; }
+static inline struct net *h1_net(const struct h1 *h1) { return h1->session.room->net; }
+
+/* h1.c */
+/* Sets the deadline that fits the state: called after whatever changed it. */
+void h1_touch(struct h1 *h1);
+/* Tells the stream, if one is open and was not told before, and drops further input. */
+void h1_reset_stream(struct h1 *h1, enum reason reason);
+/* As h1_reset_stream, from within a downward call: put off. */
+void h1_fail_later(struct h1 *h1, enum reason reason);
+/* The session ends; what happens to the connection has been done (conn is NULL). */
+void h1_end(struct h1 *h1, enum reason reason);
+/* Gives the connection up in one of its three ways, then ends. */
+void h1_finish(struct h1 *h1, enum reason reason);
+void h1_drop(struct h1 *h1, enum reason reason);
+
+/* h1_in.c */
+/* Takes received bytes as far as the state allows; the rest waits in `pending`. Borrows the
+ * caller's reference of `lease`. */
+void h1_feed(struct h1 *h1, struct bytes bytes, struct lease *lease);
+void h1_feed_pending(struct h1 *h1);
+void h1_drop_pending(struct h1 *h1);
+void h1_on_eof(struct h1 *h1);
+void h1_drop_head(struct h1 *h1);
+
+/* h1_out.c */
+extern const struct stream_ops h1_stream_ops;
+/* Answers with an error of its own: for requests that never became a stream. Then finishes. */
+void h1_refuse(struct h1 *h1, enum reason reason);
+
+#endif

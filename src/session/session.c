@@ -1,0 +1,91 @@
+#include "session/session.h"
+
+#include "base/check.h"
+#include "net/addr.h"
+#include "session/h1_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Most exchanges fit a small chunk: a request head with its table, the response's, and the fields a
+ * proxy adds. */
+#define SESSION_ARENA_SMALL 3968
+
+/* A head at its limits with its table, twice for what rewriting adds. */
+static size_t session_arena_large(const struct session_room_options *options) {
+    return 2 * (size_t)options->max_header_size +
+           2 * options->max_headers * sizeof(struct http_field) + 4096;
+}
+
+int session_room_init(struct session_room *room, struct net *net,
+                      const struct session_room_options *options) {
+    *room = (struct session_room){.net = net,
+                                  .max_header_size = options->max_header_size,
+                                  .max_headers = options->max_headers,
+                                  .text_size = 4 * (size_t)options->max_header_size + 65536};
+    list_init(&room->clients);
+    size_t head_size = sizeof(struct h1_head) + options->max_headers * sizeof(struct h1_span) +
+                       options->max_header_size + 1;
+    int error = slab_init(&room->sessions, "session", sizeof(struct h1), options->sessions_max);
+    if (error == 0) error = slab_init(&room->heads, "head", head_size, options->sessions_max);
+    if (error == 0) {
+        error = arena_pool_init(&room->arenas, SESSION_ARENA_SMALL, options->exchanges_max,
+                                session_arena_large(options), options->exchanges_max);
+    }
+    if (error < 0) return error;
+    room->parser = malloc(sizeof *room->parser);
+    room->spans = malloc(options->max_headers * sizeof *room->spans);
+    room->text = malloc(room->text_size);
+    return room->parser && room->spans && room->text ? 0 : -ENOMEM;
+}
+
+void session_room_fini(struct session_room *room) {
+    CHECK(list_empty(&room->clients));
+    slab_fini(&room->sessions);
+    slab_fini(&room->heads);
+    arena_pool_fini(&room->arenas);
+    free(room->parser);
+    free(room->spans);
+    free(room->text);
+    *room = (struct session_room){0};
+}
+
+void session_room_drain(struct session_room *room) {
+    room->draining = true;
+    LIST_FOR_EACH(node, &room->clients) {
+        struct session *session = LIST_OWNER(node, struct session, link);
+        session->ops->drain(session);
+    }
+}
+
+void session_room_cut(struct session_room *room) {
+    LIST_FOR_EACH(node, &room->clients) {
+        struct session *session = LIST_OWNER(node, struct session, link);
+        session->ops->close(session, REASON_DRAIN_CUT);
+    }
+}
+
+struct bytes session_client_ip(struct session *session) {
+    if (session->client_ip_size == 0) {
+        struct sockaddr_storage address = {0};
+        socklen_t size = sizeof address;
+        struct writer text = writer_make(session->client_ip, sizeof session->client_ip);
+        if (session->conn &&
+            getpeername(session->conn->fd, (struct sockaddr *)&address, &size) == 0) {
+            addr_host(&address, &text);
+            session->client_port = addr_port(&address);
+        } else {
+            writer_put(&text, BYTES("unknown"));
+        }
+        session->client_ip_size = (uint8_t)text.len;
+    }
+    return bytes_make(session->client_ip, session->client_ip_size);
+}
+
+bool session_add_date(struct session_room *room, struct http_message *response,
+                      struct arena *arena) {
+    if (http_fields_find(&response->fields, HTTP_FIELD_DATE)) return true;
+    /* The text is good for this turn, and heads are written at once. */
+    struct bytes now = http_date_now(&room->date, room->net->now_ms);
+    return http_fields_add(&response->fields, arena, BYTES("Date"), now);
+}

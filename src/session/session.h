@@ -1,0 +1,145 @@
+/* session.h: a protocol living on one connection, behind one vtable, in client role (accepted) or
+ * upstream role (dialled).
+ *
+ * session_ops is what an HTTP version offers upward; session_host is who a session tells of its
+ * life: the proxy's front for client sessions, its pool for upstream ones. A session is owned by
+ * its connection's fate: it ends with on_closed, after which it must not be touched. Its streams
+ * end first.
+ */
+#ifndef WEIR_SESSION_SESSION_H
+#define WEIR_SESSION_SESSION_H
+
+#include "base/list.h"
+#include "net/conn.h"
+#include "proto/http_date.h"
+#include "session/stream.h"
+
+struct session;
+struct session_room;
+
+/* What control takes from the configuration for sessions of one listener or upstream. Outlives
+ * them. */
+struct session_options {
+    uint64_t timeout_request_ms;
+    uint64_t timeout_client_ms;
+    uint64_t timeout_keepalive_ms;
+    uint64_t timeout_connect_ms;
+    uint64_t timeout_server_ms;
+    uint64_t min_read_rate; /* bytes/s, 0: off */
+    uint64_t max_body_size; /* bytes, 0: no limit */
+    uint32_t max_header_size;
+    uint32_t max_headers;
+    uint32_t max_target;
+};
+
+struct session_host {
+    /* Client role: a request begins. The host sets stream->events and ->user, or returns false:
+     * answered 503 then. */
+    bool (*on_stream)(struct session *session, struct stream *stream);
+    /* Client role: a request was refused by the parser or ended before it became a stream; `status`
+     * was sent, 0: none. */
+    void (*on_refused)(struct session *session, enum reason reason);
+    /* Upstream role: the connect (with all handshakes) is done. */
+    void (*on_ready)(struct session *session);
+    /* Upstream role: a stream was closed and another may be opened. May come from within stream
+     * close. */
+    void (*on_idle)(struct session *session);
+    /* The session ends now: never from within a call. Its streams have had their on_reset and their
+     * close. */
+    void (*on_closed)(struct session *session, enum reason reason);
+};
+
+struct session_address {
+    const struct sockaddr *address;
+    socklen_t size;
+};
+
+struct session_ops {
+    const char *proto; /* label of metrics: "h1" */
+    /* Client role, on an accepted connection. NULL when all slots are in use. */
+    struct session *(*accept)(struct session_room *room, struct conn *conn,
+                              const struct session_options *options,
+                              const struct session_host *host);
+    /* Upstream role: dials. NULL and *reason when that cannot even begin. */
+    struct session *(*connect)(struct session_room *room, const struct session_address *to,
+                               const struct session_options *options,
+                               const struct session_host *host, enum reason *reason);
+    /* Upstream role: a new stream whose answers are built in `arena`; NULL when the session takes
+     * no more now. */
+    struct stream *(*open)(struct session *session, struct arena *arena);
+    /* Takes no new streams, lets those at work end, then closes. An idle session closes: at once,
+     * or when it has been idle long enough that no request can be on its way. */
+    void (*drain)(struct session *session);
+    /* Ends at once: streams are reset with `reason`. */
+    void (*close)(struct session *session, enum reason reason);
+};
+
+struct session {
+    /* Fixed after init. */
+    const struct session_ops *ops;
+    const struct session_options *options;
+    const struct session_host *host;
+    struct session_room *room;
+    struct conn *conn;
+    void *user;         /* the host's */
+    void *waiter;       /* the host's: who waits for on_ready */
+    uint8_t host_state; /* the host's */
+    bool is_client;
+    uint8_t client_ip_size; /* 0: not asked yet */
+    uint16_t client_port;
+    char client_ip[46];
+    /* Changes in routine work. */
+    struct list link;   /* in session_room.clients, or the host's list */
+    uint64_t opened_ns; /* worker's clock */
+    uint32_t streams;   /* opened so far */
+    bool closing;       /* on_closed is on its way: opens no more streams */
+};
+
+struct h1_parser;
+struct h1_span;
+
+/* The slabs and scratch memory all sessions of one worker share. */
+struct session_room {
+    struct net *net;
+    struct slab sessions; /* struct h1 */
+    struct slab heads;    /* heads that came in pieces */
+    struct arena_pool arenas;
+    struct h1_parser *parser; /* scratch for a head that arrives whole */
+    struct h1_span *spans;
+    char *text; /* scratch for a head to send that no small buffer holds */
+    size_t text_size;
+    struct list clients;      /* sessions in client role */
+    uint32_t max_header_size; /* the largest of all options */
+    uint32_t max_headers;
+    bool draining;
+    struct http_date date;
+};
+
+struct session_room_options {
+    uint32_t sessions_max;
+    uint32_t exchanges_max; /* requests at once: arenas */
+    uint32_t max_header_size;
+    uint32_t max_headers;
+};
+
+/* 0 or -ENOMEM. */
+int session_room_init(struct session_room *room, struct net *net,
+                      const struct session_room_options *options);
+void session_room_fini(struct session_room *room);
+/* No client session takes another request than those under way. */
+void session_room_drain(struct session_room *room);
+/* Ends all client sessions with DRAIN_CUT. */
+void session_room_cut(struct session_room *room);
+
+/* Adds Date where a response has none: whoever has a clock and sends one owes it (RFC 9110 section
+ * 6.6.1). false when the arena is at its limit. */
+bool session_add_date(struct session_room *room, struct http_message *response,
+                      struct arena *arena);
+
+/* Address of the other side of a client session, as text; found at the first call. "unknown" when
+ * the connection is gone. */
+struct bytes session_client_ip(struct session *session);
+
+extern const struct session_ops session_h1;
+
+#endif

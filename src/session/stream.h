@@ -1,0 +1,79 @@
+/* stream.h: THE interface between an HTTP exchange and whatever carries it.
+ *
+ * A stream is one request and its answer on one session. The client side of an exchange is a stream
+ * of a session in client role, the upstream side a stream of a session in upstream role, or of a
+ * built-in service. Whoever uses a stream (exchange, tunnel) knows no HTTP version.
+ *
+ * Downward calls (struct stream_ops) never call back before they return. Upward events (struct
+ * stream_events) come from completions or deferred tasks only. In an event, the user may call any
+ * operation, also close.
+ *
+ * Order of events:  on_head (1xx any number, then one final head)  on_data*  on_end   (then nothing
+ * more) or at any point on_reset: nothing more comes, the user still calls close. Order of calls:
+ * head (1xx any number, then one)  data*  end (or `end` with head or data)   and at last close,
+ * exactly once, before or after the end of either direction; the stream must not be touched
+ * afterwards.
+ */
+#ifndef WEIR_SESSION_STREAM_H
+#define WEIR_SESSION_STREAM_H
+
+#include "base/reason.h"
+#include "proto/http.h"
+
+struct lease;
+struct session;
+struct stream;
+
+struct stream_events {
+    /* `message` lives in stream->arena: a request as long as that, a response for the length of the
+     * call. `end`: no body and no trailers follow (no on_end comes). */
+    void (*on_head)(struct stream *stream, struct http_message *message, bool end);
+    /* `data` lies in `lease`; the user takes references (lease_ref) if it keeps it. */
+    void (*on_data)(struct stream *stream, struct bytes data, struct lease *lease);
+    /* `trailers` NULL when there are none; they live in stream->arena. */
+    void (*on_end)(struct stream *stream, const struct http_fields *trailers);
+    /* What was queued by head and data has fallen to the low mark, after data said STREAM_FULL. */
+    void (*on_drained)(struct stream *stream);
+    void (*on_reset)(struct stream *stream, enum reason reason);
+};
+
+/* Answer of data: whether more is welcome. */
+enum stream_room { STREAM_ROOM, STREAM_FULL };
+
+struct stream_ops {
+    /* Sends a head; `message` and what it views are not kept. */
+    void (*head)(struct stream *stream, const struct http_message *message, bool end);
+    /* Queues body bytes (raw bytes once tunnelled). lease NULL: the bytes are copied, at most
+     * STREAM_COPY_MAX of them. FULL is advice: nothing is dropped. */
+    enum stream_room (*data)(struct stream *stream, struct bytes data, struct lease *lease,
+                             bool end);
+    /* Ends this direction; in a tunnel: half-close. trailers may be NULL. */
+    void (*end)(struct stream *stream, const struct http_fields *trailers);
+    /* Stop and go for on_data of this stream. A pause may be followed by data already under way. */
+    void (*pause)(struct stream *stream);
+    void (*resume)(struct stream *stream);
+    /* After a 101 (or 2xx to CONNECT) head passed: bytes both ways are no longer framed. `idle_ms`
+     * is the timeout without any byte. */
+    void (*tunnel)(struct stream *stream, uint64_t idle_ms);
+    /* The user is done. REASON_NONE when both directions ended well (the connection may be used
+     * again); anything else resets what is not finished. A client stream that has had no final head
+     * must not be closed with REASON_NONE. */
+    void (*close)(struct stream *stream, enum reason reason);
+};
+
+#define STREAM_COPY_MAX 4096
+
+struct stream {
+    const struct stream_ops *ops;
+    const struct stream_events *events; /* set by the user */
+    void *user;                         /* the user's */
+    struct session *session;            /* NULL for services */
+    struct arena *arena; /* where received messages are built; must outlive the stream */
+    uint64_t began_ns;   /* client role: the worker's clock at the first byte of the request */
+    /* How far it came, for a user that may try elsewhere; valid in on_reset. */
+    bool reused;   /* its connection had carried other streams before */
+    bool sent;     /* some of what it was given may have left this process */
+    bool answered; /* some byte of an answer has arrived */
+};
+
+#endif

@@ -1,0 +1,155 @@
+"""A stage: one weir between its origins and its clients, built from the text of an INI file.
+
+In that text `@name` stands for an address on loopback, by the name's first word:
+    @origin, @origin_b, ...   an Origin each: stage.origin, stage.origins["origin_b"]
+    @origin6..., @originunix...   the same over IPv6, over a unix socket
+    @originslow...            the same with a small receive buffer
+    @dead...                  refuses every connect
+    @hole...                  never answers a connect
+    @port6..., @unix...       an IPv6 port, a unix socket of weir's own
+    anything else             a port of weir's own: stage.connect("web") reaches `bind = @web`
+[global] and [admin] are added; keywords of the constructor are keys of [global].
+"""
+
+import socket
+
+from .http1 import answer
+from .origin import Dead, Hole, Origin
+from .peer import Client
+from .wait import PATIENCE
+from .weir import Port, UnixPort, Weir, expand
+
+GLOBAL = {
+    "workers": 1,
+    "cpu_affinity": "off",
+    "max_connections": 1000,
+    "drain_timeout": "2s",
+    "log_level": "info",
+}
+
+DEFAULT_INI = """
+[listener web]
+bind = @web
+upstream = app
+[upstream app]
+server = @origin
+"""
+
+
+class Stage:
+    def __init__(self, directory, ini=DEFAULT_INI, **global_keys):
+        self.directory = str(directory)
+        self.things = {}
+        self.clients = []
+        self.weir = None
+        keys = "".join(f"{key} = {value}\n" for key, value in {**GLOBAL, **global_keys}.items())
+        whole = f"[global]\n{keys}[admin]\nbind = @admin\n{ini}"
+        try:
+            text = expand(whole, self._address)
+            self.weir = Weir(directory, text, self.things["admin"])
+        except BaseException:
+            self._close_things()
+            raise
+
+    def _address(self, name):
+        if name not in self.things:
+            make = {
+                "origin": lambda: Origin(name),
+                "origin6": lambda: Origin(name, socket.AF_INET6),
+                "originslow": lambda: Origin(name, recv_buffer=4096),
+                "originunix": lambda: Origin(name, socket.AF_UNIX, f"{self.directory}/{name}"),
+                "dead": Dead,
+                "hole": Hole,
+                "port6": lambda: Port(socket.AF_INET6),
+                "unix": lambda: UnixPort(f"{self.directory}/{name}"),
+            }.get(name.split("_")[0], Port)
+            self.things[name] = make()
+        return self.things[name].address
+
+    @property
+    def origins(self):
+        return {name: thing for name, thing in self.things.items() if isinstance(thing, Origin)}
+
+    @property
+    def origin(self):
+        return self.things["origin"]
+
+    def address(self, name="web"):
+        return self.things[name].address
+
+    def url(self, path="/", name="web"):
+        return f"http://{self.address(name)}{path}"
+
+    def connect(self, name="web", recv_buffer=0, source=None):
+        """A client connection; `recv_buffer` makes it a small receiver, `source` is its address."""
+        port = self.things[name]
+        sock = socket.socket(port.family)
+        if recv_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, recv_buffer)
+        sock.settimeout(PATIENCE)
+        try:
+            if source:
+                sock.bind((source, 0))
+            sock.connect(port.target)
+        except BaseException:
+            sock.close()
+            raise
+        client = Client(sock)
+        self.clients.append(client)
+        return client
+
+    def exchange(self, request, response=None, client=None, method="GET"):
+        """One request and its answer back: (what the origin saw, what the client got).
+        """
+        client = client or self.connect()
+        client.send(request)
+        upstream = self.origin.next()
+        seen = upstream.read_request()
+        upstream.send(response if response is not None else answer(200, b"hello"))
+        return seen, client.read_response(method)
+
+    def metrics(self):
+        return self.weir.metrics()
+
+    def count(self, name, **labels):
+        """The sum of a counter now: take it before and after."""
+        return self.weir.metrics().sum(name, **labels)
+
+    def clear(self):
+        """Ends every connection of the test. Errors of origin handlers come out here."""
+        for client in self.clients:
+            client.close()
+        self.clients = []
+        errors = []
+        for origin in self.origins.values():
+            try:
+                origin.clear()
+            except BaseException as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def check(self):
+        """After each test: everything ended, nothing leaked."""
+        self.clear()
+        self.weir.check_no_leak()
+
+    def stop(self):
+        try:
+            self.clear()
+            self.weir.stop()
+        finally:
+            self.weir.kill()
+            self._close_things()
+
+    def abandon(self):
+        """For a stage that has already failed: end it without asking more of it."""
+        self.weir.kill()
+        self._close_things()
+
+    def _close_things(self):
+        for thing in self.things.values():
+            try:
+                thing.close()
+            except Exception:
+                pass

@@ -1,0 +1,215 @@
+"""Where bodies begin and end, on either side (RFC 9112 sections 6 and 7)."""
+
+import pytest
+
+from harness.http1 import answer, answer_chunked, answer_head, chunked, get, post, post_chunked
+
+
+def test_request_with_length_keeps_its_length(stage):
+    seen, _ = stage.exchange(post("/", b"12345"))
+    assert (seen["Content-Length"], seen.body) == ("5", b"12345")
+
+
+def test_request_with_length_zero(stage):
+    seen, got = stage.exchange(post("/", b""))
+    assert (seen["Content-Length"], seen.body, got.status) == ("0", b"", 200)
+
+
+def test_request_without_framing_has_no_body(stage, client):
+    seen, _ = stage.exchange(get(method="POST"), client=client)
+    assert seen.body == b"" and not seen.chunked
+    seen, _ = stage.exchange(get("/next"), client=client)
+    assert seen.target == "/next"
+
+
+def test_chunked_request_stays_chunked(stage):
+    seen, _ = stage.exchange(post_chunked("/", b"one ", b"two ", b"three"))
+    assert seen.chunked and seen.body == b"one two three"
+
+
+def test_empty_chunked_request(stage, client):
+    seen, _ = stage.exchange(post_chunked("/"), client=client)
+    assert seen.body == b""
+    seen, _ = stage.exchange(get("/next"), client=client)
+    assert seen.target == "/next"
+
+
+@pytest.mark.parametrize("coding", ["chunked", "Chunked", "CHUNKED", " chunked ", "chunked\t"])
+def test_the_name_chunked_has_no_case(stage, coding):
+    seen, _ = stage.exchange(post_chunked("/", b"x").replace(b": chunked", b": " + coding.encode()))
+    assert seen["Transfer-Encoding"] == "chunked" and seen.body == b"x"
+
+
+CHUNKED_BODIES = [
+    (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
+    (b"00005\r\nhello\r\n000\r\n\r\n", b"hello"),
+    (b"a\r\n0123456789\r\nA\r\nabcdefghij\r\n0\r\n\r\n", b"0123456789abcdefghij"),
+    (b"5;name=value\r\nhello\r\n0;last\r\n\r\n", b"hello"),
+    (b'5;a="quo;ted \\" x"; b = c\r\nhello\r\n0\r\n\r\n', b"hello"),
+    (b"1\r\n\r\r\n1\r\n\n\r\n0\r\n\r\n", b"\r\n"),
+    (b"5\r\n0\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("raw, body", CHUNKED_BODIES)
+def test_chunk_lines_of_every_shape_in_requests(stage, client, raw, body):
+    """Extensions are read and not passed on."""
+    seen, _ = stage.exchange(b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+                             + raw, client=client)
+    assert seen.body == body
+    seen, _ = stage.exchange(get("/next"), client=client)
+    assert seen.target == "/next"
+
+
+@pytest.mark.parametrize("raw, body", CHUNKED_BODIES)
+def test_chunk_lines_of_every_shape_in_answers(stage, client, raw, body):
+    _, got = stage.exchange(get(), answer_head(200, "Transfer-Encoding: chunked") + raw, client)
+    assert got.chunked and got.body == body
+    _, got = stage.exchange(get(), answer(200, b"next"), client)
+    assert got.body == b"next"
+
+
+def test_trailers_pass_both_ways(stage):
+    seen, got = stage.exchange(
+        post_chunked("/", b"body", trailers=["X-Check: abc", "x-check: d"],
+                     lines=["Trailer: X-Check"]),
+        answer_chunked(b"answer", trailers=["X-Sum: 1", "X-Empty:"]))
+    assert seen.trailers == [("x-check", "abc"), ("x-check", "d")]
+    assert got.trailers == [("x-sum", "1"), ("x-empty", "")]
+
+
+def test_trailers_cannot_hold_what_frames_or_routes(stage, client):
+    """RFC 9110 section 6.5.1."""
+    forbidden = ["Content-Length: 5", "Transfer-Encoding: chunked", "Host: evil.test",
+                 "Connection: close"]
+    seen, got = stage.exchange(post_chunked("/", b"body", trailers=[*forbidden, "X-Fine: 1"]),
+                               answer_chunked(b"answer",
+                                              trailers=[*forbidden, "X-Fine: 1"]), client)
+    for message in (seen, got):
+        assert message.trailers == [("x-fine", "1")]
+    _, got = stage.exchange(get(), answer(200, b"next"), client)
+    assert got.body == b"next"
+
+
+def test_answer_with_length_keeps_its_length(stage):
+    _, got = stage.exchange(get(), answer(200, b"x" * 1000))
+    assert (got["Content-Length"], len(got.body)) == ("1000", 1000)
+
+
+def test_answer_of_length_zero(stage, client):
+    _, got = stage.exchange(get(), answer(200, b""), client)
+    assert got["Content-Length"] == "0"
+    _, got = stage.exchange(get(), answer(200, b"next"), client)
+    assert got.body == b"next"
+
+
+def test_chunked_answer_with_trailers_and_no_data(stage, client):
+    _, got = stage.exchange(get(), answer_chunked(trailers=["X-Late: yes"]), client)
+    assert got.chunked and got.body == b"" and got.trailers == [("x-late", "yes")]
+    _, got = stage.exchange(get(), answer(200, b"next"), client)
+    assert got.body == b"next"
+
+
+def test_close_delimited_answer_ends_where_the_origin_closes(stage, client, origin):
+    client.send(get())
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200, "Connection: close") + b"until ")
+    head = client.read_response_head()
+    upstream.send(b"the end")
+    upstream.close()
+    assert client.read_body(head).body == b"until the end"
+
+
+def test_close_delimited_answer_of_no_bytes(stage, client, origin):
+    client.send(get())
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200))
+    upstream.close()
+    assert client.read_response().body == b""
+
+
+def test_close_delimited_answer_leaves_the_client_in_keep_alive_when_chunked(stage, client, origin):
+    client.send(get())
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200) + b"body")
+    upstream.close()
+    got = client.read_response()
+    assert got.body == b"body"
+    if got.chunked and got["Connection"] != "close":
+        _, got = stage.exchange(get(), answer(200, b"next"), client)
+        assert got.body == b"next"
+    else:
+        client.expect_close()
+
+
+def test_close_delimited_answer_to_a_1_0_client(stage, client, origin):
+    client.send(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200, version="1.0") + b"old to old")
+    upstream.close()
+    got = client.read_response()
+    assert got.body == b"old to old" and not got.chunked
+
+
+def test_a_body_that_looks_like_a_message_is_a_body(stage, client):
+    inner = get("/smuggled") + answer(200, b"smuggled") + chunked(b"x")
+    seen, got = stage.exchange(post("/", inner), answer(200, inner), client)
+    assert (seen.body, got.body) == (inner, inner)
+    seen, got = stage.exchange(post_chunked("/", inner), answer_chunked(inner), client)
+    assert (seen.body, got.body) == (inner, inner)
+
+
+def test_many_small_chunks(stage):
+    parts = [b"%d," % number for number in range(5000)]
+    seen, got = stage.exchange(post_chunked("/", *parts), answer_chunked(*parts))
+    assert seen.body == b"".join(parts)
+    assert got.body == b"".join(parts)
+
+
+def test_data_is_passed_on_as_it_comes(stage, client, origin):
+    """No chunk waits for the next one, in either direction."""
+    client.send(post_chunked("/", b"first")[:-5])
+    upstream = origin.next()
+    assert upstream.read_request_head().chunked
+    assert upstream.read_chunk() == b"first"
+    client.send(b"6\r\nsecond\r\n")
+    assert upstream.read_chunk() == b"second"
+    client.send(b"0\r\n\r\n")
+    assert upstream.read_chunk() == b""
+    assert upstream.read_trailers() == []
+    upstream.send(answer_chunked(b"one")[:-5])
+    client.read_response_head()
+    assert client.read_chunk() == b"one"
+    upstream.send(b"3\r\ntwo\r\n")
+    assert client.read_chunk() == b"two"
+    upstream.send(b"0\r\n\r\n")
+    assert client.read_chunk() == b""
+    assert client.read_trailers() == []
+
+
+def test_data_with_length_is_passed_on_as_it_comes(stage, client, origin):
+    client.send(post("/", b"0123456789")[:-7])
+    upstream = origin.next()
+    assert upstream.read_request_head()["Content-Length"] == "10"
+    upstream.expect(b"012")
+    client.send(b"3456789")
+    upstream.expect(b"3456789")
+    upstream.send(answer(200, b"0123456789")[:-7])
+    client.read_response_head()
+    client.expect(b"012")
+    upstream.send(b"3456789")
+    client.expect(b"3456789")
+
+
+def test_answer_before_the_request_is_complete(stage, client, origin):
+    """RFC 9112 section 9.3: it passes at once; what is half done cannot be used again."""
+    client.send(post("/", b"x" * 100)[:-50])
+    upstream = origin.next()
+    upstream.read_request_head()
+    upstream.send(answer(403, b"no need"))
+    got = client.read_response()
+    assert (got.status, got.body) == (403, b"no need")

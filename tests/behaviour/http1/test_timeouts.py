@@ -1,0 +1,337 @@
+"""Every timeout fires, not before its time, and progress puts it off."""
+
+import time
+
+import pytest
+
+from harness.http1 import answer, answer_head, get, post, post_chunked
+from harness.peer import Ended, WasReset
+
+FIRES_S = 0.3
+# Clocks are read once a turn: a timeout may count from a moment ago.
+EARLY_S = 0.02
+
+INI = """
+[listener head]
+bind = @head
+upstream = app
+timeout_request = 300ms
+[listener body]
+bind = @body
+upstream = app
+timeout_client = 300ms
+min_read_rate = 0
+max_body_size = 0
+[listener rate]
+bind = @rate
+upstream = app
+min_read_rate = 100000/s
+timeout_client = 1s
+[listener idle]
+bind = @idle
+upstream = app
+timeout_keepalive = 300ms
+[listener server]
+bind = @server
+upstream = slow
+min_read_rate = 0
+max_body_size = 0
+[listener pool]
+bind = @pool
+upstream = pooled
+[upstream app]
+server = @origin
+[upstream slow]
+server = @origin
+timeout_server = 300ms
+[upstream pooled]
+server = @origin
+keepalive_timeout = 300ms
+timeout_tunnel = 300ms
+"""
+
+
+class Clock:
+    def __init__(self):
+        self.started = time.monotonic()
+
+    def fired(self):
+        passed_s = time.monotonic() - self.started
+        assert passed_s >= FIRES_S - EARLY_S, "the timeout fired before its time"
+
+
+def refused(client, status, reason):
+    got = client.read_response()
+    assert (got.status, got.reason) == (status, reason)
+    client.expect_end()
+
+
+def drip(client, pieces, pause_s=0.02):
+    """Sends piece after piece until weir answers or ends; the pauses are what is being tested."""
+    for piece in pieces:
+        client.look()
+        if client.buffered or client.ended:
+            return
+        try:
+            client.send(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        time.sleep(pause_s)
+
+
+def test_request_head_timeout(stage):
+    client = stage.connect("head")
+    clock = Clock()
+    client.send(b"GET / HTTP/1.1\r\nHost: te")
+    refused(client, 408, "request_timeout")
+    clock.fired()
+    assert stage.origin.saw_nothing()
+
+
+def test_request_head_that_drips_times_out(stage):
+    """Slowloris: progress does not put this one off."""
+    client = stage.connect("head")
+    clock = Clock()
+    client.send(b"GET / HTTP/1.1\r\nHost: test\r\n")
+    drip(client, (b"X" for _ in range(3000)))
+    refused(client, 408, "request_timeout")
+    clock.fired()
+
+
+def test_request_head_of_the_second_request_times_out(stage):
+    client = stage.connect("head")
+    stage.exchange(get(), client=client)
+    clock = Clock()
+    client.send(b"GET /second HTTP/1.1\r\n")
+    refused(client, 408, "request_timeout")
+    clock.fired()
+
+
+def test_connection_that_never_speaks_is_closed(stage):
+    client = stage.connect("head")
+    clock = Clock()
+    client.expect_end()
+    clock.fired()
+
+
+def test_client_body_timeout(stage, origin):
+    client = stage.connect("body")
+    clock = Clock()
+    client.send(post("/", b"x" * 100)[:-50])
+    upstream = origin.next()
+    refused(client, 408, "client_timeout")
+    clock.fired()
+    upstream.expect_end()
+    assert not upstream.saw_whole_request()
+
+
+def test_client_chunked_body_timeout(stage, origin):
+    client = stage.connect("body")
+    client.send(post_chunked("/", b"x" * 100)[:-5])
+    upstream = origin.next()
+    refused(client, 408, "client_timeout")
+    upstream.expect_end()
+    assert not upstream.saw_whole_request()
+
+
+def test_client_body_with_progress_takes_its_time(stage, origin):
+    client = stage.connect("body")
+    head, body = post("/", b"0123456789" * 2).split(b"\r\n\r\n")
+    client.send(head + b"\r\n\r\n")
+    drip(client, (body[at:at + 1] for at in range(len(body))), pause_s=0.05)
+    upstream = origin.next()
+    assert upstream.read_request().body == body
+    upstream.send(answer())
+    assert client.read_response().status == 200
+
+
+def test_client_timeout_does_not_run_while_the_origin_thinks(stage, origin):
+    client = stage.connect("body")
+    client.send(post("/", b"done"))
+    upstream = origin.next()
+    upstream.read_request()
+    time.sleep(2 * FIRES_S)
+    upstream.send(answer(200, b"late"))
+    assert client.read_response().body == b"late"
+
+
+def test_client_that_stops_reading_is_cut(stage, origin):
+    client = stage.connect("body", recv_buffer=4096)
+    client.send(get())
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200, "Content-Length: 1000000000"))
+    clock = Clock()
+    try:
+        while True:
+            upstream.send(b"x" * 100000)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    clock.fired()
+
+
+def test_min_read_rate(stage, origin):
+    client = stage.connect("rate")
+    client.send(post("/", b"x" * 100000)[:200])
+    origin.next()
+    drip(client, (b"x" for _ in range(1500)))
+    got = client.read_response()
+    assert (got.status, got.reason) == (408, "client_too_slow")
+    client.expect_end()
+    assert not origin.connections[0].saw_whole_request()
+
+
+def test_a_body_above_min_read_rate_is_left_alone(stage, origin):
+    client = stage.connect("rate")
+    head, body = post("/", b"x" * 1000000).split(b"\r\n\r\n")
+    client.send(head + b"\r\n\r\n")
+    upstream = origin.next()
+    upstream.read_request_head()
+    for at in range(0, len(body), 20000):
+        client.send(body[at:at + 20000])
+        upstream.read_exactly(20000)
+        time.sleep(0.03)
+    upstream.send(answer())
+    assert client.read_response().status == 200
+
+
+def test_keepalive_timeout_closes_idle(stage):
+    client = stage.connect("idle")
+    stage.exchange(get(), client=client)
+    clock = Clock()
+    client.expect_close()
+    clock.fired()
+
+
+def test_keepalive_timeout_begins_anew_with_each_request(stage):
+    client = stage.connect("idle")
+    for _ in range(4):
+        time.sleep(FIRES_S / 2)
+        stage.exchange(get(), client=client)
+
+
+def test_keepalive_timeout_does_not_run_during_a_request(stage, origin):
+    client = stage.connect("idle")
+    client.send(get())
+    upstream = origin.next()
+    upstream.read_request()
+    time.sleep(2 * FIRES_S)
+    upstream.send(answer(200, b"late"))
+    assert client.read_response().body == b"late"
+
+
+def test_server_timeout(stage, origin):
+    client = stage.connect("server")
+    clock = Clock()
+    client.send(get())
+    upstream = origin.next()
+    upstream.read_request()
+    got = client.read_response()
+    assert (got.status, got.reason) == (504, "server_timeout")
+    assert "http_response_timeout" in got["Proxy-Status"]
+    clock.fired()
+    upstream.expect_end()
+
+
+def test_server_timeout_in_the_middle_of_a_head(stage, origin):
+    client = stage.connect("server")
+    client.send(get())
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-")
+    got = client.read_response()
+    assert (got.status, got.reason) == (504, "server_timeout")
+    upstream.expect_end()
+
+
+@pytest.mark.parametrize("lines", [["Content-Length: 10"], ["Transfer-Encoding: chunked"]],
+                         ids=["length", "chunked"])
+def test_server_timeout_in_the_middle_of_a_body_cuts_the_answer(stage, origin, lines):
+    client = stage.connect("server")
+    client.send(get())
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200, *lines) + b"5\r\nhello\r\n"[:5])
+    clock = Clock()
+    with pytest.raises((Ended, WasReset)):
+        client.read_response()
+    clock.fired()
+    upstream.expect_end()
+
+
+def test_server_with_progress_takes_its_time(stage, origin):
+    client = stage.connect("server")
+    client.send(get())
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200, "Content-Length: 12"))
+    for _ in range(12):
+        time.sleep(0.05)
+        upstream.send(b"x")
+    assert client.read_response().body == b"x" * 12
+
+
+def test_server_timeout_does_not_run_while_the_client_uploads(stage, origin):
+    client = stage.connect("server")
+    head, body = post("/", b"0123456789" * 2).split(b"\r\n\r\n")
+    client.send(head + b"\r\n\r\n")
+    drip(client, (body[at:at + 1] for at in range(len(body))), pause_s=0.05)
+    upstream = origin.next()
+    assert upstream.read_request().body == body
+    upstream.send(answer(200, b"fine"))
+    assert client.read_response().body == b"fine"
+
+
+def test_server_that_reads_nothing_times_out(stage, origin):
+    """timeout_server is about no progress, also of the request."""
+    client = stage.connect("server")
+    client.send(get("/", "Content-Length: 1000000000", method="POST"))
+    upstream = origin.next()
+    upstream.read_request_head()
+    clock = Clock()
+    try:
+        client.send_until_stuck(b"x" * 100000, stuck_s=2)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    clock.fired()
+
+
+def test_keepalive_timeout_of_upstream(stage, origin):
+    client = stage.connect("pool")
+    stage.exchange(get(), client=client)
+    clock = Clock()
+    origin.connections[0].expect_close()
+    clock.fired()
+    _, got = stage.exchange(get(), answer(200, b"anew"), client)
+    assert got.body == b"anew" and len(origin.connections) == 2
+
+
+def switch(stage, client):
+    client.send(get("/ws", "Connection: Upgrade", "Upgrade: echo"))
+    upstream = stage.origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(101, "Connection: Upgrade", "Upgrade: echo"))
+    assert client.read_response().status == 101
+    return upstream
+
+
+def test_tunnel_timeout(stage):
+    client = stage.connect("pool")
+    upstream = switch(stage, client)
+    clock = Clock()
+    client.expect_end()
+    upstream.expect_end()
+    clock.fired()
+
+
+def test_tunnel_with_traffic_one_way_stays(stage):
+    client = stage.connect("pool")
+    upstream = switch(stage, client)
+    for _ in range(12):
+        time.sleep(0.05)
+        upstream.send(b"x")
+    client.expect(b"x" * 12)
+    for _ in range(12):
+        time.sleep(0.05)
+        client.send(b"y")
+    upstream.expect(b"y" * 12)

@@ -1,0 +1,326 @@
+#include "config/check.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+
+#include "unit/config/load.h"
+
+/* Tests add lines to its end. Eight lines; the ninth belongs to no section that takes anything. */
+#define GOOD                                                                                       \
+    "[listener web]\n"                                                                             \
+    "bind = 127.0.0.1:8080\n"                                                                      \
+    "upstream = app\n"                                                                             \
+    "[upstream app]\n"                                                                             \
+    "server = 127.0.0.1:9000\n"                                                                    \
+    "[service one]\n"                                                                              \
+    "type = respond\n"                                                                             \
+    "[defaults]\n"
+
+/* `lines` begin with a section in line 9; what they have wrong begins in line 10. */
+struct bad {
+    const char *lines;
+    const char *expected;
+};
+
+static void assert_all_bad(const struct bad *rows, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        char text[2048];
+        (void)snprintf(text, sizeof text, "%s%s", GOOD, rows[i].lines);
+        assert_errors(text, rows[i].expected);
+    }
+}
+
+#define ASSERT_ALL_BAD(rows) assert_all_bad(rows, sizeof(rows) / sizeof((rows)[0]))
+
+static void bad_globals_are_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[global]\nworkers = 0\n",
+         "10: global.workers: \"0\" is not auto or a number from 1 to 256\n"},
+        {"[global]\nworkers = all\n",
+         "10: global.workers: \"all\" is not auto or a number from 1 to 256\n"},
+        {"[global]\ncpu_affinity = yes\n",
+         "10: global.cpu_affinity: \"yes\" is not auto, off, a CPU or a range of CPUs\n"},
+        {"[global]\ncpu_affinity = 3-1\n",
+         "10: global.cpu_affinity: \"3-1\" is not auto, off, a CPU or a range of CPUs\n"},
+        {"[global]\ncpu_affinity = 1023\n",
+         "10: global.cpu_affinity: CPU 1023 is none this process may use\n"},
+        {"[global]\nmax_connections = 0\n",
+         "10: global.max_connections: \"0\" is out of range, it must be 1 to 10000000\n"},
+        {"[global]\ndrain_timeout = 30\n",
+         "10: global.drain_timeout: \"30\" is not a duration with "
+         "a unit (500ms 10s 5m 1h)\n"},
+        {"[global]\nlog_level = warning\n", "10: global.log_level: \"warning\" is none of debug "
+                                            "info warn error\n"},
+        {"[global]\nuser = no.such.user\n", "10: global.user: there is no user \"no.such.user\"\n"},
+        {"[global]\nuser = root\nuser = root\n",
+         "11: global.user: duplicate key, the first is in line 10\n"},
+        {"[global]\nbind = 127.0.0.1:1\n",
+         "10: global.bind: does not belong here but in [admin] or [listener NAME]\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
+static void bad_listeners_are_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[listener a]\nupstream = app\n",
+         "9: listener a.bind: missing (addresses: 0.0.0.0:8080 [::]:8080 unix:/path)\n"},
+        {"[admin]\n", "9: admin.bind: missing (addresses: 0.0.0.0:8080 [::]:8080 unix:/path)\n"},
+        {"[listener a]\nbind = 127.0.0.1:1 127.0.0.1:99999\nservice = one\n",
+         "10: listener a.bind: \"99999\" is no port, it must be 1 to 65535\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\n",
+         "9: listener a: needs upstream = NAME or service = NAME, or a route\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nupstream = ap\n",
+         "11: listener a.upstream: there is no [upstream ap] (did you mean \"app\"?)\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = nowhere\n",
+         "11: listener a.service: there is no [service nowhere]\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nupstream = app\nservice = one\n",
+         "12: listener a.service: upstream is given too (line 11), it must be one of both\n"},
+        {"[listener a]\nbind = 127.0.0.1:8080\nservice = one\n",
+         "9: listener a.bind: 127.0.0.1:8080 is bound already by listener web in line 1\n"},
+        {"[admin]\nbind = unix:/a unix:/a\n",
+         "9: admin.bind: unix:/a is bound already by listener admin in line 9\n"},
+        {"[listener admin]\nbind = 127.0.0.1:1\nservice = one\n",
+         "9: listener admin: this name is the one of [admin]\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nmode = tcp\n",
+         "12: listener a.mode: \"tcp\" is not supported by this version\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\ntls = site\nmax_connections = 5\n",
+         "12: listener a.tls: not supported by this version\n"
+         "13: listener a.max_connections: not supported by this version\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nttl = 256\nbacklog = 0\n",
+         "12: listener a.ttl: \"256\" is out of range, it must be 0 to 255\n"
+         "13: listener a.backlog: \"0\" is out of range, it must be 1 to 1048576\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nforwarded = on\nvia = yes\n",
+         "12: listener a.forwarded: \"on\" is none of x_forwarded rfc7239 off\n"
+         "13: listener a.via: \"yes\" is not on or off\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\ntimeout_connect = 1s\n",
+         "12: listener a.timeout_connect: does not belong here but in [defaults] or [upstream "
+         "NAME]\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
+static void bad_matches_of_routes_are_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[route a]\nlistener = web wbe\nrespond = 404\n",
+         "10: route a.listener: there is no [listener wbe] (did you mean \"web\"?)\n"},
+        {"[admin]\nbind = unix:/a\n[route a]\nlistener = admin\nrespond = 404\n",
+         "12: route a.listener: there is no [listener admin]\n"},
+        {"[route a]\nhost = a:80, *\nrespond = 404\n",
+         "10: route a.host: \"a:80\" is not a host without a port, or \"*.\" and a host\n"
+         "10: route a.host: \"*\" is not a host without a port, or \"*.\" and a host\n"},
+        {"[route a]\npath = v1\nrespond = 404\n",
+         "10: route a.path: \"v1\" is not a path: it begins with \"/\" and has no \"?\", \"#\" or "
+         "blank\n"},
+        {"[route a]\npath = = /a b\nrespond = 404\n",
+         "10: route a.path: \"/a b\" is not a path: it begins with \"/\" and has no \"?\", \"#\" "
+         "or "
+         "blank\n"},
+        {"[route a]\npath = ~ ^/a(b\nrespond = 404\n",
+         "10: route a.path: bad expression at offset 5: missing closing parenthesis\n"},
+        {"[route a]\npath = ~\nrespond = 404\n", "10: route a.path: the expression is empty\n"},
+        {"[route a]\nmethod = get G(T\nrespond = 404\n",
+         "10: route a.method: \"get\" is not how the method is written (did you mean \"GET\"?)\n"
+         "10: route a.method: \"G(T\" is not a method\n"},
+        {"[route a]\nheader = X A: b\nrespond = 404\n",
+         "10: route a.header: \"X A\" is not the name of a header field\n"},
+        {"[route a]\nheader = : b\nrespond = 404\n",
+         "10: route a.header: \"\" is not the name of a header field\n"},
+        {"[route a]\nheader = host: b\nrespond = 404\n",
+         "10: route a.header: a host is matched by host = NAME\n"},
+        {"[route a]\nheader = upgrade\nrespond = 404\n",
+         "10: route a.header: Upgrade belongs to the connection and is weir's own\n"},
+        {"[route a]\ncontent_type = json */*\nrespond = 404\n",
+         "10: route a.content_type: \"json\" is not a media type (type/subtype or type/*)\n"
+         "10: route a.content_type: \"*/*\" is not a media type (type/subtype or type/*)\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
+static void bad_actions_of_routes_are_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[route a]\nmethod = GET\n",
+         "9: route a: needs one of upstream, service, redirect, respond\n"},
+        {"[route a]\nrespond = 404\nservice = one\n",
+         "10: route a.respond: service is given too (line 11), it must be one of both\n"},
+        {"[route a]\nupstream = app 95, apq 5\n",
+         "10: route a.upstream: there is no [upstream apq] (did you mean \"app\"?)\n"},
+        {"[route a]\nupstream = app 95, app 5\n", "10: route a.upstream: \"app\" is named twice\n"},
+        {"[route a]\nupstream = app 1001\n",
+         "10: route a.upstream: \"app 1001\" is not the name of an upstream and a weight from 0 to "
+         "1000\n"},
+        {"[route a]\nupstream = app 95 app\n",
+         "10: route a.upstream: \"app 95 app\" is not the name of an upstream and a weight from 0 "
+         "to 1000\n"},
+        {"[route a]\nupstream = app 0\n", "10: route a.upstream: all weights are 0\n"},
+        {"[route a]\nupstream = app 95, b\n[upstream b]\nserver = unix:/b\n",
+         "10: route a.upstream: with several upstreams each needs a weight: app 95, canary 5\n"},
+        {"[route a]\nservice = two\n", "10: route a.service: there is no [service two]\n"},
+        {"[route a]\nredirect = 300 /\n",
+         "10: route a.redirect: expected 301, 302, 303, 307 or 308, then a URL\n"},
+        {"[route a]\nredirect = https://$host/\n",
+         "10: route a.redirect: expected 301, 302, 303, 307 or 308, then a URL\n"},
+        {"[route a]\nredirect = 301\n", "10: route a.redirect: the URL is missing\n"},
+        {"[route a]\nredirect = 301 /a b\n", "10: route a.redirect: the URL has a blank\n"},
+        {"[route a]\nredirect = 301 /$pth\n",
+         "10: route a.redirect: unknown variable \"$pth\" (did you mean \"$path\"?)\n"},
+        {"[route a]\nredirect = 301 /$server\n",
+         "10: route a.redirect: it has a variable that is not known here yet\n"},
+        {"[route a]\nrespond = 99 text\n",
+         "10: route a.respond: expected a status from 200 to 599, then a text or nothing\n"},
+        {"[route a]\nrespond = 100\n",
+         "10: route a.respond: expected a status from 200 to 599, then a text or nothing\n"},
+        {"[route a]\nrespond = 304 text\n",
+         "10: route a.respond: an answer with status 304 has no body\n"},
+        {"[route a]\nupstream = app\nstrip_prefix = v1\n",
+         "11: route a.strip_prefix: \"v1\" is not a path to strip, as in /v1\n"},
+        {"[route a]\nrespond = 404\nstrip_prefix = /v1\n",
+         "11: route a.strip_prefix: has no effect in a route with redirect or respond\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
+static void bad_edits_are_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[route a]\nupstream = app\nset_request_header = X-A\n",
+         "11: route a.set_request_header: expected NAME: VALUE\n"},
+        {"[route a]\nupstream = app\nset_request_header = X A: b\n",
+         "11: route a.set_request_header: \"X A\" is not the name of a header field\n"},
+        {"[route a]\nupstream = app\nset_request_header = content-length: 5\n",
+         "11: route a.set_request_header: Content-Length belongs to the connection and is weir's "
+         "own\n"},
+        {"[route a]\nupstream = app\nadd_response_header = Transfer-Encoding: chunked\n",
+         "11: route a.add_response_header: Transfer-Encoding belongs to the connection and is "
+         "weir's own\n"},
+        {"[route a]\nupstream = app\nadd_request_header = Host: b\n",
+         "11: route a.add_request_header: Host can only be set (set_request_header)\n"},
+        {"[route a]\nupstream = app\nremove_request_header = X-A, host TE\n",
+         "11: route a.remove_request_header: Host can only be set (set_request_header)\n"
+         "11: route a.remove_request_header: TE belongs to the connection and is weir's own\n"},
+        {"[route a]\nupstream = app\nset_request_header = X-A: $status\n",
+         "11: route a.set_request_header: it has a variable that is not known here yet\n"},
+        {"[route a]\nupstream = app\nset_response_header = X-A: $\n",
+         "11: route a.set_response_header: \"$\" without the name of a variable (\"$$\" is a "
+         "dollar "
+         "sign)\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
+static void bad_upstreams_are_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[upstream a]\n",
+         "9: upstream a.server: missing (ADDRESS, then weight=N max_connections=N backup)\n"},
+        {"[upstream a]\nserver = unix:/a wieght=2\n",
+         "10: upstream a.server: unknown parameter \"wieght\" (did you mean \"weight\"?)\n"},
+        {"[upstream a]\nserver = unix:/a weight\n",
+         "10: upstream a.server: \"weight\" needs a value, as in weight=2\n"},
+        {"[upstream a]\nserver = unix:/a weight=0\n",
+         "10: upstream a.server: \"0\" is not a number from 1 to 1000\n"},
+        {"[upstream a]\nserver = unix:/a max_connections=-1\n",
+         "10: upstream a.server: \"-1\" is not a number from 0 to 1000000\n"},
+        {"[upstream a]\nserver = 127.0.0.1:1 127.0.0.1:2\n",
+         "10: upstream a.server: \"127.0.0.1:2\" belongs in a line of its own, one server a "
+         "line\n"},
+        {"[upstream a]\nserver = 127.0.0.1\n",
+         "10: upstream a.server: \"127.0.0.1\" has no port (ADDRESS:PORT)\n"},
+        {"[upstream a]\nserver = [::1]:1\nserver = [0::1]:1 backup\n",
+         "11: upstream a.server: duplicate server \"[0::1]:1\"\n"},
+        {"[upstream a]\nserver = unix:/a\nbalance = p2\n",
+         "11: upstream a.balance: \"p2\" is none of round_robin least_conn p2c random maglev "
+         "source_ip first (did you mean \"p2c\"?)\n"},
+        {"[upstream a]\nserver = unix:/a\nprotocol = h2\n",
+         "11: upstream a.protocol: \"h2\" is not supported by this version\n"},
+        {"[upstream a]\nserver = unix:/a\nhash_key = path\n",
+         "11: upstream a.hash_key: needs balance = maglev\n"},
+        {"[upstream a]\nserver = unix:/a\nbalance = maglev\nhash_key = header\n",
+         "12: upstream a.hash_key: \"header\" is none of client_ip, header:NAME, cookie:NAME, "
+         "path\n"},
+        {"[upstream a]\nserver = unix:/a\nbalance = maglev\nhash_key = path:x\n",
+         "12: upstream a.hash_key: \"path:x\" is none of client_ip, header:NAME, cookie:NAME, "
+         "path\n"},
+        {"[upstream a]\nserver = unix:/a\nretries = 2\nqueue = 5\nsticky = off\n"
+         "healthcheck = x\n",
+         "11: upstream a.retries: not supported by this version\n"
+         "12: upstream a.queue: not supported by this version\n"
+         "13: upstream a.sticky: not supported by this version\n"
+         "14: upstream a.healthcheck: not supported by this version\n"},
+        {"[upstream a]\nserver = unix:/a\nmax_body_size = 1k\n",
+         "11: upstream a.max_body_size: does not belong here but in [defaults] or [listener "
+         "NAME]\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
+static void bad_services_are_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[service a]\n", "9: service a.type: missing (which built-in origin it is)\n"},
+        {"[service a]\ntype = echo\n",
+         "10: service a.type: \"echo\" is not supported by this version\n"},
+        {"[service a]\ntype = respond\nstatus = 100\n",
+         "11: service a.status: \"100\" is out of range, it must be 200 to 599\n"},
+        {"[service a]\ntype = respond\nheader = Connection: close\n",
+         "11: service a.header: Connection belongs to the connection and is weir's own\n"},
+        {"[service a]\ntype = respond\nstatus = 204\nbody = x\n",
+         "12: service a.body: an answer with status 204 has no body\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
+static void bad_defaults_are_named_once(void **state) {
+    (void)state;
+    /* Two listeners and an upstream take their limits from there. */
+    assert_errors(GOOD "timeout_request = 1x\ntimeout_queue = 5s\n[listener b]\n"
+                       "bind = unix:/b\nservice = one\n",
+                  "9: defaults.timeout_request: \"1x\" is not a duration with a unit (500ms 10s 5m "
+                  "1h)\n"
+                  "10: defaults.timeout_queue: not supported by this version\n");
+}
+
+static void all_errors_come_at_once_in_file_order(void **state) {
+    (void)state;
+    assert_errors("[upstream a]\n"
+                  "[listener w]\n"
+                  "upstream = b\n"
+                  "bnd = x\n"
+                  "nonsense\n"
+                  "[route r]\n"
+                  "redirect = 301 $x\n"
+                  "[global]\n"
+                  "workers = x\n",
+                  "1: upstream a.server: missing (ADDRESS, then weight=N max_connections=N "
+                  "backup)\n"
+                  "2: listener w.bind: missing (addresses: 0.0.0.0:8080 [::]:8080 unix:/path)\n"
+                  "3: listener w.upstream: there is no [upstream b]\n"
+                  "4: listener w.bnd: unknown key (did you mean \"bind\"?)\n"
+                  "5: listener w: expected \"key = value\" or \"[section]\"\n"
+                  "7: route r.redirect: unknown variable \"$x\"\n"
+                  "9: global.workers: \"x\" is not auto or a number from 1 to 256\n");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bad_globals_are_named),
+        cmocka_unit_test(bad_listeners_are_named),
+        cmocka_unit_test(bad_matches_of_routes_are_named),
+        cmocka_unit_test(bad_actions_of_routes_are_named),
+        cmocka_unit_test(bad_edits_are_named),
+        cmocka_unit_test(bad_upstreams_are_named),
+        cmocka_unit_test(bad_services_are_named),
+        cmocka_unit_test(bad_defaults_are_named_once),
+        cmocka_unit_test(all_errors_come_at_once_in_file_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

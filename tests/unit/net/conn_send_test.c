@@ -1,0 +1,384 @@
+/* The queue of a connection, and its ends: conn_send.c. */
+#include "net/conn.h"
+
+#include "unit/net/conn_user.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct net_world *world_new(void) {
+    struct net_options options = net_world_options();
+    return net_world_new(&options);
+}
+
+/* Reserved, copied and leased pieces of all sizes, more than two queue blocks hold, while a send is
+ * in flight most of the time. */
+static void a_mixed_queue_keeps_its_order(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    options.small_count = 1024;
+    struct net_world *world = net_world_new(&options);
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    struct conn *conn = user->conn;
+    char memory[4096];
+    size_t at = 0;
+    size_t seen = 0;
+    for (uint32_t round = 0; round < 400; round++) {
+        size_t size = 1 + (round * 997) % 4096;
+        switch (round % 4) {
+        case 0: {
+            char *to = conn_reserve(conn, size);
+            assert_non_null(to);
+            size_t used = size > 1 ? size - 1 : size;
+            pattern_bytes(to, at, used);
+            conn_commit(conn, used);
+            at += used;
+            break;
+        }
+        case 1:
+            assert_true(conn_send_copy(conn, pattern_bytes(memory, at, size)));
+            at += size;
+            break;
+        case 2:
+        case 3: {
+            struct lease *lease = buf_take(&world->net.small);
+            assert_non_null(lease);
+            /* Two adjacent parts of one lease, then a third that is not adjacent. */
+            struct bytes all = pattern_bytes(lease->memory, at, lease->size);
+            assert_true(conn_send_lease(conn, bytes_slice(all, 0, size / 2), lease));
+            assert_true(conn_send_lease(conn, bytes_slice(all, size / 2, size - size / 2), lease));
+            at += size;
+            lease_unref(lease);
+            break;
+        }
+        }
+        if (round % 7 == 0) net_world_turn(world);
+        seen = peer_read_pattern(peer, seen);
+    }
+    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
+    assert_int_equal(conn->queued, 0);
+    assert_int_equal(conn->sent_total, at);
+    assert_int_equal(buf_pool_leased(&world->net.small), 0);
+    assert_int_equal(world->net.queues.used, 0);
+    conn_close(conn);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+static void an_empty_commit_queues_nothing(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    assert_non_null(conn_reserve(user->conn, 100));
+    conn_commit(user->conn, 0);
+    assert_int_equal(user->conn->queued, 0);
+    net_world_turn(world);
+    assert_true(conn_send_copy(user->conn, BYTES("x")));
+    peer_expect(world, peer, "x");
+    conn_close(user->conn);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+static void a_received_lease_can_be_sent_on(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    user->echo_lease = true;
+    size_t at = 0;
+    size_t seen = 0;
+    for (int round = 0; round < 50; round++) {
+        char memory[3000];
+        struct bytes some = pattern_bytes(memory, at, sizeof memory);
+        assert_int_equal(send(peer, some.ptr, some.len, MSG_NOSIGNAL), (ssize_t)some.len);
+        at += some.len;
+        TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
+    }
+    conn_close(user->conn);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+static void drained_comes_at_half_of_the_mark(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    options.small_count = 1024;
+    struct net_world *world = net_world_new(&options);
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    conn_user_narrow(user, peer);
+    char memory[4096];
+    size_t at = 0;
+    assert_false(conn_is_full(user->conn));
+    while (at < 1000000) {
+        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, at, sizeof memory)));
+        at += sizeof memory;
+        if (at % 65536 == 0) net_world_turn(world);
+    }
+    assert_true(conn_is_full(user->conn));
+    net_world_turn_for(world, 10);
+    assert_int_equal(user->drained, 0);
+    assert_true(user->conn->queued > 16384);
+    size_t seen = 0;
+    TURN_UNTIL(world, ({
+                   seen = peer_read_pattern(peer, seen);
+                   user->drained != 0;
+               }));
+    assert_true(user->conn->queued <= 8192);
+    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
+    net_world_turn_for(world, 10);
+    assert_int_equal(user->drained, 1); /* once for one "full" */
+    conn_close(user->conn);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+static void sent_is_told_once_when_asked_for(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    assert_true(conn_send_copy(user->conn, BYTES("abc")));
+    conn_notify_sent(user->conn);
+    TURN_UNTIL(world, user->sent == 1);
+    peer_expect(world, peer, "abc");
+    assert_true(conn_send_copy(user->conn, BYTES("d")));
+    peer_expect(world, peer, "d");
+    net_world_turn_for(world, 10);
+    assert_int_equal(user->sent, 1);
+    conn_close(user->conn);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+static void a_finish_sends_all_then_fin_and_waits_for_the_others(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    options.small_count = 1024;
+    struct net_world *world = net_world_new(&options);
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    TURN_UNTIL(world, user->conn->recv_armed);
+    char memory[4096];
+    size_t at = 0;
+    for (; at < 2000000; at += sizeof memory)
+        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, at, sizeof memory)));
+    conn_finish(user->conn, 3000, true);
+    size_t seen = 0;
+    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
+    peer_expect_eof(world, peer);
+    /* Bytes that come now are dropped, and do not make a RST of the FIN. */
+    peer_send(peer, "late");
+    net_world_turn_for(world, 30);
+    assert_int_equal(world->net.conns.used, 1);
+    close(peer);
+    TURN_UNTIL(world, world->net.conns.used == 0);
+    assert_int_equal(user->len + user->eofs + user->lost + user->drained, 0);
+    net_world_free(world);
+    free(user);
+}
+
+static void a_finish_after_the_others_fin_ends_at_once(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    shutdown(peer, SHUT_WR);
+    TURN_UNTIL(world, user->eofs == 1);
+    assert_true(conn_send_copy(user->conn, BYTES("bye")));
+    conn_finish(user->conn, 3000, true);
+    peer_expect(world, peer, "bye");
+    peer_expect_eof(world, peer);
+    TURN_UNTIL(world, world->net.conns.used == 0);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+/* The request came whole and nothing is being received: nothing of ours can get lost. */
+static void a_finish_with_nothing_to_read_closes_at_once(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    conn_pause(user->conn);
+    net_world_turn(world);
+    assert_true(conn_send_copy(user->conn, BYTES("answer")));
+    conn_finish(user->conn, 3000, false);
+    peer_expect(world, peer, "answer");
+    peer_expect_eof(world, peer);
+    TURN_UNTIL(world, world->net.conns.used == 0);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+static void a_finish_with_unread_bytes_does_not_reset(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    conn_pause(user->conn);
+    net_world_turn(world);
+    peer_send(peer, "more than was read");
+    assert_true(conn_send_copy(user->conn, BYTES("answer")));
+    conn_finish(user->conn, 3000, false);
+    net_world_turn_for(world, 20);
+    peer_expect(world, peer, "answer");
+    peer_expect_eof(world, peer);
+    close(peer);
+    TURN_UNTIL(world, world->net.conns.used == 0);
+    net_world_free(world);
+    free(user);
+}
+
+static void a_finish_gives_up_after_its_time(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    options.small_count = 4096;
+    struct net_world *world = net_world_new(&options);
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    conn_user_narrow(user, peer);
+    char memory[4096] = {0};
+    for (size_t i = 0; i < 300; i++) {
+        assert_true(conn_send_copy(user->conn, bytes_make(memory, sizeof memory)));
+        if (i % 100 == 0) net_world_turn(world);
+    }
+    conn_finish(user->conn, 40, true); /* nobody reads */
+    net_world_turn_for(world, 20);
+    assert_int_equal(world->net.conns.used, 1);
+    TURN_UNTIL(world, world->net.conns.used == 0);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+static void a_half_close_leaves_the_other_half(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    assert_true(conn_send_copy(user->conn, BYTES("all")));
+    conn_send_fin(user->conn);
+    peer_expect(world, peer, "all");
+    peer_expect_eof(world, peer);
+    peer_send(peer, "more");
+    TURN_UNTIL(world, user->len == 4);
+    close(peer);
+    TURN_UNTIL(world, user->eofs == 1);
+    conn_close(user->conn);
+    net_world_free(world);
+    free(user);
+}
+
+/* io_uring cannot wait for room to send once the other side's FIN is there. */
+static void who_has_half_closed_still_gets_everything(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    options.small_count = 4096;
+    struct net_world *world = net_world_new(&options);
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    conn_user_narrow(user, peer);
+    shutdown(peer, SHUT_WR);
+    TURN_UNTIL(world, user->eofs == 1);
+    char memory[4096];
+    size_t at = 0;
+    for (; at < 1000000; at += sizeof memory)
+        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, at, sizeof memory)));
+    uint64_t before = stat_get(&world->stats, STAT_URING_SQE);
+    net_world_turn_for(world, 100); /* nobody reads: this costs next to nothing */
+    assert_true(stat_get(&world->stats, STAT_URING_SQE) - before < 50);
+    assert_int_equal(user->lost, 0);
+    size_t seen = 0;
+    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
+    conn_finish(user->conn, 1000, true);
+    peer_expect_eof(world, peer);
+    TURN_UNTIL(world, world->net.conns.used == 0);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+static void a_full_send_pool_is_a_refusal_not_a_crash(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    options.small_count = 4;
+    options.conns_max = 4;
+    struct net_world *world = net_world_new(&options);
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    struct lease *kept[4];
+    uint32_t count = 0;
+    /* net_start lent all of them to the kernel. */
+    while ((kept[count] = buf_take(&world->net.small)) != NULL)
+        count++;
+    assert_null(conn_reserve(user->conn, 10));
+    assert_false(conn_send_copy(user->conn, BYTES("x")));
+    for (uint32_t i = 0; i < count; i++)
+        lease_unref(kept[i]);
+    conn_reset(user->conn);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+static void progress_of_a_send_is_seen(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    options.small_count = 4096;
+    struct net_world *world = net_world_new(&options);
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    char memory[4096];
+    size_t at = 0;
+    for (; at < 8000000; at += sizeof memory) {
+        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, at, sizeof memory)));
+        if (at % (1 << 20) == 0) net_world_turn(world);
+    }
+    net_world_turn_for(world, 300); /* the receiver's window fills */
+    (void)conn_send_progressed(user->conn);
+    assert_false(conn_send_progressed(user->conn));
+    size_t seen = 0;
+    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) > 3000000);
+    assert_true(conn_send_progressed(user->conn));
+    conn_reset(user->conn);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_mixed_queue_keeps_its_order),
+        cmocka_unit_test(an_empty_commit_queues_nothing),
+        cmocka_unit_test(a_received_lease_can_be_sent_on),
+        cmocka_unit_test(drained_comes_at_half_of_the_mark),
+        cmocka_unit_test(sent_is_told_once_when_asked_for),
+        cmocka_unit_test(a_finish_sends_all_then_fin_and_waits_for_the_others),
+        cmocka_unit_test(a_finish_after_the_others_fin_ends_at_once),
+        cmocka_unit_test(a_finish_with_nothing_to_read_closes_at_once),
+        cmocka_unit_test(a_finish_with_unread_bytes_does_not_reset),
+        cmocka_unit_test(a_finish_gives_up_after_its_time),
+        cmocka_unit_test(a_half_close_leaves_the_other_half),
+        cmocka_unit_test(who_has_half_closed_still_gets_everything),
+        cmocka_unit_test(a_full_send_pool_is_a_refusal_not_a_crash),
+        cmocka_unit_test(progress_of_a_send_is_seen),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,80 @@
+#include "unit/net/conn_user.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct conn_user *user_of(struct conn *conn) { return conn->user; }
+
+static void on_open(struct conn *conn) { user_of(conn)->opened++; }
+
+static void on_bytes(struct conn *conn, struct bytes bytes, struct lease *lease) {
+    struct conn_user *user = user_of(conn);
+    assert_true(user->len + bytes.len < sizeof user->bytes);
+    memcpy(user->bytes + user->len, bytes.ptr, bytes.len);
+    user->len += bytes.len;
+    user->reads++;
+    user->reads_bulk += lease->pool->group == BUF_BULK;
+    if (user->echo) assert_true(conn_send_copy(conn, bytes));
+    if (user->echo_lease) assert_true(conn_send_lease(conn, bytes, lease));
+    if (user->close_on_bytes) conn_close(conn);
+    lease_unref(lease);
+}
+
+static void on_eof(struct conn *conn) { user_of(conn)->eofs++; }
+static void on_drained(struct conn *conn) { user_of(conn)->drained++; }
+static void on_sent(struct conn *conn) { user_of(conn)->sent++; }
+static void on_deadline(struct conn *conn) { user_of(conn)->deadlines++; }
+
+static void on_lost(struct conn *conn, int error) {
+    user_of(conn)->lost++;
+    user_of(conn)->lost_error = error;
+}
+
+const struct conn_events conn_user_events = {
+    .on_open = on_open,
+    .on_bytes = on_bytes,
+    .on_eof = on_eof,
+    .on_drained = on_drained,
+    .on_sent = on_sent,
+    .on_deadline = on_deadline,
+    .on_lost = on_lost,
+};
+
+struct conn_user *conn_user_accept(struct net_world *world, int *peer) {
+    int fds[2];
+    tcp_pair(fds);
+    struct conn_user *user = calloc(1, sizeof *user);
+    assert_non_null(user);
+    user->world = world;
+    user->conn = conn_accept(&world->net, fds[0], &conn_user_events, user);
+    assert_non_null(user->conn);
+    *peer = fds[1];
+    return user;
+}
+
+void conn_user_narrow(struct conn_user *user, int peer) {
+    int size = 32768;
+    setsockopt(user->conn->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    setsockopt(peer, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+}
+
+static char pattern(size_t at) { return (char)('a' + at % 23); }
+
+struct bytes pattern_bytes(char *memory, size_t at, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        memory[i] = pattern(at + i);
+    return bytes_make(memory, size);
+}
+
+size_t peer_read_pattern(int fd, size_t at) {
+    char some[8192];
+    for (ssize_t got; (got = peer_take(fd, some, sizeof some)) > 0;) {
+        for (ssize_t i = 0; i < got; i++)
+            assert_int_equal(some[i], pattern(at++));
+    }
+    return at;
+}

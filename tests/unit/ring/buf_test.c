@@ -1,0 +1,233 @@
+#include "ring/buf.h"
+
+#include "ring/op.h"
+#include "unit/base/death.h"
+#include "unit/net/net_fixture.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define TOTAL 256
+
+static struct net_world *world_new(void) {
+    struct net_options options = net_world_options();
+    options.small_count = TOTAL;
+    return net_world_new(&options);
+}
+
+static void at_the_start_some_are_lent_and_none_is_leased(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    const struct buf_pool *pool = &world->net.small;
+    assert_buffers_whole(world);
+    assert_int_equal(pool->kernel_count, pool->kernel_target);
+    assert_true(pool->kernel_count > 0 && pool->kernel_count < TOTAL);
+    assert_int_equal(buf_pool_leased(pool), 0);
+    net_world_free(world);
+}
+
+static void leases_are_disjoint_and_come_back(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    struct buf_pool *pool = &world->net.small;
+    struct lease *taken[TOTAL];
+    uint32_t count = 0;
+    for (struct lease *lease; (lease = buf_take(pool)) != NULL;) {
+        assert_int_equal(lease->refs, 1);
+        assert_int_equal(lease->size, 4096);
+        memset(lease->memory, (int)count, lease->size);
+        taken[count++] = lease;
+    }
+    assert_int_equal(count, TOTAL - pool->kernel_count);
+    assert_buffers_whole(world);
+    for (uint32_t i = 0; i < count; i++) {
+        assert_int_equal((unsigned char)taken[i]->memory[0], i);
+        assert_int_equal((unsigned char)taken[i]->memory[4095], i);
+        lease_unref(taken[i]);
+    }
+    assert_int_equal(buf_pool_leased(pool), 0);
+    /* The one given back last is the hottest. */
+    struct lease *again = buf_take(pool);
+    assert_ptr_equal(again, taken[count - 1]);
+    lease_unref(again);
+    net_world_free(world);
+}
+
+static void a_lease_stays_until_its_last_reference(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    struct lease *lease = buf_take(&world->net.small);
+    lease_ref(lease);
+    lease_ref(lease);
+    lease_unref(lease);
+    lease_unref(lease);
+    assert_int_equal(buf_pool_leased(&world->net.small), 1);
+    lease_unref(lease);
+    assert_int_equal(buf_pool_leased(&world->net.small), 0);
+    net_world_free(world);
+}
+
+static void only_starvation_raises_the_target(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    struct buf_pool *pool = &world->net.small;
+    uint32_t target = pool->kernel_target;
+    for (int i = 0; i < 10; i++)
+        assert_true(buf_pool_refill(pool, false));
+    assert_int_equal(pool->kernel_target, target);
+    for (int i = 0; i < 10; i++)
+        assert_true(buf_pool_refill(pool, true));
+    assert_int_equal(pool->kernel_target, pool->ring_entries);
+    assert_int_equal(pool->kernel_count, pool->ring_entries);
+    assert_buffers_whole(world);
+    net_world_free(world);
+}
+
+/* Were all buffers lent after a lack of them, nothing could be sent any more. */
+static void starvation_leaves_half_of_the_buffers_for_sending(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    struct buf_pool *pool = &world->net.small;
+    for (int i = 0; i < 20; i++)
+        (void)buf_pool_refill(pool, true);
+    for (int i = 0; i < TOTAL / 2; i++) {
+        struct lease *lease = buf_take(pool);
+        assert_non_null(lease);
+        lease_unref(lease);
+    }
+    assert_true(pool->spare_count >= TOTAL / 2);
+    net_world_free(world);
+}
+
+static void without_spare_buffers_a_refill_lends_what_there_is(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    struct buf_pool *pool = &world->net.small;
+    struct lease *taken[TOTAL];
+    uint32_t count = 0;
+    while ((taken[count] = buf_take(pool)) != NULL)
+        count++;
+    uint32_t lent = pool->kernel_count;
+    assert_true(buf_pool_refill(pool, true)); /* some are still there */
+    assert_int_equal(pool->kernel_count, lent);
+    for (uint32_t i = 0; i < 3; i++)
+        lease_unref(taken[i]);
+    (void)buf_pool_refill(pool, false);
+    assert_int_equal(pool->kernel_count, lent + 3);
+    for (uint32_t i = 3; i < count; i++)
+        lease_unref(taken[i]);
+    assert_buffers_whole(world);
+    net_world_free(world);
+}
+
+static uint32_t received;
+static struct lease *kept[TOTAL];
+
+/* The net's own handlers are for connections: this ring is used without them. */
+struct bare {
+    struct ring ring;
+    struct stat_block stats;
+    struct buf_pool pool;
+    struct ring_completion last;
+};
+
+static void on_recv(void *owner, const struct ring_completion *completion) {
+    struct bare *bare = owner;
+    bare->last = *completion;
+    if (completion->lease) kept[received++] = completion->lease;
+}
+
+static struct bare *bare_new(uint32_t total, uint32_t entries) {
+    struct bare *bare = aligned_alloc(64, (sizeof *bare + 63) / 64 * 64);
+    assert_non_null(bare);
+    memset(bare, 0, sizeof *bare);
+    struct ring_options options = {16, 256};
+    assert_int_equal(ring_init(&bare->ring, &options, &bare->stats), 0);
+    ring_handle(&bare->ring, RING_RECV, on_recv, bare);
+    assert_int_equal(ring_enable(&bare->ring), 0);
+    assert_int_equal(buf_pool_init(&bare->pool, &bare->ring, BUF_BULK, 1024, total, entries), 0);
+    received = 0;
+    return bare;
+}
+
+static void bare_free(struct bare *bare) {
+    buf_pool_fini(&bare->pool);
+    ring_fini(&bare->ring);
+    free(bare);
+}
+
+static void turn(struct bare *bare) {
+    assert_int_equal(ring_wait(&bare->ring, 20 * 1000000), 0);
+    (void)ring_run(&bare->ring); /* what came is in `last` */
+}
+
+static void a_receive_brings_its_lease_and_a_lack_ends_it(void **state) {
+    (void)state;
+    struct bare *bare = bare_new(8, 4);
+    assert_true(buf_pool_refill(&bare->pool, false));
+    uint32_t lent = bare->pool.kernel_count;
+    assert_in_range(lent, 1, 4);
+    int fds[2];
+    tcp_pair(fds);
+    struct op_recv_options options = {.group = BUF_BULK, .multishot = true};
+    op_recv(&bare->ring, (struct ring_token){RING_RECV, 1, 1}, fds[0], &options);
+    char much[6000];
+    memset(much, 'x', sizeof much);
+    assert_int_equal(send(fds[1], much, sizeof much, 0), sizeof much);
+    for (int i = 0; i < 10 && bare->ring.ops_in_flight != 0; i++)
+        turn(bare);
+    assert_int_equal(received, lent);
+    assert_int_equal(bare->last.result, -ENOBUFS);
+    assert_false(bare->last.more);
+    assert_null(bare->last.lease);
+    assert_int_equal(bare->pool.kernel_count, 0);
+    assert_int_equal(buf_pool_leased(&bare->pool), lent);
+    for (uint32_t i = 0; i < lent; i++) {
+        for (uint32_t j = 0; j < i; j++)
+            assert_ptr_not_equal(kept[i], kept[j]);
+        assert_int_equal(kept[i]->memory[1023], 'x');
+        lease_unref(kept[i]);
+    }
+    received = 0;
+    assert_true(buf_pool_refill(&bare->pool, false));
+    options.multishot = false;
+    op_recv(&bare->ring, (struct ring_token){RING_RECV, 1, 1}, fds[0], &options);
+    turn(bare);
+    assert_int_equal(received, 1);
+    assert_int_equal(bare->last.result, 1024);
+    assert_false(bare->last.more);
+    lease_unref(kept[0]);
+    close(fds[0]);
+    close(fds[1]);
+    bare_free(bare);
+}
+
+static void fini_with_a_lease_out(void) {
+    struct bare *bare = bare_new(8, 4);
+    (void)buf_take(&bare->pool);
+    buf_pool_fini(&bare->pool);
+}
+
+static void a_lost_lease_is_a_bug(void **state) {
+    (void)state;
+    assert_true(death_by_abort(fini_with_a_lease_out, NULL, 0));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(at_the_start_some_are_lent_and_none_is_leased),
+        cmocka_unit_test(leases_are_disjoint_and_come_back),
+        cmocka_unit_test(a_lease_stays_until_its_last_reference),
+        cmocka_unit_test(only_starvation_raises_the_target),
+        cmocka_unit_test(starvation_leaves_half_of_the_buffers_for_sending),
+        cmocka_unit_test(without_spare_buffers_a_refill_lends_what_there_is),
+        cmocka_unit_test(a_receive_brings_its_lease_and_a_lack_ends_it),
+        cmocka_unit_test(a_lost_lease_is_a_bug),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
