@@ -93,8 +93,16 @@ bool conn_send_copy(struct conn *conn, struct bytes bytes) {
     return true;
 }
 
+/* A copy needs room behind what is queued, or a buffer. */
+static bool conn_can_copy(const struct conn *conn, size_t size) {
+    bool fits = conn->out && conn->out->size - conn->out_used >= size;
+    return fits || conn->net->small.spare_count != 0;
+}
+
 bool conn_send_lease(struct conn *conn, struct bytes bytes, struct lease *lease) {
-    if (bytes.len <= CONN_COPY_MAX) return conn_send_copy(conn, bytes);
+    if (bytes.len <= CONN_COPY_MAX && conn_can_copy(conn, bytes.len)) {
+        return conn_send_copy(conn, bytes);
+    }
     return conn_append(conn, bytes.ptr, bytes.len, lease);
 }
 
