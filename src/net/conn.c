@@ -234,10 +234,6 @@ void conn_deadline(struct conn *conn, uint64_t deadline_ms) {
 
 static void conn_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
     struct conn *conn = LIST_OWNER(timer, struct conn, timer);
-    if (conn->send_blocked) {
-        conn->send_blocked = false;
-        conn_mark_dirty(conn);
-    }
     if (conn->deadline_ms == 0) return;
     if (conn->deadline_ms > now_ms) {
         wheel_arm(&conn->net->wheel, timer, conn->deadline_ms);

@@ -74,7 +74,6 @@ struct conn {
     bool bulk_switch; /* and the receive in flight should make room for it, once */
     bool eof;         /* the other side's FIN was seen */
     bool send_armed;
-    bool send_blocked; /* until the timer: the kernel could not tell when there is room */
     bool send_refused; /* the kernel would not wait for room to send */
     bool connect_armed;
     bool told_full;

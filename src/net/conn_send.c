@@ -12,7 +12,6 @@
  * cheaper than a vector, and the receive buffer goes back while it is hot. */
 #define CONN_COPY_MAX 2048
 
-#define CONN_SEND_RETRY_MS 10
 /* How long a socket that cannot be waited for is left alone. */
 #define CONN_SEND_AGAIN_MS 10
 
@@ -198,25 +197,11 @@ void conn_queue_drop(struct conn *conn) {
     conn->out = NULL;
 }
 
-/* io_uring gives up after some tries: it takes the other side's FIN for a sign that the socket is
- * ready, though it is full. Nothing tells then when there is room, so time has to. */
-static void conn_wait_to_send(struct conn *conn) {
-    uint64_t retry_ms = conn->net->now_ms + CONN_SEND_RETRY_MS;
-    conn->send_blocked = true;
-    if (!wheel_timer_armed(&conn->timer) || conn->timer.deadline_ms > retry_ms) {
-        wheel_arm(&conn->net->wheel, &conn->timer, retry_ms);
-    }
-}
-
 void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
     conn->send_armed = false;
     if (conn->state == CONN_CLOSING) return;
     if (completion->result == -EAGAIN || completion->result == -EINTR) {
         conn_send_later(conn);
-        return;
-    }
-    if (completion->result == -EAGAIN) {
-        conn_wait_to_send(conn);
         return;
     }
     if (completion->result < 0) {
