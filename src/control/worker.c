@@ -25,6 +25,8 @@
 #define WORKER_BULK_SIZE (512 * 1024)
 #define WORKER_BULK_COUNT 32
 #define WORKER_QUEUE_MARK (64 * 1024)
+/* Two descriptors each. */
+#define WORKER_PIPES PIPES_MAX
 #define WORKER_CONNS_EXTRA 256
 /* Connections to the admin's listener: beside the clients, so that these cannot shut probes out. */
 #define WORKER_ADMINS_MAX 64
@@ -55,6 +57,7 @@ static struct net_options worker_net_options(const struct worker *worker) {
         .small_count = small > WORKER_SMALL_MIN ? small : WORKER_SMALL_MIN,
         .bulk_size = WORKER_BULK_SIZE,
         .bulk_count = WORKER_BULK_COUNT,
+        .pipes_max = WORKER_PIPES,
         .queue_mark = WORKER_QUEUE_MARK,
     };
 }

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "net/conn_internal.h"
 #include "net/listener.h"
+#include "net/pump.h"
 #include "ring/op.h"
 
 #include <errno.h>
@@ -38,13 +39,15 @@ static void conn_set_state(struct conn *conn, enum conn_state state) {
 
 /* What holds at every flush, as conn.h says it in words. */
 static void conn_check(const struct conn *conn) {
-    uint32_t ops = (uint32_t)conn->connect_armed + conn->recv_armed + conn->send_armed;
+    uint32_t ops = (uint32_t)conn->connect_armed + conn->recv_armed + conn->send_armed +
+                   conn->poll_in_armed + conn->poll_out_armed;
     bool attached = conn->state == CONN_CONNECTING || conn->state == CONN_OPEN;
     CHECK(conn->fd >= 0 && conn->ops_in_flight == ops);
     CHECK(!attached == !conn->events);
     CHECK(conn->connect_armed ? conn->state == CONN_CONNECTING || conn->state == CONN_CLOSING
                               : true);
     CHECK((conn->queued != 0) <= (conn->queue_first != NULL));
+    CHECK(conn->state == CONN_OPEN || !(conn->pump_in || conn->pump_out));
     CHECK(conn->recv_starved == list_linked(&conn->starved_link) || conn->state == CONN_CLOSING);
 }
 
@@ -53,7 +56,7 @@ struct ring_token conn_token(const struct conn *conn, enum ring_kind kind) {
 }
 
 void conn_op_begin(struct conn *conn) {
-    CHECK(conn->ops_in_flight < 3); /* a connect, or a receive and a send */
+    CHECK(conn->ops_in_flight < 4); /* a connect; or a receive, a send and two polls */
     conn->ops_in_flight++;
 }
 
@@ -100,11 +103,17 @@ static void conn_join(struct conn *conn) {
     if (conn->ops_in_flight == 0) conn_release(conn);
 }
 
+static void conn_stop_pumps(struct conn *conn) {
+    if (conn->pump_in) pump_stop(conn->pump_in);
+    if (conn->pump_out) pump_stop(conn->pump_out);
+}
+
 /* First step. Idempotent. A closed descriptor would not end its operations, and no FIN would go out
  * while a receive is pending: shutdown(2) does both. A reset must not send FIN, so it cancels. */
 static void conn_begin_close(struct conn *conn) {
     if (conn->state == CONN_CLOSING) return;
     bool connecting = conn->state == CONN_CONNECTING;
+    conn_stop_pumps(conn);
     conn_set_state(conn, CONN_CLOSING);
     conn->events = NULL;
     conn->user = NULL;
@@ -118,6 +127,8 @@ static void conn_begin_close(struct conn *conn) {
             if (conn->recv_armed && !conn->recv_cancelling)
                 op_cancel(ring, conn_token(conn, RING_RECV));
             if (conn->send_armed) op_cancel(ring, conn_token(conn, RING_SEND));
+            if (conn->poll_in_armed) op_cancel(ring, conn_token(conn, RING_POLL_IN));
+            if (conn->poll_out_armed) op_cancel(ring, conn_token(conn, RING_POLL_OUT));
         } else {
             (void)shutdown(conn->fd, SHUT_RDWR); /* ENOTCONN: the operations end by themselves */
         }
@@ -151,13 +162,14 @@ void conn_lose(struct conn *conn, int error) {
 }
 
 void conn_send_fin(struct conn *conn) {
-    CHECK(conn->state == CONN_OPEN);
+    CHECK(conn->state == CONN_OPEN && !conn->pump_in);
     conn->fin_wanted = true;
     conn_mark_dirty(conn);
 }
 
 void conn_finish(struct conn *conn, uint64_t flush_ms, bool linger) {
     CHECK(conn->state == CONN_OPEN);
+    conn_stop_pumps(conn);
     conn_set_state(conn, CONN_FINISHING);
     conn->events = NULL;
     conn->user = NULL;
@@ -219,6 +231,8 @@ void conn_resume(struct conn *conn) {
 }
 
 void conn_expect_bulk(struct conn *conn, bool bulk) {
+    if (conn->pump_out) return;
+    if (!bulk) conn->pumped = false;
     if (conn->bulk == bulk) return;
     conn->bulk = bulk;
     conn->bulk_switch = bulk && conn->net->bulk.kernel_count != 0;
@@ -261,7 +275,7 @@ static void conn_starve(struct conn *conn, enum buf_group group) {
  * while a stream is expected, so that the next is asked for only when this one has gone on. */
 static void conn_flush_recv(struct conn *conn) {
     struct net *net = conn->net;
-    bool wanted = !conn->paused && !conn->eof;
+    bool wanted = !conn->paused && !conn->eof && !conn->pump_out;
     if (conn->recv_armed) {
         bool wrong_kind = conn->bulk_switch && !conn->recv_bulk_armed;
         conn->bulk_switch = false;
@@ -279,7 +293,7 @@ static void conn_flush_recv(struct conn *conn) {
         return;
     }
     struct op_recv_options options = {.group = bulk ? BUF_BULK : BUF_SMALL,
-                                      .multishot = !bulk && !conn->recv_first,
+                                      .multishot = !bulk && !conn->recv_first && !conn->pumped,
                                       .poll_first = conn->recv_poll_first};
     conn->recv_armed = true;
     conn->recv_bulk_armed = bulk;
@@ -327,6 +341,7 @@ void conn_flush(struct conn *conn) {
         }
         conn_flush_end(conn);
         conn_flush_recv(conn);
+        if (conn->pump_out) pump_run(conn->pump_out);
         return;
     case CONN_FINISHING:
     case CONN_LINGERING:
@@ -351,7 +366,14 @@ static void conn_on_bytes(struct conn *conn, const struct ring_completion *compl
     conn->events->on_bytes(conn, bytes, completion->lease);
 }
 
-static void conn_on_eof(struct conn *conn) {
+bool conn_is_sending(const struct conn *conn) {
+    return conn->queued != 0 || pump_holds(conn->pump_in);
+}
+
+bool conn_is_held(const struct conn *conn) { return pump_holds(conn->pump_out); }
+
+void conn_end_of_stream(struct conn *conn) {
+    if (conn->state == CONN_CLOSING) return;
     conn->eof = true;
     if (conn->state == CONN_OPEN) {
         conn->events->on_eof(conn);
@@ -377,7 +399,7 @@ static void conn_on_recv(struct conn *conn, const struct ring_completion *comple
     }
     if (lease) lease_unref(lease);
     if (result == 0) {
-        conn_on_eof(conn);
+        conn_end_of_stream(conn);
     } else if (result == -ENOBUFS) {
         stat_add(conn->net->stats, STAT_URING_ENOBUFS, 1);
         conn_starve(conn, conn->recv_bulk_armed ? BUF_BULK : BUF_SMALL);
@@ -411,8 +433,10 @@ static void conn_on_completion(void *owner, const struct ring_completion *comple
         conn_on_recv(conn, completion);
     } else if (completion->token.kind == RING_SEND) {
         conn_on_send(conn, completion);
-    } else {
+    } else if (completion->token.kind == RING_CONNECT) {
         conn_on_connect(conn, completion);
+    } else {
+        pump_on_poll(conn, completion);
     }
     if (conn->state == CONN_CLOSING) conn_mark_dirty(conn);
 }
@@ -453,14 +477,29 @@ void conn_close_all(struct net *net) {
     }
 }
 
+void conn_fini_room(struct net *net) {
+    slab_fini(&net->conns);
+    slab_fini(&net->queues);
+    slab_fini(&net->pumps);
+    pipe_pool_fini(&net->pipes);
+}
+
 int conn_init_room(struct net *net) {
     int error = slab_init(&net->conns, "conn", sizeof(struct conn), net->options.conns_max);
     if (error == 0) {
         error = slab_init(&net->queues, "send_queue", sizeof(struct conn_queue),
                           net->options.conns_max * 2);
-        if (error != 0) slab_fini(&net->conns);
     }
-    if (error != 0) return error;
+    if (error == 0) {
+        error = slab_init(&net->pumps, "pump", sizeof(struct pump), net->options.conns_max);
+    }
+    pipe_pool_init(&net->pipes, net->options.pipes_max, net->stats);
+    if (error != 0) {
+        conn_fini_room(net);
+        return error;
+    }
+    ring_handle(&net->ring, RING_POLL_IN, conn_on_completion, net);
+    ring_handle(&net->ring, RING_POLL_OUT, conn_on_completion, net);
     ring_handle(&net->ring, RING_RECV, conn_on_completion, net);
     ring_handle(&net->ring, RING_SEND, conn_on_completion, net);
     ring_handle(&net->ring, RING_CONNECT, conn_on_completion, net);

@@ -30,6 +30,7 @@
 
 struct conn;
 struct conn_queue;
+struct pump;
 
 struct conn_events {
     /* The connect succeeded. Dialled connections only. */
@@ -42,6 +43,11 @@ struct conn_events {
     void (*on_drained)(struct conn *conn);
     /* All that was queued has been handed to the kernel. Only after conn_notify_sent. */
     void (*on_sent)(struct conn *conn);
+    /* Of `from` of a pump (net/pump.h): how many bytes may still pass; UINT64_MAX for all that
+     * come. */
+    uint64_t (*pump_limit)(struct conn *conn);
+    /* So many have reached the other connection; 0 when only pump_holds has changed. */
+    void (*on_pumped)(struct conn *conn, uint64_t bytes);
     /* The deadline passed. The conn goes on. */
     void (*on_deadline)(struct conn *conn);
     /* The connection (or the connect) failed with -error; the conn is closing and detached. */
@@ -63,6 +69,9 @@ struct conn {
     /* Changes in routine work. */
     enum conn_state state;
     uint8_t ops_in_flight; /* operations that owe a final completion */
+    bool poll_in_armed;
+    bool poll_out_armed;
+    bool pumped; /* the last bytes came by a pump: the next are expected to */
     bool recv_armed;
     bool recv_bulk_armed; /* the armed receive is a one-shot into a bulk buffer */
     bool recv_cancelling;
@@ -87,6 +96,8 @@ struct conn {
     struct lease *out; /* the buffer that conn_reserve hands out of; NULL when none */
     struct conn_queue *queue_first;
     struct conn_queue *queue_last;
+    struct pump *pump_out;         /* takes what this one receives; NULL: none */
+    struct pump *pump_in;          /* fills what this one sends; NULL: none */
     uint64_t deadline_ms;          /* 0: none */
     uint64_t sent_total;           /* bytes the kernel took */
     uint64_t acked;                /* of conn_send_progressed */
@@ -130,8 +141,14 @@ void conn_notify_sent(struct conn *conn);
 
 void conn_pause(struct conn *conn);
 void conn_resume(struct conn *conn);
-/* Whether a long stream is expected to arrive: big buffers are used for it then. */
+/* Whether a long stream is expected to arrive: big buffers are used for it then, unless a pump
+ * takes it. */
 void conn_expect_bulk(struct conn *conn, bool bulk);
+/* Whether some of what this side was given has not been taken by the kernel yet. */
+bool conn_is_sending(const struct conn *conn);
+/* Whether received bytes wait, in a pump, for the other connection to take them: nothing is read
+ * meanwhile. */
+bool conn_is_held(const struct conn *conn);
 
 /* Absolute, on the worker's clock; 0: none. Cheap: moving a deadline out touches no timer. */
 void conn_deadline(struct conn *conn, uint64_t deadline_ms);
@@ -159,5 +176,6 @@ void conn_close_all(struct net *net);
 void conn_flush(struct conn *conn);
 void conn_rearm_starved(struct net *net, struct buf_pool *pool);
 int conn_init_room(struct net *net);
+void conn_fini_room(struct net *net);
 
 #endif

@@ -32,7 +32,9 @@ void conn_flush_send(struct conn *conn);
 void conn_on_send(struct conn *conn, const struct ring_completion *completion);
 void conn_on_send_timer(struct wheel_timer *timer, uint64_t now_ms);
 void conn_queue_drop(struct conn *conn);
-/* The connection failed by itself. */
+/* FIN came, after all bytes before it. Nothing if the connection is no longer in use. */
+void conn_end_of_stream(struct conn *conn);
+/* The connection failed by itself. Nothing if it is closing. */
 void conn_lose(struct conn *conn, int error);
 /* Counts an operation in and, at its final completion, out. */
 void conn_op_begin(struct conn *conn);

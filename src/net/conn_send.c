@@ -1,5 +1,6 @@
 #include "base/check.h"
 #include "net/conn_internal.h"
+#include "net/pump.h"
 #include "ring/op.h"
 
 #include <errno.h>
@@ -210,6 +211,7 @@ void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
     }
     conn_consume(conn, (uint32_t)completion->result);
     if (conn->queued == 0) conn_queue_drop(conn);
+    if (conn->queued == 0 && conn->pump_in) conn_mark_dirty(conn->pump_in->from);
     if (conn->is_client) {
         stat_add(conn->net->stats, STAT_CLIENT_BYTES_SENT, (uint64_t)completion->result);
     }

@@ -51,8 +51,7 @@ int net_start(struct net *net) {
 
 void net_fini(struct net *net) {
     CHECK(net->ring.ops_in_flight == 0);
-    slab_fini(&net->conns);
-    slab_fini(&net->queues);
+    conn_fini_room(net);
     buf_pool_fini(&net->small);
     buf_pool_fini(&net->bulk);
     ring_fini(&net->ring);

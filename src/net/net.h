@@ -10,6 +10,7 @@
 
 #include "base/slab.h"
 #include "base/wheel.h"
+#include "net/pipe.h"
 #include "ring/buf.h"
 #include "ring/ring.h"
 
@@ -21,6 +22,7 @@ struct net_options {
     uint32_t small_count;
     uint32_t bulk_size;
     uint32_t bulk_count; /* a power of two */
+    uint32_t pipes_max;  /* 0: nothing is spliced */
     uint32_t queue_mark; /* bytes queued to send above which a connection says it is full */
 };
 
@@ -37,6 +39,8 @@ struct net {
     struct buf_pool bulk;
     struct slab conns;  /* struct conn */
     struct slab queues; /* struct conn_queue */
+    struct slab pumps;  /* struct pump */
+    struct pipe_pool pipes;
     struct stat_block *stats;
     struct net_options options;
     /* Changes in routine work. */

@@ -1,5 +1,6 @@
 #include "proto/h1_body.h"
 
+#include "base/check.h"
 #include "proto/http_internal.h"
 
 /* A chunk line: size, extensions and CRLF. Nobody sends extensions, so what is longer is an attempt
@@ -127,6 +128,13 @@ enum h1_body_event h1_body_read(struct h1_body *body, struct bytes *input, struc
     enum h1_body_event event = give(body, body->left, input, data);
     if (event == H1_BODY_DATA) body->left -= data->len;
     return event;
+}
+
+void h1_body_skip(struct h1_body *body, uint64_t bytes) {
+    CHECK(body->kind == H1_BODY_UNTIL_CLOSE ||
+          (body->kind == H1_BODY_LENGTH && bytes <= body->left));
+    if (body->kind == H1_BODY_LENGTH) body->left -= bytes;
+    body->read += bytes;
 }
 
 uint64_t h1_body_left(const struct h1_body *body) {

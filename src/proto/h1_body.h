@@ -31,6 +31,8 @@ void h1_body_init(struct h1_body *body, enum h1_body_kind kind, uint64_t length)
 /* Consumes from the front of *input. Call until MORE, TRAILERS, END or BAD. After TRAILERS do not
  * call again. LENGTH 0 and NONE give END at once. UNTIL_CLOSE never ends by itself. */
 enum h1_body_event h1_body_read(struct h1_body *body, struct bytes *input, struct bytes *data);
+/* Bytes of a LENGTH (no more than are left) or UNTIL_CLOSE body that came another way. */
+void h1_body_skip(struct h1_body *body, uint64_t bytes);
 /* For LENGTH: the bytes still to come; HTTP_LENGTH_UNKNOWN for CHUNKED and UNTIL_CLOSE; 0 once
  * ended. */
 uint64_t h1_body_left(const struct h1_body *body);

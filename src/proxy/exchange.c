@@ -250,6 +250,24 @@ static void exchange_on_request_data(struct stream *client, struct bytes data,
     }
     if (x->upstream->ops->data(x->upstream, data, lease, false) == STREAM_FULL)
         client->ops->pause(client);
+    exchange_pass_request(x);
+}
+
+void exchange_pass_request(struct exchange *x) {
+    struct stream *client = x->client;
+    if (!client->bulk || x->request_ended || !x->upstream) return;
+    (void)client->ops->pass(client, x->upstream); /* or copied */
+}
+
+static void exchange_on_request_passed(struct stream *client, uint64_t bytes) {
+    struct exchange *x = client->user;
+    x->body_begun = true;
+    /* Nobody has a copy of what has passed. */
+    if (bytes != 0) {
+        x->kept_lost = true;
+        exchange_drop_kept(x);
+    }
+    if (x->upstream) x->upstream->ops->passed(x->upstream, bytes);
 }
 
 static void exchange_on_request_end(struct stream *client, const struct http_fields *trailers) {
@@ -275,6 +293,7 @@ static const struct stream_events exchange_client_events = {
     .on_head = exchange_on_request,
     .on_data = exchange_on_request_data,
     .on_end = exchange_on_request_end,
+    .on_passed = exchange_on_request_passed,
     .on_drained = exchange_on_client_drained,
     .on_reset = exchange_on_client_reset,
 };

@@ -62,6 +62,7 @@ void exchange_send(struct exchange *x, struct stream *stream) {
     if (x->request_ended && !no_body) stream->ops->end(stream, x->request_trailers);
     /* Also when the request is whole: a tunnel may follow it. */
     if (room == STREAM_ROOM) x->client->ops->resume(x->client);
+    exchange_pass_request(x);
 }
 
 static void exchange_on_stream(struct pool_wait *wait, struct stream *stream) {
@@ -196,7 +197,13 @@ static void exchange_on_answer(struct stream *upstream, struct http_message *mes
     x->answered = true;
     x->client->ops->head(x->client, message, end);
     x->response_ended = end;
+    if (upstream->bulk && !end) (void)upstream->ops->pass(upstream, x->client); /* or copied */
     exchange_check_end(x);
+}
+
+static void exchange_on_answer_passed(struct stream *upstream, uint64_t bytes) {
+    struct exchange *x = upstream->user;
+    x->client->ops->passed(x->client, bytes);
 }
 
 static void exchange_on_answer_data(struct stream *upstream, struct bytes data,
@@ -204,6 +211,7 @@ static void exchange_on_answer_data(struct stream *upstream, struct bytes data,
     struct exchange *x = upstream->user;
     if (x->client->ops->data(x->client, data, lease, false) == STREAM_FULL)
         upstream->ops->pause(upstream);
+    if (upstream->bulk) (void)upstream->ops->pass(upstream, x->client); /* or copied */
 }
 
 static void exchange_on_answer_end(struct stream *upstream, const struct http_fields *trailers) {
@@ -222,6 +230,7 @@ static const struct stream_events exchange_upstream_events = {
     .on_head = exchange_on_answer,
     .on_data = exchange_on_answer_data,
     .on_end = exchange_on_answer_end,
+    .on_passed = exchange_on_answer_passed,
     .on_drained = exchange_on_upstream_drained,
     .on_reset = exchange_on_upstream_reset,
 };

@@ -3,6 +3,7 @@
 static void tunnel_carry(struct stream *from, struct stream *to, struct bytes data,
                          struct lease *lease) {
     if (to->ops->data(to, data, lease, false) == STREAM_FULL) from->ops->pause(from);
+    if (from->bulk) (void)from->ops->pass(from, to); /* or copied */
 }
 
 static void tunnel_check_end(struct tunnel *tunnel) {
@@ -19,6 +20,18 @@ static void tunnel_on_upstream_data(struct stream *stream, struct bytes data, st
     struct tunnel *tunnel = stream->user;
     stat_add(tunnel->stats, STAT_TUNNEL_BYTES_TO_CLIENT, data.len);
     tunnel_carry(stream, tunnel->client, data, lease);
+}
+
+static void tunnel_on_client_passed(struct stream *stream, uint64_t bytes) {
+    struct tunnel *tunnel = stream->user;
+    stat_add(tunnel->stats, STAT_TUNNEL_BYTES_TO_UPSTREAM, bytes);
+    tunnel->upstream->ops->passed(tunnel->upstream, bytes);
+}
+
+static void tunnel_on_upstream_passed(struct stream *stream, uint64_t bytes) {
+    struct tunnel *tunnel = stream->user;
+    stat_add(tunnel->stats, STAT_TUNNEL_BYTES_TO_CLIENT, bytes);
+    tunnel->client->ops->passed(tunnel->client, bytes);
 }
 
 static void tunnel_on_client_end(struct stream *stream, const struct http_fields *trailers) {
@@ -55,6 +68,7 @@ static void tunnel_on_reset(struct stream *stream, enum reason reason) {
 static const struct stream_events tunnel_client_events = {
     .on_data = tunnel_on_client_data,
     .on_end = tunnel_on_client_end,
+    .on_passed = tunnel_on_client_passed,
     .on_drained = tunnel_on_client_drained,
     .on_reset = tunnel_on_reset,
 };
@@ -62,6 +76,7 @@ static const struct stream_events tunnel_client_events = {
 static const struct stream_events tunnel_upstream_events = {
     .on_data = tunnel_on_upstream_data,
     .on_end = tunnel_on_upstream_end,
+    .on_passed = tunnel_on_upstream_passed,
     .on_drained = tunnel_on_upstream_drained,
     .on_reset = tunnel_on_reset,
 };

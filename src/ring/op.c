@@ -34,6 +34,11 @@ void op_sendmsg(struct ring *ring, struct ring_token token, int fd, const struct
     io_uring_prep_sendmsg(sqe, fd, message, (unsigned)op_send_flags(mode));
 }
 
+void op_poll(struct ring *ring, struct ring_token token, int fd, uint32_t events) {
+    struct io_uring_sqe *sqe = ring_sqe(ring, token);
+    io_uring_prep_poll_add(sqe, fd, events);
+}
+
 void op_connect(struct ring *ring, struct ring_token token, int fd, const struct sockaddr *address,
                 socklen_t address_size) {
     struct io_uring_sqe *sqe = ring_sqe(ring, token);

@@ -30,6 +30,9 @@ void op_send(struct ring *ring, struct ring_token token, int fd, struct bytes by
              enum op_send_mode mode);
 void op_sendmsg(struct ring *ring, struct ring_token token, int fd, const struct msghdr *message,
                 enum op_send_mode mode);
+/* Once: completes with what happened of `events` (poll(2); errors and hang-ups always count), at
+ * once if it is so already. */
+void op_poll(struct ring *ring, struct ring_token token, int fd, uint32_t events);
 void op_connect(struct ring *ring, struct ring_token token, int fd, const struct sockaddr *address,
                 socklen_t address_size);
 /* Cancels by token. Its own completion is counted and dropped; the target's completion is what ends

@@ -23,6 +23,8 @@ enum ring_kind {
     RING_CONNECT,
     RING_RECV,
     RING_SEND,
+    RING_POLL_IN,   /* readable */
+    RING_POLL_OUT,  /* writable */
     RING_MAIL,      /* mail that arrives */
     RING_MAIL_SENT, /* the sender's completion */
     RING_KIND_COUNT

@@ -19,22 +19,26 @@ static uint64_t h1_idle_deadline(const struct h1 *h1) {
            (h1->session.streams == 0 ? options->timeout_request_ms : options->timeout_keepalive_ms);
 }
 
+/* Nothing is read because whoever it is for has no room. */
+static bool h1_is_held(const struct h1 *h1) { return h1->paused || conn_is_held(h1->session.conn); }
+
 /* 0: nothing is waited for that this side could be late with. */
 static uint64_t h1_deadline(const struct h1 *h1) {
     const struct session_options *options = h1->session.options;
     uint64_t now_ms = h1_net(h1)->now_ms;
-    bool sending = h1->session.conn->queued != 0;
+    bool sending = conn_is_sending(h1->session.conn);
+    bool held = h1_is_held(h1);
     if (h1->in == H1_IN_RAW || h1->out == H1_OUT_RAW) return now_ms + h1->tunnel_ms;
     if (h1->head && h1->in == H1_IN_HEAD && h1->session.is_client)
         return h1->since_ms + options->timeout_request_ms;
     if (!h1->stream_open) return h1_idle_deadline(h1);
     if (h1->session.is_client) {
-        bool reading = (h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS) && !h1->paused;
+        bool reading = (h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS) && !held;
         return reading || sending ? now_ms + options->timeout_client_ms : 0;
     }
     /* While the request is still coming from the client, the server is not late. */
     bool waits_for_client = h1->out != H1_OUT_DONE && !sending;
-    if (h1->paused || waits_for_client) return 0;
+    if (held || waits_for_client) return 0;
     return now_ms + options->timeout_server_ms;
 }
 
@@ -162,8 +166,8 @@ static void h1_on_client_deadline(struct h1 *h1) {
         }
         return;
     }
-    bool reading = (h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS) && !h1->paused;
-    if (!reading && h1->session.conn->queued == 0) return; /* nothing is owed by the client */
+    bool reading = (h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS) && !h1_is_held(h1);
+    if (!reading && !conn_is_sending(h1->session.conn)) return; /* nothing is owed by the client */
     h1_reset_stream(h1, REASON_CLIENT_TIMEOUT);
 }
 
@@ -173,14 +177,14 @@ static void h1_on_upstream_deadline(struct h1 *h1) {
     } else if (!h1->stream_open) {
         h1_drop(h1, REASON_SERVER_IDLE);
     } else {
-        bool waits_for_client = h1->out != H1_OUT_DONE && h1->session.conn->queued == 0;
-        if (!h1->paused && !waits_for_client) h1_reset_stream(h1, REASON_SERVER_TIMEOUT);
+        bool waits_for_client = h1->out != H1_OUT_DONE && !conn_is_sending(h1->session.conn);
+        if (!h1_is_held(h1) && !waits_for_client) h1_reset_stream(h1, REASON_SERVER_TIMEOUT);
     }
 }
 
 static void h1_on_deadline(struct conn *conn) {
     struct h1 *h1 = h1_of_conn(conn);
-    if (conn->queued != 0 && conn_send_progressed(conn)) {
+    if (conn_is_sending(conn) && conn_send_progressed(conn)) {
         h1_touch(h1);
     } else if (h1->in == H1_IN_RAW || h1->out == H1_OUT_RAW) {
         h1_reset_stream(h1, REASON_TUNNEL_TIMEOUT);
@@ -203,6 +207,8 @@ static const struct conn_events h1_conn_events = {
     .on_bytes = h1_on_bytes,
     .on_eof = h1_on_conn_eof,
     .on_drained = h1_on_drained,
+    .pump_limit = h1_pump_limit,
+    .on_pumped = h1_on_pumped,
     .on_deadline = h1_on_deadline,
     .on_lost = h1_on_lost,
 };

@@ -117,6 +117,7 @@ static bool h1_begin_body(struct h1 *h1, const struct h1_parser *parser) {
      * well, whose first bytes would otherwise come in many small buffers. */
     bool bulk = parser->body_kind == H1_BODY_LENGTH && parser->body_length >= H1_BULK_MIN;
     conn_expect_bulk(h1->session.conn, bulk);
+    h1->stream.bulk = bulk;
     return end;
 }
 
@@ -295,8 +296,43 @@ static void h1_watch_stream(struct h1 *h1, const struct bytes *bytes, const stru
     if (h1->in != H1_IN_BODY && h1->in != H1_IN_RAW) return;
     if (bytes->len < lease->size) {
         h1->full_reads = 0;
+        h1->stream.bulk = false;
     } else if (++h1->full_reads == H1_FULL_READS) {
         conn_expect_bulk(h1->session.conn, true);
+        h1->stream.bulk = true;
+    }
+}
+
+bool h1_pass_op(struct stream *stream, struct stream *to) {
+    struct h1 *h1 = h1_of_stream(stream);
+    struct conn *conn = h1->session.conn;
+    bool raw = h1->in == H1_IN_RAW || (h1->in == H1_IN_BODY && h1->body.kind != H1_BODY_CHUNKED &&
+                                       h1_body_left(&h1->body) >= H1_BULK_MIN);
+    if (!conn || !raw || conn->pump_out || h1->eof) return false;
+    struct conn *target = to->ops->pass_target ? to->ops->pass_target(to) : NULL;
+    return target && !target->pump_in && pump_start(conn, target);
+}
+
+uint64_t h1_pump_limit(struct conn *conn) {
+    const struct h1 *h1 = h1_of_conn(conn);
+    if (h1->in == H1_IN_RAW) return UINT64_MAX;
+    return h1->in == H1_IN_BODY ? h1_body_left(&h1->body) : 0;
+}
+
+void h1_on_pumped(struct conn *conn, uint64_t bytes) {
+    struct h1 *h1 = h1_of_conn(conn);
+    if (!h1->stream_open || h1->stream_reset) return;
+    enum reason refused = REASON_NONE;
+    if (h1->in == H1_IN_BODY) {
+        h1_body_skip(&h1->body, bytes);
+        refused = h1_body_refused(h1);
+    }
+    h1_touch(h1);
+    h1->stream.events->on_passed(&h1->stream, bytes);
+    if (refused != REASON_NONE) {
+        h1_reset_stream(h1, refused);
+    } else if (h1->in == H1_IN_BODY && h1_body_left(&h1->body) == 0) {
+        h1_end_message(h1, NULL);
     }
 }
 

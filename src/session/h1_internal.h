@@ -20,6 +20,7 @@
 #ifndef WEIR_SESSION_H1_INTERNAL_H
 #define WEIR_SESSION_H1_INTERNAL_H
 
+#include "net/pump.h"
 #include "proto/h1_body.h"
 #include "proto/h1_parse.h"
 #include "proto/h1_write.h"
@@ -97,6 +98,9 @@ void h1_feed_pending(struct h1 *h1);
 void h1_drop_pending(struct h1 *h1);
 void h1_on_eof(struct h1 *h1);
 void h1_drop_head(struct h1 *h1);
+bool h1_pass_op(struct stream *stream, struct stream *to);
+uint64_t h1_pump_limit(struct conn *conn);
+void h1_on_pumped(struct conn *conn, uint64_t bytes);
 
 /* h1_out.c */
 extern const struct stream_ops h1_stream_ops;

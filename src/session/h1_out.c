@@ -195,6 +195,24 @@ static void h1_resume_op(struct stream *stream) {
     h1_touch(h1);
 }
 
+static struct conn *h1_pass_target_op(struct stream *stream) {
+    struct h1 *h1 = h1_of_stream(stream);
+    bool raw = h1->out == H1_OUT_RAW ||
+               (h1->out == H1_OUT_BODY &&
+                (h1->out_kind == H1_BODY_LENGTH || h1->out_kind == H1_BODY_UNTIL_CLOSE));
+    return raw && !h1_is_deaf(h1) ? h1->session.conn : NULL;
+}
+
+static void h1_passed_op(struct stream *stream, uint64_t bytes) {
+    struct h1 *h1 = h1_of_stream(stream);
+    if (h1_is_deaf(h1)) return;
+    if (h1->out_kind == H1_BODY_LENGTH) {
+        CHECK(bytes <= h1->out_left);
+        h1->out_left -= bytes;
+    }
+    h1_touch(h1);
+}
+
 static void h1_tunnel_op(struct stream *stream, uint64_t idle_ms) {
     struct h1 *h1 = h1_of_stream(stream);
     if (h1_is_deaf(h1)) return;
@@ -273,6 +291,9 @@ const struct stream_ops h1_stream_ops = {
     .pause = h1_pause_op,
     .resume = h1_resume_op,
     .tunnel = h1_tunnel_op,
+    .pass = h1_pass_op,
+    .pass_target = h1_pass_target_op,
+    .passed = h1_passed_op,
     .close = h1_close_op,
 };
 

@@ -20,6 +20,7 @@
 #include "base/reason.h"
 #include "proto/http.h"
 
+struct conn;
 struct lease;
 struct session;
 struct stream;
@@ -32,6 +33,9 @@ struct stream_events {
     void (*on_data)(struct stream *stream, struct bytes data, struct lease *lease);
     /* `trailers` NULL when there are none; they live in stream->arena. */
     void (*on_end)(struct stream *stream, const struct http_fields *trailers);
+    /* `bytes` of this stream have reached the one they pass to (stream_ops.pass) by themselves: the
+     * user accounts for them there (stream_ops.passed). 0: only who is waited for has changed. */
+    void (*on_passed)(struct stream *stream, uint64_t bytes);
     /* What was queued by head and data has fallen to the low mark, after data said STREAM_FULL. */
     void (*on_drained)(struct stream *stream);
     void (*on_reset)(struct stream *stream, enum reason reason);
@@ -55,6 +59,15 @@ struct stream_ops {
     /* After a 101 (or 2xx to CONNECT) head passed: bytes both ways are no longer framed. `idle_ms`
      * is the timeout without any byte. */
     void (*tunnel)(struct stream *stream, uint64_t idle_ms);
+    /* From now on what arrives goes to `to` without on_data, inside the kernel, where both sides
+     * carry the bytes as they are; on_end and on_reset come as ever, and on_data again when it
+     * turns out not to pay. May be asked at any time, again and again: false, nothing has changed.
+     */
+    bool (*pass)(struct stream *stream, struct stream *to);
+    /* The other side of pass; NULL for streams that are no sockets. The connection that takes bytes
+     * of this stream as they are; NULL when they need framing, or there is none. */
+    struct conn *(*pass_target)(struct stream *stream);
+    void (*passed)(struct stream *stream, uint64_t bytes);
     /* The user is done. REASON_NONE when both directions ended well (the connection may be used
      * again); anything else resets what is not finished. A client stream that has had no final head
      * must not be closed with REASON_NONE. */
@@ -74,6 +87,7 @@ struct stream {
     bool reused;   /* its connection had carried other streams before */
     bool sent;     /* some of what it was given may have left this process */
     bool answered; /* some byte of an answer has arrived */
+    bool bulk;     /* much is arriving, or announced: passing would pay */
 };
 
 #endif

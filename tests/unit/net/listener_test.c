@@ -34,8 +34,13 @@ static void ignore_lost(struct conn *conn, int error) {
     (void)conn;
     (void)error;
 }
-static const struct conn_events events = {ignore, ignore_bytes, ignore,     ignore,
-                                          ignore, ignore,       ignore_lost};
+static const struct conn_events events = {.on_open = ignore,
+                                          .on_bytes = ignore_bytes,
+                                          .on_eof = ignore,
+                                          .on_drained = ignore,
+                                          .on_sent = ignore,
+                                          .on_deadline = ignore,
+                                          .on_lost = ignore_lost};
 
 static void on_conn(void *user, struct conn *conn) {
     struct user *to = user;

@@ -100,8 +100,13 @@ static void fake_close(struct stream *stream, enum reason reason) {
     }
 }
 
-static const struct stream_ops fake_stream_ops = {fake_head,   fake_data,   fake_end,  fake_pause,
-                                                  fake_resume, fake_tunnel, fake_close};
+static const struct stream_ops fake_stream_ops = {.head = fake_head,
+                                                  .data = fake_data,
+                                                  .end = fake_end,
+                                                  .pause = fake_pause,
+                                                  .resume = fake_resume,
+                                                  .tunnel = fake_tunnel,
+                                                  .close = fake_close};
 
 static struct proxy_world *world_of_room(struct session_room *room) {
     return LIST_OWNER(room, struct proxy_world, room);

@@ -77,7 +77,11 @@ static void on_reset(struct stream *stream, enum reason reason) {
     if (user->close == CLOSE_IN_RESET) user_close(user);
 }
 
-static const struct stream_events events = {on_head, on_data, on_end, on_drained, on_reset};
+static const struct stream_events events = {.on_head = on_head,
+                                            .on_data = on_data,
+                                            .on_end = on_end,
+                                            .on_drained = on_drained,
+                                            .on_reset = on_reset};
 
 static bool make(struct answer *answer, const struct http_message *request,
                  struct http_message *message, struct bytes *body) {

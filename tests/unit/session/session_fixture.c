@@ -110,7 +110,11 @@ static void on_reset(struct stream *stream, enum reason reason) {
     if (world->on_reset) world->on_reset(world, seen);
 }
 
-static const struct stream_events seen_events = {on_head, on_data, on_end, on_drained, on_reset};
+static const struct stream_events seen_events = {.on_head = on_head,
+                                                 .on_data = on_data,
+                                                 .on_end = on_end,
+                                                 .on_drained = on_drained,
+                                                 .on_reset = on_reset};
 
 static struct seen *seen_begin(struct session_world *world, struct stream *stream) {
     assert_true(world->streams < SEEN_MAX);
