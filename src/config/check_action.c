@@ -153,6 +153,18 @@ static void read_strip_prefix(struct check *check, const struct ini_section *sec
     route->strip_prefix = memory_bytes(check->memory, entry->value);
 }
 
+/* Only a server can open a tunnel. CONNECT has no path (RFC 9112 section 3.2.3). */
+static void read_connect(struct check *check, const struct ini_section *section,
+                         struct config_route *route) {
+    const struct ini_entry *entry = ini_find(section, KEY_CONNECT);
+    if (!entry) return;
+    route->connect = check_number(check, section, KEY_CONNECT) != 0;
+    if (route->connect && route->action.kind != CONFIG_ACTION_UPSTREAM)
+        check_fault(check, section, entry, "needs upstream = NAME in the same route");
+    if (route->connect && route->path_count != 0)
+        check_fault(check, section, entry, "a request with CONNECT has no path: leave out path");
+}
+
 /* The one entry that says what the route does; NULL and an error when there is none, or more than
  * one. */
 static const struct ini_entry *find_action(struct check *check, const struct ini_section *section,
@@ -189,6 +201,7 @@ void check_route_action(struct check *check, const struct ini_section *section,
     struct config_action *action = &route->action;
     read_strip_prefix(check, section, route);
     const struct ini_entry *entry = find_action(check, section, &action->kind);
+    read_connect(check, section, route);
     if (!entry || entry->value.len == 0) return;
     switch (action->kind) {
     case CONFIG_ACTION_UPSTREAM:

@@ -175,6 +175,7 @@ struct config_route {
                                     star matches any subtype */
     uint32_t content_type_count;
     struct config_action action;
+    bool connect; /* CONNECT is passed on, and a tunnel follows a 2xx */
     struct bytes strip_prefix;
     struct config_edits request_edits;
     struct config_edits response_edits;

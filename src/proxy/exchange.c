@@ -220,7 +220,9 @@ static void exchange_on_request(struct stream *client, struct http_message *mess
     x->request_ended = end;
     /* h2c would carry requests that no route ever sees (RFC 9113 section 3.1). */
     if (bytes_equal_nocase(message->upgrade, BYTES("h2c"))) message->upgrade = BYTES_NONE;
-    if (message->method == HTTP_CONNECT) {
+    if (!x->front->service) x->route = router_match(&x->proxy->router, x->front->config, message);
+    /* A tunnel goes past everything the routes decide by: only where one says so. */
+    if (message->method == HTTP_CONNECT && !(x->route && x->route->connect)) {
         exchange_fail(x, REASON_CONNECT_REFUSED);
         return;
     }
@@ -228,7 +230,6 @@ static void exchange_on_request(struct stream *client, struct http_message *mess
         exchange_to_service(x, x->front->service);
         return;
     }
-    x->route = router_match(&x->proxy->router, x->front->config, message);
     exchange_act(x, x->route ? &x->route->action : &x->front->config->action);
 }
 

@@ -21,7 +21,8 @@
  * 2. A server's in_flight counts this exchange from exchange_try until the attempt ends.
  * 3. Body bytes are kept for another attempt while few (EXCHANGE_KEPT_MAX) and no final head has
  * come; what was not kept cannot be sent again.
- * 4. A client gets exactly one final head: `answered` is set with it.
+ * 4. A tunnel follows a 101, and a 2xx to CONNECT.
+ * 5. A client gets exactly one final head: `answered` is set with it.
  */
 #ifndef WEIR_PROXY_EXCHANGE_H
 #define WEIR_PROXY_EXCHANGE_H

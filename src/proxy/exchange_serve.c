@@ -144,17 +144,9 @@ static void exchange_on_tunnel_end(struct tunnel *tunnel, enum reason reason) {
     exchange_end(LIST_OWNER(tunnel, struct exchange, tunnel), reason);
 }
 
-/* 101: both sides stop speaking HTTP (RFC 9110 section 7.8). */
-static void exchange_upgrade(struct exchange *x, struct http_message *message) {
-    /* The rest of a request's body would go through as bytes of the new protocol. */
-    if (x->request->upgrade.len == 0 || !x->request_ended) {
-        exchange_fail(x, REASON_BAD_RESPONSE);
-        return;
-    }
-    x->status = message->status;
+/* From here on both sides carry bytes. */
+static void exchange_begin_tunnel(struct exchange *x, struct http_message *message) {
     x->answered = true;
-    if (x->server) stat_bump(&x->server->answers[1], 1);
-    exchange_drop_kept(x);
     exchange_set_state(x, EXCHANGE_TUNNEL);
     x->client->ops->head(x->client, message, false);
     x->tunnel = (struct tunnel){.client = x->client,
@@ -163,6 +155,19 @@ static void exchange_upgrade(struct exchange *x, struct http_message *message) {
                                 .on_end = exchange_on_tunnel_end};
     tunnel_start(&x->tunnel, x->target ? x->target->config->limits.timeout_tunnel_ms
                                        : x->proxy->config->defaults.timeout_tunnel_ms);
+}
+
+/* 101: both sides stop speaking HTTP (RFC 9110 section 7.8). */
+static void exchange_upgrade(struct exchange *x, struct http_message *message) {
+    /* The rest of a request's body would go through as bytes of the new protocol. */
+    if (x->request->upgrade.len == 0 || !x->request_ended) {
+        exchange_fail(x, REASON_BAD_RESPONSE);
+        return;
+    }
+    x->status = message->status;
+    if (x->server) stat_bump(&x->server->answers[1], 1);
+    exchange_drop_kept(x);
+    exchange_begin_tunnel(x, message);
 }
 
 static void exchange_count_answer(struct exchange *x) {
@@ -191,6 +196,11 @@ static void exchange_on_answer(struct stream *upstream, struct http_message *mes
     if (!session_add_date(x->proxy->room, message, x->client->arena) ||
         !rewrite_response(message, x->front->config, x->route, &facts, x->client->arena)) {
         exchange_fail(x, REASON_NO_MEMORY);
+        return;
+    }
+    /* RFC 9110 section 9.3.6: a 2xx to CONNECT has no body, what follows belongs to the tunnel. */
+    if (x->request->method == HTTP_CONNECT && upstream_code_class(x->status) == 2) {
+        exchange_begin_tunnel(x, message);
         return;
     }
     exchange_set_state(x, EXCHANGE_RESPOND);
