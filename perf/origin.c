@@ -10,7 +10,8 @@
  *   /bytes/N       N bytes
  *   /delay/MS/N    N bytes after MS milliseconds, at most 60000
  *   /head          the request head as it arrived
- *   POST, PUT      the body is read (Content-Length only), the answer is "received N\n"
+ *   POST, PUT      the body is discarded (Content-Length only), the answer is "received N\n"
+ *   POST /check    the same, but a body that is not the one of /bytes/N is "damaged N\n"
  *
  * A body is the text of eight-byte lines that count up in hexadecimal ("0000000\n0000001\n..."),
  * beginning again each MiB, so that a client can see bytes lost or moved. The counters are kept in
@@ -18,6 +19,8 @@
  *
  * Use: origin PORT COUNTERS_FILE. Prints "ready" when it listens. Ends on SIGTERM.
  */
+#include "origin_request.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +32,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -49,7 +51,7 @@
 /* The layout is known to benchlib/load.py. */
 struct counters {
     uint64_t requests;
-    uint64_t body_bytes_sent;
+    uint64_t bytes_sent; /* heads too */
     uint64_t body_bytes_received;
     uint64_t accepted;
     uint64_t open;
@@ -71,7 +73,9 @@ struct conn {
     size_t kept_size;
     uint64_t body_left;
     uint64_t body_size; /* of the request */
-    char head[320];     /* of the answer */
+    bool is_checked;    /* the request's body is compared with the pattern */
+    bool is_damaged;
+    char head[320]; /* of the answer */
     size_t head_size;
     const char *text; /* the answer's body; NULL: the pattern */
     char *text_owned;
@@ -80,15 +84,6 @@ struct conn {
     uint64_t due_ms;
     struct conn *wheel_next;
     struct conn *wheel_prev;
-};
-
-struct request {
-    const char *target;
-    size_t target_size;
-    bool is_head;
-    bool wants_close;
-    bool is_chunked;
-    uint64_t body_size;
 };
 
 static struct counters *counters;
@@ -210,9 +205,9 @@ static bool conn_push(struct conn *conn) {
             return false;
         }
         conn->sent += (uint64_t)done;
+        counters->bytes_sent += (uint64_t)done;
     }
     counters->requests++;
-    counters->body_bytes_sent += conn->total - conn->head_size;
     free(conn->text_owned);
     conn->text_owned = NULL;
     if (conn->close_after) {
@@ -312,47 +307,9 @@ static bool conn_answer(struct conn *conn, const struct request *request, const 
 
 static bool answer_received(struct conn *conn) {
     char text[48];
-    int size = snprintf(text, sizeof text, "received %llu\n", (unsigned long long)conn->body_size);
-    counters->body_bytes_received += conn->body_size;
+    int size = snprintf(text, sizeof text, "%s %llu\n", conn->is_damaged ? "damaged" : "received",
+                        (unsigned long long)conn->body_size);
     return answer_text(conn, "200 OK", text, (size_t)size);
-}
-
-static void field_read(struct request *request, const char *line, const char *end) {
-    if (strncasecmp(line, "content-length:", 15) == 0) {
-        request->body_size = strtoull(line + 15, NULL, 10);
-    } else if (strncasecmp(line, "transfer-encoding:", 18) == 0) {
-        request->is_chunked = true;
-    } else if (strncasecmp(line, "connection:", 11) == 0) {
-        for (line += 11; line < end && *line == ' '; line++) {
-        }
-        request->wants_close = strncasecmp(line, "close", 5) == 0;
-    }
-}
-
-/* `head` ends with the empty line. */
-static bool request_read(struct request *request, const char *head, size_t size) {
-    *request = (struct request){.is_head = memcmp(head, "HEAD ", 5) == 0};
-    const char *end = head + size;
-    const char *line_end = memchr(head, '\n', size);
-    const char *blank = memchr(head, ' ', (size_t)(line_end - head));
-    if (blank == NULL) {
-        return false;
-    }
-    request->target = blank + 1;
-    const char *target_end = memchr(blank + 1, ' ', (size_t)(line_end - blank));
-    if (target_end == NULL) {
-        return false;
-    }
-    request->target_size = (size_t)(target_end - request->target);
-    request->wants_close = memcmp(target_end + 1, "HTTP/1.0", 8) == 0;
-    for (const char *line = line_end + 1; line < end; line = line_end + 1) {
-        line_end = memchr(line, '\n', (size_t)(end - line));
-        char first = (char)(*line | 0x20);
-        if (first == 'c' || first == 't') {
-            field_read(request, line, line_end);
-        }
-    }
-    return true;
 }
 
 static void conn_keep(struct conn *conn, const char *bytes, size_t size) {
@@ -384,9 +341,30 @@ static bool conn_begin(struct conn *conn, const char *bytes, size_t head_size) {
         conn->state = CONN_READ_BODY;
         conn->body_size = request.body_size;
         conn->body_left = request.body_size;
+        conn->is_checked = request.target_size == 6 && memcmp(request.target, "/check", 6) == 0;
+        conn->is_damaged = false;
         return true;
     }
     return conn_answer(conn, &request, bytes, head_size);
+}
+
+static void body_check(struct conn *conn, const char *bytes, uint64_t size) {
+    uint64_t at = (conn->body_size - conn->body_left) % PATTERN_SIZE;
+    for (uint64_t run; size > 0 && !conn->is_damaged; size -= run, bytes += run, at = 0) {
+        run = size < PATTERN_SIZE - at ? size : PATTERN_SIZE - at;
+        conn->is_damaged = memcmp(bytes, pattern + at, run) != 0;
+    }
+}
+
+/* `size` bytes of the body have come. False: the connection is gone. */
+static bool body_advance(struct conn *conn, uint64_t size) {
+    conn->body_left -= size;
+    counters->body_bytes_received += size;
+    if (conn->body_left > 0) {
+        return true;
+    }
+    conn->state = CONN_READ_HEAD;
+    return answer_received(conn);
 }
 
 /* Uses up bytes from the client; what the present request leaves over is kept. */
@@ -394,14 +372,12 @@ static void conn_consume(struct conn *conn, const char *bytes, size_t size) {
     while (size > 0) {
         if (conn->state == CONN_READ_BODY) {
             uint64_t used = conn->body_left < size ? conn->body_left : size;
-            conn->body_left -= used;
+            if (conn->is_checked) {
+                body_check(conn, bytes, used);
+            }
             bytes += used;
             size -= used;
-            if (conn->body_left > 0) {
-                return;
-            }
-            conn->state = CONN_READ_HEAD;
-            if (!answer_received(conn)) {
+            if (!body_advance(conn, used)) {
                 return;
             }
             continue;
@@ -436,13 +412,38 @@ static void conn_resume(struct conn *conn) {
     free(kept);
 }
 
+/* A connection that the proxy has given up ends by a reset, so that none stays in TIME_WAIT: with
+ * a connection for each request there would soon be no port left, and no two rows alike. */
+static void conn_reset(struct conn *conn) {
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+    conn_close(conn);
+}
+
+/* MSG_TRUNC takes the bytes off the socket without copying them: tcp(7). */
+static void conn_discard(struct conn *conn) {
+    ssize_t size = recv(conn->fd, NULL, (size_t)conn->body_left, MSG_TRUNC);
+    if (size < 0 && errno == EAGAIN) {
+        return;
+    }
+    if (size <= 0) {
+        conn_reset(conn);
+        return;
+    }
+    body_advance(conn, (uint64_t)size);
+}
+
 static void conn_readable(struct conn *conn) {
+    if (conn->state == CONN_READ_BODY && !conn->is_checked) {
+        conn_discard(conn);
+        return;
+    }
     ssize_t size = recv(conn->fd, input, sizeof input, 0);
     if (size < 0 && errno == EAGAIN) {
         return;
     }
     if (size <= 0 || conn->kept_size > KEPT_SIZE_MAX) {
-        conn_close(conn);
+        conn_reset(conn);
         return;
     }
     if (conn->kept == NULL) {

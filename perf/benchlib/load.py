@@ -3,43 +3,21 @@
 import json
 import mmap
 import os
-import socket
+import select
+import signal
 import struct
 import subprocess
 import time
 
-from benchlib.system import CoreSample, CpuSample, Failure, Process, free_port, private_bytes
+from benchlib.system import CoreSample, CpuSample, Failure, Process, free_port
 
 # Written by perf/origin.c: struct counters.
-COUNTER_NAMES = ("requests", "body_bytes_sent", "body_bytes_received", "accepted", "open",
-                 "waiting")
+COUNTER_NAMES = ("requests", "bytes_sent", "body_bytes_received", "accepted", "open", "waiting")
 COUNTERS = struct.Struct("6Q")
-
-
-class Row:
-    """One line of the table. kind: "load" (wrk) or "memory" (connections that are only held)."""
-
-    def __init__(self, key, title, connections, path="/", kind="load", close=False, bulk=False):
-        self.key = key
-        self.title = title
-        self.connections = connections
-        self.path = path
-        self.kind = kind
-        self.close = close
-        self.bulk = bulk
-
-
-ROWS = [
-    Row("keepalive-1", "keep-alive, 1 connection, 128 B", 1),
-    Row("keepalive-64", "keep-alive, 64 connections, 128 B", 64),
-    Row("keepalive-1000", "keep-alive, 1000 connections, 128 B", 1000),
-    Row("keepalive-4000", "keep-alive, 4000 connections, 128 B", 4000),
-    Row("bulk-16", "1 MB bodies, 16 connections", 16, path="/1m", bulk=True),
-    Row("close-64", "Connection: close, 64 connections, 128 B", 64, close=True),
-    Row("memory-idle", "memory per idle connection, 4000", 4000, kind="memory"),
-    Row("memory-active", "memory per request in flight, 4000", 4000, kind="memory",
-        path="/delay/60000/128"),
-]
+WARM_SECONDS = 0.8
+READY_SECONDS = 20
+# wrk is ended when the window is over, never by its own clock.
+WRK_SPARE_SECONDS = 60
 
 
 class Origin:
@@ -63,38 +41,68 @@ class Origin:
         self.process.stop()
 
 
-class Wrk:
-    """One wrk run. result() waits for its end."""
+class Load:
+    """One load generator, working. For the kinds of load see Row.tool."""
 
-    def __init__(self, bench, row, port, seconds):
-        argv = ["wrk", "-t1", f"-c{row.connections}", f"-d{seconds}", "--timeout", "10",
-                "-s", os.path.join(bench.perf_dir, "wrk_report.lua")]
-        if row.close:
-            argv += ["-H", "Connection: close"]
-        self.process = Process(argv + ["--latency", f"http://127.0.0.1:{port}{row.path}"],
-                               bench.load_core, os.path.join(bench.run_dir, "wrk.stderr"),
-                               stdout=subprocess.PIPE)
-        self.seconds = seconds
+    def __init__(self, bench, row, port):
+        self.is_wrk = row.tool == "wrk"
+        self.process = Process(wrk_argv(bench, row, port) if self.is_wrk
+                               else load_argv(bench, row, port), bench.load_core,
+                               os.path.join(bench.run_dir, "load.stderr"), stdout=subprocess.PIPE)
+        if not self.is_wrk:
+            self._wait_until_ready()
+
+    def _wait_until_ready(self):
+        output = self.process.popen.stdout
+        has_said = select.select([output], [], [], READY_SECONDS)[0]
+        if not has_said or output.readline() != b"ready\n":
+            self.process.check_alive()
+            self.process.stop()
+            raise Failure(f"the load's connections do not stand after {READY_SECONDS} s")
+
+    def mark(self):
+        """Forgets what was measured so far. wrk cannot: its figures are of the whole run."""
+        if not self.is_wrk:
+            self.process.popen.send_signal(signal.SIGUSR1)
 
     def result(self):
+        """Ends it and returns its figures."""
         try:
-            text = self.process.popen.communicate(timeout=self.seconds + 30)[0].decode()
+            self.process.popen.send_signal(signal.SIGINT)
+            text = self.process.popen.communicate(timeout=10)[0].decode()
         except subprocess.TimeoutExpired as error:
-            raise Failure("wrk does not end") from error
+            raise Failure("the load generator does not end") from error
         finally:
             self.process.stop()
         for line in text.splitlines():
             if line.startswith("WRK "):
                 return json.loads(line[4:])
-        raise Failure(f"wrk gave no result:\n{text}")
+        raise Failure(f"the load generator gave no result:\n{text}")
+
+
+def wrk_argv(bench, row, port):
+    argv = ["wrk", "-t1", f"-c{row.connections}", f"-d{bench.seconds + WRK_SPARE_SECONDS}",
+            "--timeout", "10", "-s", os.path.join(bench.perf_dir, "wrk_report.lua")]
+    if row.close:
+        argv += ["-H", "Connection: close"]
+    return argv + ["--latency", f"http://127.0.0.1:{port}{row.path}"]
+
+
+def load_argv(bench, row, port):
+    argv = [bench.load_binary, row.tool, port, row.connections]
+    if row.tool == "echo":
+        argv += [row.active, row.size, row.rate]
+    else:
+        argv += [row.path] + ([row.size] if row.tool == "post" else [])
+    return [str(word) for word in argv]
 
 
 class Moment:
     """All counters at one time during a load."""
 
-    def __init__(self, running, origin, wrk):
+    def __init__(self, running, origin, load):
         self.proxy = CpuSample(running.pids())
-        self.load = CpuSample([wrk.process.pid])
+        self.load = CpuSample([load.process.pid])
         self.origin = CpuSample([origin.process.pid])
         self.cores = CoreSample()
         self.counters = origin.counters()
@@ -105,16 +113,18 @@ def measure_load(bench, row, running, origin):
     """A short run to fill pools and buffers, then the measured one.
 
     CPU and requests are those of a window inside the run, so that neither the start of thousands of
-    connections nor their end is counted. The latencies are wrk's own, over its whole run.
+    connections nor their end is counted. wrk's latencies are those of its whole run.
     """
-    ramp = 0.7 if row.connections < 1000 else 1.3
-    Wrk(bench, row, running.port, 1).result()
-    wrk = Wrk(bench, row, running.port, bench.seconds + 2)
-    time.sleep(ramp)
-    begin = Moment(running, origin, wrk)
+    warm = Load(bench, row, running.port)
+    time.sleep(WARM_SECONDS)
+    warm.result()
+    load = Load(bench, row, running.port)
+    time.sleep(0.7 if row.connections < 1000 else 1.3)
+    begin = Moment(running, origin, load)
+    load.mark()
     time.sleep(bench.seconds)
-    end = Moment(running, origin, wrk)
-    answer = wrk.result()
+    end = Moment(running, origin, load)
+    answer = load.result()
     running.process.check_alive()
     return figures(bench, row, begin, end, answer)
 
@@ -122,17 +132,19 @@ def measure_load(bench, row, running, origin):
 def figures(bench, row, begin, end, answer):
     window = end.proxy.at - begin.proxy.at
     delta = {name: end.counters[name] - begin.counters[name] for name in COUNTER_NAMES}
-    requests = delta["requests"]
+    # An echo never comes to the origin. Its generator's window is the same but for milliseconds.
+    requests = answer["requests"] if row.mode == "echo" else delta["requests"]
     errors = {name: answer[name] for name in ("connect", "read", "write", "status", "timeout")
               if answer[name]}
     accepted = end.accepted - begin.accepted - delta["accepted"]
-    if row.close and accepted < 0.95 * requests:
+    if (row.close or row.tool == "connect") and accepted < 0.95 * requests:
         errors["not_closed"] = requests - accepted
     if requests == 0 or answer["requests"] == 0:
         errors["no_requests"] = 1
     cpu, user, system = end.proxy.since(begin.proxy)
-    # us per request, or ms per 10^9 bytes of bodies
-    unit = delta["body_bytes_sent"] / 1e9 / 1e3 if row.bulk else requests / 1e6
+    # us per request, connection or message, or ms per 10^9 bytes
+    transferred = delta["body_bytes_received" if row.tool == "post" else "bytes_sent"]
+    unit = transferred / 1e9 / 1e3 if row.unit == "GB" else requests / 1e6
     unit = unit or 1
     proxy_core, proxy_stolen = end.cores.since(begin.cores, bench.proxy_core)
     load_core, load_stolen = end.cores.since(begin.cores, bench.load_core)
@@ -140,6 +152,8 @@ def figures(bench, row, begin, end, answer):
     origin_busy = end.origin.since(begin.origin)[0] / window
     return {
         "rps": requests / window,
+        "per_core": requests / cpu if cpu else 0,
+        "gigabytes": transferred / 1e9 / window,
         "p50_us": answer["p50_us"],
         "p99_us": answer["p99_us"],
         "cpu": cpu / unit,
@@ -170,94 +184,3 @@ def accepted_connections():
 def is_load_bound(sample):
     """Load and origin had no time left while the proxy had some: requests/s is not its limit."""
     return sample["load_busy"] + sample["origin_busy"] > 0.95 and sample["proxy_busy"] < 0.90
-
-
-class Held:
-    """Connections that each sent one request; `answered` ones have read the whole answer."""
-
-    def __init__(self, port, path, count, answered):
-        self.sockets = []
-        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
-        for _ in range(count):
-            connection = socket.create_connection(("127.0.0.1", port), 10)
-            self.sockets.append(connection)
-            connection.sendall(request)
-            if answered:
-                read_answer(connection)
-
-    def still_open(self):
-        """How many have been neither closed nor sent anything."""
-        count = 0
-        for connection in self.sockets:
-            connection.setblocking(False)
-            try:
-                connection.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
-                count += 1
-            except OSError:
-                continue
-        return count
-
-    def close(self):
-        for connection in self.sockets:
-            connection.close()
-        self.sockets = []
-
-
-def read_answer(connection):
-    received = b""
-    while True:
-        piece = connection.recv(65536)
-        if not piece:
-            raise Failure("a connection was closed before its answer")
-        received += piece
-        head, blank, body = received.partition(b"\r\n\r\n")
-        if blank and len(body) >= 128:
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise Failure(f"the answer is {head[:40]!r}")
-            return
-
-
-def measure_memory(row, running, origin):
-    """Growth of private memory by held connections, after a warm-up that is not counted."""
-    is_active = row.path != "/"
-    fresh = private_bytes(running.pids())
-    warm = Held(running.port, "/", 100, answered=True)
-    warm.close()
-    time.sleep(0.3)
-    metrics = memory_metrics(running)
-    before = private_bytes(running.pids())
-    held = Held(running.port, row.path, row.connections, answered=not is_active)
-    try:
-        errors = {}
-        if is_active:
-            wait_for(lambda: origin.counters()["waiting"] >= row.connections)
-            if origin.counters()["waiting"] != row.connections:
-                errors["not_in_flight"] = row.connections - origin.counters()["waiting"]
-        time.sleep(0.3)
-        after = private_bytes(running.pids())
-        metrics_after = memory_metrics(running)
-        lost = row.connections - held.still_open()
-        if lost:
-            errors["closed"] = lost
-    finally:
-        held.close()
-    return {
-        "bytes": (after - before) / row.connections,
-        "fresh_bytes": fresh,
-        "before_bytes": before,
-        "after_bytes": after,
-        "metrics": {name: [metrics.get(name, 0), value] for name, value in metrics_after.items()},
-        "errors": errors,
-    }
-
-
-def memory_metrics(running):
-    return {name: value for name, value in running.metrics().items()
-            if name.startswith("weir_memory_bytes") or "_slots_used" in name}
-
-
-def wait_for(condition, seconds=10):
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.02)

@@ -2,11 +2,12 @@
 
 from html import escape
 
-from benchlib.report import amount, latency
+from benchlib.report import amount, at, latency
+from benchlib.rows import UNITS
 
 WIDTH = 1060
 BAR, STEP = 13, 19
-CPU_X, LATENCY_X, RATE_X = 100, 460, 810
+CPU_X, LATENCY_X, RATE_X = 120, 475, 815
 CPU_FULL, LATENCY_FULL, RATE_FULL, MEMORY_FULL = 210, 170, 90, 420
 INK, FAINT, GRID = "#1f2933", "#66727f", "#e4e8ec"
 MET, NOT_MET = "#2b8a3e", "#c92a2a"
@@ -61,7 +62,8 @@ def draw(outcome):
 def draw_heading(page, outcome):
     environment, options = outcome["environment"], outcome["options"]
     names = ", ".join(outcome["versions"])
-    page.text(20, 34, f"HTTP/1.1 through one worker on one core: {names}", 19, weight="bold")
+    page.text(20, 34, f"HTTP/1.1 and TCP through one worker on one core: {names}", 19,
+              weight="bold")
     page.text(20, 54, f"{environment['cpu']}, Linux {environment['kernel']}, loopback; median of "
                       f"{options['rounds']} round(s) of {options['seconds']} s; weir at "
                       f"{environment['revision']}, {environment['time'][:10]}", 12, FAINT)
@@ -82,16 +84,22 @@ def draw_targets(page, targets):
         color = MET if target["met"] else NOT_MET
         page.text(left - 10, page.y + 11, target["title"], 12, anchor="end")
         if target["measured"] is not None:
-            share = target["measured"] / target["limit"] if target["limit"] else \
-                2.0 * bool(target["measured"])
-            page.bar(left, page.y, full * min(share, most) / most, color)
+            page.bar(left, page.y, full * min(share_of(target), most) / most, color)
         verdict = "met" if target["met"] else "NOT met"
-        words = f"{amount(target['measured'], target['unit'])}, at most " \
+        words = f"{amount(target['measured'], target['unit'])}, {at(target)} " \
                 f"{amount(target['limit'], target['unit'])}: {verdict}"
         page.text(left + full + 14, page.y + 11, words, 12, color)
         page.y += STEP
     page.line(limit_x, top - 4, limit_x, page.y, INK)
     page.y += 16
+
+
+def share_of(target):
+    """What is measured as a share of the limit; of a least limit, the other way round."""
+    above, below = target["measured"], target["limit"]
+    if target["at_least"]:
+        above, below = below, above
+    return above / below if below else 2.0 * bool(above)
 
 
 def draw_legend(page):
@@ -101,7 +109,7 @@ def draw_legend(page):
         page.bar(x + offset, page.y, 13, SHADES["weir"][index])
         page.bar(x + offset + 14, page.y, 13, PEER_SHADES[index])
         page.text(x + offset + 33, page.y + 11, word, 12, FAINT)
-    page.text(x + 220, page.y + 11, "in brackets: ratio to the better of nginx and HAProxy; "
+    page.text(x + 220, page.y + 11, "in brackets: ratio to the best of nginx and HAProxy; "
                                     "latency: p50 dark, p99 light", 12, FAINT)
     page.y += 26
 
@@ -133,21 +141,22 @@ def scale(row, figure):
 def begin_bar(page, name, figures, figure):
     """The label of a program's line. False: there is nothing to draw."""
     weight = "bold" if name == "weir" else "normal"
-    page.text(92, page.y + 11, name, 12, anchor="end", weight=weight)
+    page.text(CPU_X - 8, page.y + 11, name, 12, anchor="end", weight=weight)
     if figure not in figures:
-        page.text(100, page.y + 11, "not measured: " + str(figures["errors"])[:110], 12, NOT_MET)
+        page.text(CPU_X, page.y + 11, "not measured: " + str(figures["errors"])[:110], 12, NOT_MET)
         page.y += STEP
         return False
     return True
 
 
 def draw_load(page, row):
-    begin_block(page, row, ((CPU_X, "CPU " + ("ms per GB" if row["bulk"] else "us per request")),
-                            (LATENCY_X, "latency, p50 and p99"), (RATE_X, "requests/s")))
+    rate, unit = UNITS[row["unit"]][2:]
+    begin_block(page, row, ((CPU_X, "CPU " + unit), (LATENCY_X, "latency, p50 and p99"),
+                            (RATE_X, rate)))
     most = {key: scale(row, key) for key in ("cpu", "p99_us", "rps")}
     for name, figures in row["programs"].items():
         if begin_bar(page, name, figures, "cpu"):
-            draw_cpu(page, name, figures, CPU_FULL / most["cpu"], 0 if row["bulk"] else 1)
+            draw_cpu(page, name, figures, CPU_FULL / most["cpu"], 0 if row["unit"] == "GB" else 1)
             draw_latency(page, name, figures, LATENCY_FULL / most["p99_us"])
             draw_rate(page, name, figures, RATE_FULL / most["rps"])
             page.y += STEP

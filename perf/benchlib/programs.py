@@ -4,6 +4,7 @@ import http.client
 import os
 import re
 import socket
+import threading
 import time
 
 from benchlib.system import Failure, Process, find_program, free_port, output_of
@@ -15,11 +16,13 @@ MIB = 1024 * 1024
 class Program:
     """One kind of proxy. `argv` and the version command take the words BINARY and CONFIG."""
 
-    def __init__(self, name, template, argv, version):
+    def __init__(self, name, templates, argv, version, **others):
         self.name = name
-        self.template = template
+        self.templates = templates  # by Row.mode
         self.argv = argv
         self.version_argv = version
+        self.command = others.pop("command", name)
+        self.words = others  # for the templates
         self.binary = None
 
     def version(self):
@@ -30,11 +33,16 @@ class Program:
 
 PROGRAMS = {
     program.name: program for program in (
-        Program("weir", "weir.ini", ["BINARY", "-c", "CONFIG"], ["BINARY", "version"]),
-        Program("nginx", "nginx.conf", ["BINARY", "-e", "stderr", "-c", "CONFIG"],
-                ["BINARY", "-v"]),
-        Program("haproxy", "haproxy.cfg", ["BINARY", "-db", "-f", "CONFIG"], ["BINARY", "-v"]),
-        Program("h2o", "h2o.conf", ["BINARY", "-c", "CONFIG"], ["BINARY", "-v"]),
+        Program("weir", {"http": "weir.ini", "tcp": "weir-tcp.ini", "echo": "weir-echo.ini"},
+                ["BINARY", "-c", "CONFIG"], ["BINARY", "version"]),
+        Program("nginx", {"http": "nginx.conf", "tcp": "nginx-tcp.conf"},
+                ["BINARY", "-e", "stderr", "-c", "CONFIG"], ["BINARY", "-v"]),
+        Program("haproxy", {"http": "haproxy.cfg", "tcp": "haproxy-tcp.cfg"},
+                ["BINARY", "-db", "-f", "CONFIG"], ["BINARY", "-v"], SPLICE="# no splice"),
+        Program("haproxy-splice", {"http": "haproxy.cfg", "tcp": "haproxy-tcp.cfg"},
+                ["BINARY", "-db", "-f", "CONFIG"], ["BINARY", "-v"], command="haproxy",
+                SPLICE="option splice-auto"),
+        Program("h2o", {"http": "h2o.conf"}, ["BINARY", "-c", "CONFIG"], ["BINARY", "-v"]),
     )
 }
 
@@ -44,7 +52,7 @@ def find_binaries(names, weir_path):
     found, missing = [], []
     for name in names:
         program = PROGRAMS[name]
-        program.binary = weir_path if name == "weir" else find_program(name)
+        program.binary = weir_path if name == "weir" else find_program(program.command)
         if program.binary and os.access(program.binary, os.X_OK):
             program.binary = os.path.abspath(program.binary)
             found.append(program)
@@ -56,36 +64,43 @@ def find_binaries(names, weir_path):
 class Running:
     """One started program that answered correctly."""
 
-    def __init__(self, program, bench, origin_port):
+    def __init__(self, program, bench, origin_port, row):
         self.program = program
         self.port = free_port()
         self.admin_port = free_port()
-        config = self._write_config(bench, origin_port)
+        config = self._write_config(bench, origin_port, row)
         argv = [{"BINARY": program.binary, "CONFIG": config}.get(word, word)
                 for word in program.argv]
         log = os.path.join(bench.run_dir, f"{program.name}.stderr")
         self.process = Process(argv, bench.proxy_core, log)
         try:
             wait_for_port(self.port, self.process)
-            self.forwarded = verify(self.port)
+            self.forwarded = verify_echo(self.port) if row.mode == "echo" else \
+                verify(self.port, row.mode)
         except BaseException:
             self.process.stop()
             raise
 
-    def _write_config(self, bench, origin_port):
-        values = {
+    def _write_config(self, bench, origin_port, row):
+        template = self.program.templates[row.mode]
+        values = self.program.words | {
             "PORT": self.port, "ORIGIN_PORT": origin_port, "ADMIN_PORT": self.admin_port,
             "DIR": bench.run_dir, "PROXY_CORE": bench.proxy_core,
-            # A proxied connection takes two files; some are needed for everything else.
+            # A proxied connection takes two files, an echo one; some are for everything else.
             "FILES_MAX": bench.files_max - 200,
             "CONNECTIONS_MAX": (bench.files_max - 2000) // 3,
+            "ECHO_CONNECTIONS_MAX": (bench.files_max - 2000) * 3 // 4,
+            # For 1 MB bodies it is cheaper with large buffers, for small ones it is not.
+            "HAPROXY_BUFFER": 65536 if row.unit == "GB" else 32768,
             # Lines that only root may have, or else the program changes to another user.
             "ROOT": "" if os.geteuid() == 0 else "# ",
         }
-        template = os.path.join(bench.perf_dir, "configs", self.program.template + ".in")
-        with open(template, encoding="ascii") as file:
+        if self.program.name == "nginx" and row.mode == "tcp":
+            values["LOAD_STREAM"] = nginx_stream_line(self.program.binary)
+        with open(os.path.join(bench.perf_dir, "configs", template + ".in"),
+                  encoding="ascii") as file:
             text = re.sub(r"@([A-Z_]+)@", lambda match: str(values[match[1]]), file.read())
-        path = os.path.join(bench.run_dir, self.program.template)
+        path = os.path.join(bench.run_dir, f"{self.program.name}.{template}")
         with open(path, "w", encoding="ascii") as file:
             file.write(text)
         return path
@@ -115,6 +130,18 @@ class Running:
         self.process.stop()
 
 
+def nginx_stream_line(binary):
+    """nginx can do TCP by a module, which Debian keeps in a package of its own."""
+    said = output_of([binary, "-V"])
+    if "--with-stream " in said + " ":
+        return "# the stream module is built in"
+    modules = re.search(r"--modules-path=(\S+)", said)
+    path = os.path.join(modules[1] if modules else "", "ngx_stream_module.so")
+    if not os.path.exists(path):
+        raise Failure("nginx has no stream module: tools/setup bench installs it")
+    return f"load_module {path};"
+
+
 def wait_for_port(port, process, seconds=10):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -127,7 +154,7 @@ def wait_for_port(port, process, seconds=10):
     raise Failure(f"{process.argv[0]} does not listen on port {port} after {seconds} s")
 
 
-def verify(port):
+def verify(port, mode):
     """Asks for each kind of body on one connection. Returns the head that the origin was sent."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     for path, size in (("/", 128), ("/bytes/100000", 100000), ("/1m", MIB), ("/delay/5/300", 300)):
@@ -137,13 +164,33 @@ def verify(port):
         if answer.status != 200 or body != PATTERN[:size]:
             raise Failure(f"GET {path} through the proxy: status {answer.status}, and the "
                           f"{len(body)} bytes are not the origin's {size}")
-    client.request("POST", "/", body=b"x" * 200000)
-    answer = client.getresponse()
-    if answer.status != 200 or answer.read() != b"received 200000\n":
-        raise Failure(f"POST through the proxy: status {answer.status} or not all of the body")
+    for path, size in (("/", 200000), ("/check", 5), ("/check", MIB)):
+        client.request("POST", path, body=PATTERN[:size])
+        answer = client.getresponse()
+        said = answer.read()
+        if answer.status != 200 or said != f"received {size}\n".encode():
+            raise Failure(f"POST {path} of {size} bytes through the proxy: status "
+                          f"{answer.status}, {said[:40]!r}")
     client.request("GET", "/head")
     head = client.getresponse().read().decode("latin-1")
     client.close()
-    if not re.search(r"(?im)^x-forwarded-for: 127\.0\.0\.1", head):
-        raise Failure(f"the proxy adds no X-Forwarded-For:\n{head}")
-    return head
+    if (mode == "http") != bool(re.search(r"(?im)^x-forwarded-for: 127\.0\.0\.1", head)):
+        raise Failure(f"X-Forwarded-For is missing in HTTP mode, or added in TCP mode:\n{head}")
+    return head if mode == "http" else None
+
+
+def verify_echo(port):
+    """Bytes of several sizes come back as they were sent. There is no head to return."""
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        for size in (1, 128, MIB):
+            sender = threading.Thread(target=client.sendall, args=(PATTERN[:size],), daemon=True)
+            sender.start()
+            received = b""
+            while len(received) < size:
+                piece = client.recv(65536)
+                if not piece:
+                    raise Failure(f"the echo ends after {len(received)} bytes of {size}")
+                received += piece
+            sender.join()
+            if received != PATTERN[:size]:
+                raise Failure(f"the echo of {size} bytes is not what was sent")

@@ -1,5 +1,7 @@
 """The table for the terminal."""
 
+from benchlib.rows import UNITS
+
 # Shares of a core from which on a row is marked as disturbed.
 FOREIGN_MAX = 0.05
 STOLEN_MAX = 0.02
@@ -20,7 +22,7 @@ def table(outcome):
     if outcome.get("steady"):
         lines += ["", "weir's worker in the steady state"] + steady_lines(outcome["steady"])
     if any("weir" in row["programs"] for row in outcome["rows"].values()) or outcome.get("steady"):
-        lines += ["", "targets (ratios are to the better of nginx and HAProxy)"]
+        lines += ["", "targets (ratios are to the best of nginx, HAProxy, and HAProxy with splice)"]
         lines += [target_line(target) for target in outcome["targets"]]
     return "\n".join(lines) + "\n"
 
@@ -48,37 +50,41 @@ def latency(microseconds):
 
 
 def load_lines(row):
-    unit = "ms/GB" if row["bulk"] else "us/req"
-    lines = [f"  {'':9}{'req/s':>9}{'p50':>10}{'p99':>10}{'CPU ' + unit:>12}{'user':>7}"
+    rate, unit = UNITS[row["unit"]][:2]
+    lines = [f"  {'':15}{rate:>9}{'p50':>10}{'p99':>10}{'CPU ' + unit:>12}{'user':>7}"
              f"{'system':>8}{'busy':>6}{'load':>6}  {'CPU: best peer':>14}{'nginx/HAProxy':>15}"]
     for name, figures in row["programs"].items():
         if "cpu" not in figures:
-            lines.append(f"  {name:9}{notes(figures)}")
+            lines.append(f"  {name:15}{notes(figures)}")
             continue
         lines.append(
-            f"  {name:9}{figures['rps']:9.0f}{latency(figures['p50_us']):>10}"
+            f"  {name:15}{figures['rps']:9.0f}{latency(figures['p50_us']):>10}"
             f"{latency(figures['p99_us']):>10}{figures['cpu']:12.2f}{figures['cpu_user']:7.2f}"
             f"{figures['cpu_system']:8.2f}{figures['proxy_busy']:6.0%}"
             f"{figures['load_core_busy']:6.0%}  {ratio(figures['ratio'], 'cpu'):>14}"
             f"{ratio(figures['ratio_target_peers'], 'cpu'):>15}{notes(figures)}")
-    weir = row["programs"].get("weir", {})
-    if weir.get("ratio_target_peers"):
-        found = weir["ratio_target_peers"]
-        lines.append("  weir to the better of nginx and HAProxy: " + ", ".join(
-            f"{word} {ratio(found, key)}" for key, word in
-            (("rps", "req/s"), ("p50_us", "p50"), ("p99_us", "p99"), ("cpu", "CPU"))))
+    words = [("rps", rate), ("p50_us", "p50"), ("p99_us", "p99"), ("cpu", "CPU")]
+    if row["unit"] == "connection":
+        words.append(("per_core", "connections per CPU second"))
+        lines.append("  connections per second of the proxy's CPU: " + ", ".join(
+            f"{name} {figures['per_core']:.0f}" for name, figures in row["programs"].items()
+            if "per_core" in figures))
+    found = row["programs"].get("weir", {}).get("ratio_target_peers")
+    if found:
+        lines.append("  weir to the best of nginx and HAProxy: " + ", ".join(
+            f"{word} {ratio(found, key)}" for key, word in words))
     return lines
 
 
 def memory_lines(row):
-    lines = [f"  {'':9}{'B/conn':>9}{'process before':>16}{'after':>10}  {'best peer':>10}"
+    lines = [f"  {'':15}{'B/conn':>9}{'process before':>16}{'after':>10}  {'best peer':>10}"
              f"{'nginx/HAProxy':>15}"]
     for name, figures in row["programs"].items():
         if "bytes" not in figures:
-            lines.append(f"  {name:9}{notes(figures)}")
+            lines.append(f"  {name:15}{notes(figures)}")
             continue
         lines.append(
-            f"  {name:9}{figures['bytes']:9.0f}{figures['before_bytes'] / 1024:13.0f} kB"
+            f"  {name:15}{figures['bytes']:9.0f}{figures['before_bytes'] / 1024:13.0f} kB"
             f"{figures['after_bytes'] / 1024:7.0f} kB  {ratio(figures['ratio'], 'bytes'):>10}"
             f"{ratio(figures['ratio_target_peers'], 'bytes'):>15}{notes(figures)}")
         for metric, (before, after) in last_metrics(figures).items():
@@ -138,4 +144,8 @@ def target_line(target):
     measured = "-" if target["met"] is None else amount(target["measured"], target["unit"])
     verdict = {True: "met", False: "NOT met", None: "not measured"}[target["met"]]
     return (f"  {target['title']:46}{measured:>10}"
-            f"  at most {amount(target['limit'], target['unit']):>8}  {verdict}")
+            f"  {at(target):8} {amount(target['limit'], target['unit']):>8}  {verdict}")
+
+
+def at(target):
+    return "at least" if target["at_least"] else "at most"

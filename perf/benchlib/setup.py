@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 from benchlib.system import Failure, find_program, raise_file_limit
 
-# 4000 connections on both sides of a proxy, and something to spare.
-FILES_NEEDED = 15000
+# 4000 connections on both sides of a proxy, or 10000 to an echo, and something to spare.
+FILES_NEEDED = 15500
 FILES_WANTED = 20000
 
 
@@ -28,11 +28,19 @@ def prepare(perf_dir, cores, seconds):
         path = os.path.join(run_dir, name)
         if os.path.isfile(path):
             os.unlink(path)
-    origin = os.path.join(out_dir, "origin")
-    subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-g", "-Wall",
-                    "-o", origin, os.path.join(perf_dir, "origin.c")], check=True)
+    origin = build(perf_dir, out_dir, "origin", ["origin.c", "origin_request.c"])
+    load = build(perf_dir, out_dir, "load", ["load.c", "load_http.c", "load_echo.c"])
     os.sched_setaffinity(0, {load_core})
     return SimpleNamespace(root=root, perf_dir=perf_dir, out_dir=out_dir, run_dir=run_dir,
-                           origin_binary=origin, weir_path=os.path.join(root, "build", "weir"),
-                           proxy_core=proxy_core, load_core=load_core, files_max=files_max,
-                           seconds=seconds)
+                           origin_binary=origin, load_binary=load,
+                           weir_path=os.path.join(root, "build", "weir"), proxy_core=proxy_core,
+                           load_core=load_core, files_max=files_max, seconds=seconds)
+
+
+def build(perf_dir, out_dir, name, sources):
+    """A program of this folder. Returns its path."""
+    binary = os.path.join(out_dir, name)
+    subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-g", "-Wall",
+                    "-Wextra", "-o", binary]
+                   + [os.path.join(perf_dir, source) for source in sources], check=True)
+    return binary

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import time
 
-from benchlib.load import Origin, Row, Wrk, wait_for
+from benchlib.load import Load, Origin
 from benchlib.programs import Running
-from benchlib.system import CpuSample, Failure, Process, find_program
+from benchlib.rows import Row
+from benchlib.system import CpuSample, Failure, Process, find_program, wait_for
 
 ROW = Row("steady", "steady state, 64 connections", 64)
 WINDOW_SECONDS = 2
@@ -26,13 +27,13 @@ def busiest_thread(running):
 def check(bench, program, row=ROW):
     """Counts per window. other_calls_count is None when strace is not there."""
     origin = Origin(bench)
-    running = Running(program, bench, origin.port)
+    running = Running(program, bench, origin.port, row)
     try:
-        wrk = Wrk(bench, row, running.port, 3 * WINDOW_SECONDS + 2)
+        load = Load(bench, row, running.port)
         time.sleep(1.5)
         outcome = count_by_metrics(running, origin)
         outcome.update(count_by_strace(bench, busiest_thread(running), origin))
-        answer = wrk.result()
+        answer = load.result()
         errors = {name: answer[name] for name in ("connect", "read", "write", "status", "timeout")
                   if answer[name]}
         outcome["errors"] = errors

@@ -199,6 +199,12 @@ def private_bytes(pids):
     return total
 
 
+def wait_for(condition, seconds=10):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
 def output_of(argv):
     """The first lines a program prints, wherever it prints them; empty when it is not there."""
     try:
