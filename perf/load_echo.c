@@ -129,7 +129,8 @@ static void turn(uint64_t wait_ns) {
     }
 }
 
-/* Connects all of them, some at a time, and has one message back on each. */
+/* Connects all of them, some at a time, and has one message back on each. Gives up at the first
+ * error: it is reported, and the row is invalid anyway. */
 static void open_all(void) {
     while (load_goes_on()) {
         while (opened < load_options.connections && opening < OPENING_MAX) {
@@ -158,7 +159,9 @@ static struct conn *active_conn(uint32_t rank) {
 /* Each keeps one message on its way. */
 static void run_closed(void) {
     for (uint32_t rank = 0; rank < load_options.active; rank++) {
-        conn_send(active_conn(rank), load_now_ns());
+        if (active_conn(rank)->fd >= 0) {
+            conn_send(active_conn(rank), load_now_ns());
+        }
     }
     while (load_goes_on()) {
         turn(100000000);
@@ -194,6 +197,9 @@ void load_run_echo(void) {
         load_options.rate > 1000000) {
         errno = EINVAL;
         load_die("SIZE is 8 to 65536, ACTIVE 1 to CONNECTIONS, RATE at most 1000000");
+    }
+    for (uint32_t i = 0; i < load_options.connections; i++) {
+        conns[i].fd = -1;
     }
     memset(message, 'x', sizeof message);
     open_all();

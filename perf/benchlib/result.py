@@ -68,7 +68,7 @@ def summarise_one(row, taken):
     summary["load_bound"] = row.kind == "load" and \
         sum(is_load_bound(sample) for sample in whole) * 2 > len(whole)
     # A proxy that opens a connection for every request is not measured with keep-alive.
-    summary["upstream_reconnects"] = row.tool != "connect" and \
+    summary["upstream_reconnects"] = row.mode == "http" and \
         summary.get("upstream_connects", 0) > 0.01 * summary.get("requests", 0)
     summary["samples"] = taken
     return summary
