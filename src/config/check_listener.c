@@ -24,6 +24,46 @@ static void check_binds(struct check *check, const struct ini_section *section,
     }
 }
 
+static void check_trusted(struct check *check, const struct ini_section *section,
+                          const struct ini_entry *entry, struct cidr_list *trusted) {
+    struct bytes rest = entry->value;
+    struct bytes item;
+    while (check_item(entry, &rest, &item)) {
+        struct cidr cidr;
+        if (!cidr_parse(item, &cidr)) {
+            check_fault(check, section, entry,
+                        "\"%.*s\" is no network: 10.0.0.0/8, 2001:db8::/32, an address, or unix:",
+                        BYTES_FMT(value_shown(item)));
+            continue;
+        }
+        if (cidr_trim(&cidr)) {
+            char text[64];
+            struct writer trimmed = writer_make(text, sizeof text);
+            cidr_write(&cidr, &trimmed);
+            check_fault(check, section, entry,
+                        "\"%.*s\" has bits behind its prefix (did you mean \"%.*s\"?)",
+                        BYTES_FMT(value_shown(item)), BYTES_FMT(writer_bytes(&trimmed)));
+            continue;
+        }
+        trusted->items =
+            memory_grow(check->memory, trusted->items, trusted->count, sizeof(struct cidr));
+        trusted->items[trusted->count++] = cidr;
+    }
+}
+
+static void check_proxy_protocol(struct check *check, const struct ini_section *section,
+                                 struct config_listener *listener) {
+    listener->proxy_protocol = (uint8_t)check_number(check, section, KEY_PROXY_PROTOCOL);
+    const struct ini_entry *entry = ini_next(section, KEY_TRUSTED_PROXIES, NULL);
+    if (!entry && listener->proxy_protocol != 0) {
+        check_fault(check, section, ini_find(section, KEY_PROXY_PROTOCOL),
+                    "needs trusted_proxies, the addresses of the proxies that send the header "
+                    "(0.0.0.0/0 ::/0 trusts all)");
+    }
+    for (; entry; entry = ini_next(section, KEY_TRUSTED_PROXIES, entry))
+        check_trusted(check, section, entry, &listener->trusted);
+}
+
 static void set_upstream(struct check *check, const struct ini_section *section,
                          const struct ini_entry *entry, struct config_action *action) {
     const struct ini_section *target =
@@ -74,6 +114,7 @@ void check_listener(struct check *check, const struct ini_section *section,
     listener->send_buffer = (uint32_t)check_number(check, section, KEY_SEND_BUFFER);
     listener->via = check_number(check, section, KEY_VIA) != 0;
     listener->forwarded = (enum config_forwarded)check_number(check, section, KEY_FORWARDED);
+    check_proxy_protocol(check, section, listener);
     check_limits(check, section, &listener->limits);
     check_binds(check, section, listener);
     if (!is_admin) check_action(check, section, &listener->action);

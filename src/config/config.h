@@ -9,6 +9,7 @@
 #define WEIR_CONFIG_CONFIG_H
 
 #include "base/bytes.h"
+#include "base/cidr.h"
 #include "base/log.h"
 #include "config/template.h"
 
@@ -29,6 +30,7 @@ struct config_limits {
     uint64_t timeout_request_ms;
     uint64_t timeout_client_ms;
     uint64_t timeout_keepalive_ms;
+    uint64_t timeout_handshake_ms;
     uint64_t timeout_connect_ms;
     uint64_t timeout_server_ms;
     uint64_t timeout_tunnel_ms;
@@ -141,6 +143,8 @@ struct config_listener {
     uint32_t send_buffer;
     bool via;                        /* via = on */
     enum config_forwarded forwarded; /* forwarded = x_forwarded | rfc7239 | off */
+    uint8_t proxy_protocol;          /* set of versions: 1 is v1, 2 is v2; 0: off */
+    struct cidr_list trusted;        /* trusted_proxies; none: not said */
     struct config_limits limits;
 };
 

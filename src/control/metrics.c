@@ -8,7 +8,7 @@
 #endif
 
 #define PREFIX "weir_"
-#define SLABS 7 /* pools of one worker */
+#define SLABS 9 /* pools of one worker */
 
 struct label {
     const char *name;
@@ -255,6 +255,8 @@ static void slabs_of(const struct worker *worker, const struct slab *slabs[SLABS
     slabs[4] = &worker->room.arenas.small;
     slabs[5] = &worker->room.arenas.large;
     slabs[6] = &worker->proxy.exchanges;
+    slabs[7] = &worker->net.ends;
+    slabs[8] = &worker->gates.gates;
 }
 
 /* A worker may be changing the numbers: read one after the other they need not add up. */

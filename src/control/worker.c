@@ -47,10 +47,19 @@ static uint32_t worker_idle_max(const struct config *config) {
     return (uint32_t)(idle < clients ? idle : clients);
 }
 
+static bool worker_reads_pp(const struct config *config) {
+    for (uint32_t i = 0; i < config->listener_count; i++)
+        if (config->listeners[i].proxy_protocol != 0) return true;
+    return false;
+}
+
 static struct net_options worker_net_options(const struct worker *worker) {
+    const struct config *config = worker->config;
     uint32_t small = worker->clients_max * WORKER_SMALL_PER_CLIENT;
+    uint32_t conns = worker->clients_max * 2 + worker_idle_max(config) + WORKER_CONNS_EXTRA;
     return (struct net_options){
-        .conns_max = worker->clients_max * 2 + worker_idle_max(worker->config) + WORKER_CONNS_EXTRA,
+        .conns_max = conns,
+        .ends_max = worker_reads_pp(config) ? conns : 0,
         .sq_entries = WORKER_SQ_ENTRIES,
         .cq_entries = WORKER_CQ_ENTRIES,
         .small_size = WORKER_SMALL_SIZE,
@@ -97,6 +106,9 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     int error = net_init(&worker->net, &net_options, &worker->stats);
     if (error < 0) return error;
     ring_handle(&worker->net.ring, RING_MAIL, worker_on_mail, worker);
+    error = pp_gate_room_init(&worker->gates, &worker->net,
+                              worker_reads_pp(config) ? options->clients_max : 0);
+    if (error < 0) return error;
     struct session_room_options room_options = {.sessions_max = net_options.conns_max,
                                                 .exchanges_max = exchanges_max};
     worker_limits(config, &room_options.max_header_size, &room_options.max_headers);
@@ -116,10 +128,9 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     return proxy_init(&worker->proxy, &proxy_options);
 }
 
-static void worker_on_conn(void *user, struct conn *conn) {
+static void worker_begin_session(void *user, struct conn *conn) {
     struct worker_listener *from = user;
     struct front *front = from->front;
-    stat_bump(&from->accepted, 1);
     struct session *session = front->session_ops->accept(&from->worker->room, conn, &front->options,
                                                          &exchange_client_host);
     if (session) {
@@ -128,6 +139,16 @@ static void worker_on_conn(void *user, struct conn *conn) {
     }
     stat_bump(&from->worker->stats.rejected[REASON_NO_MEMORY], 1);
     conn_reset(conn);
+}
+
+static void worker_on_conn(void *user, struct conn *conn) {
+    struct worker_listener *from = user;
+    stat_bump(&from->accepted, 1);
+    if (from->gate.versions != 0) {
+        pp_gate_enter(&from->worker->gates, conn, &from->gate);
+    } else {
+        worker_begin_session(from, conn);
+    }
 }
 
 static int worker_open(struct worker *worker, const struct config_listener *config,
@@ -147,6 +168,11 @@ static int worker_open(struct worker *worker, const struct config_listener *conf
     struct worker_listener *to = &worker->listeners[worker->opened];
     to->worker = worker;
     to->front = &worker->proxy.fronts[config->index];
+    to->gate = (struct pp_gate_options){.versions = config->proxy_protocol,
+                                        .timeout_ms = config->limits.timeout_handshake_ms,
+                                        .trusted = config->trusted,
+                                        .on_conn = worker_begin_session,
+                                        .user = to};
     to->fd = fd;
     to->listener = (struct listener){.slot = worker->opened,
                                      .address_text = address->text,
@@ -201,6 +227,7 @@ static void worker_cut(struct worker *worker) {
     if (worker->state != WORKER_DRAINING) return;
     worker_for_listeners(worker, false, listener_stop);
     worker->proxy.cut += conn_close_finishing(&worker->net);
+    pp_gate_cut(&worker->gates);
     session_room_cut(&worker->room);
     wheel_arm(&worker->net.wheel, &worker->drain_timer, worker->net.now_ms + WORKER_CUT_MS);
 }
@@ -214,6 +241,7 @@ static void worker_drain(struct worker *worker) {
     if (worker->state != WORKER_RUNNING) return;
     worker_set_state(worker, WORKER_DRAINING);
     worker_for_listeners(worker, false, listener_drain);
+    pp_gate_drain(&worker->gates);
     session_room_drain(&worker->room);
     proxy_drain(&worker->proxy);
     wheel_arm(&worker->net.wheel, &worker->drain_timer,
@@ -312,6 +340,7 @@ void worker_fini(struct worker *worker) {
     for (uint32_t i = 0; i < services; i++)
         respond_free(worker->services[i]);
     free(worker->services);
+    pp_gate_room_fini(&worker->gates);
     session_room_fini(&worker->room);
     net_fini(&worker->net);
     free(worker->listeners);
@@ -325,8 +354,8 @@ struct worker_budget worker_budget(const struct worker *worker) {
         .ring = (uint64_t)options->sq_entries * 64 + (uint64_t)options->cq_entries * 16,
         .buffers = (uint64_t)options->small_count * options->small_size +
                    (uint64_t)options->bulk_count * options->bulk_size,
-        .conns = net->conns.mapped_size + net->queues.mapped_size,
-        .sessions = room->sessions.mapped_size,
+        .conns = net->conns.mapped_size + net->queues.mapped_size + net->ends.mapped_size,
+        .sessions = room->sessions.mapped_size + worker->gates.gates.mapped_size,
         .heads = room->heads.mapped_size,
         .exchanges = worker->proxy.exchanges.mapped_size,
         .arenas = room->arenas.small.mapped_size + room->arenas.large.mapped_size,

@@ -14,6 +14,7 @@
 #define WEIR_CONTROL_WORKER_H
 
 #include "net/listener.h"
+#include "net/pp_gate.h"
 #include "proxy/proxy.h"
 
 #include <pthread.h>
@@ -32,8 +33,9 @@ struct worker_listener {
     struct listener listener;
     struct worker *worker;
     struct front *front;
-    int fd;            /* until it is started */
-    uint64_t accepted; /* connections so far: read by other threads */
+    struct pp_gate_options gate; /* where the listener has proxy_protocol */
+    int fd;                      /* until it is started */
+    uint64_t accepted;           /* connections so far: read by other threads */
 };
 
 struct worker {
@@ -46,6 +48,7 @@ struct worker {
     struct listener_quota clients; /* of all listeners but the admin's */
     struct listener_quota admins;
     struct net net;
+    struct pp_gate_room gates;
     struct session_room room;
     struct proxy proxy;
     struct service **services; /* by index of the configuration */

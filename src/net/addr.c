@@ -1,7 +1,6 @@
 #include "net/addr.h"
 
 #include <arpa/inet.h>
-#include <netinet/in.h>
 
 /* Written by hand: it runs once for every connection, and inet_ntop goes through printf. */
 static void addr_host_v4(const uint8_t *octets, struct writer *text) {
@@ -20,20 +19,20 @@ static void addr_host_v6(const struct in6_addr *address, struct writer *text) {
     writer_put(text, bytes_of(inet_ntop(AF_INET6, address, host, sizeof host)));
 }
 
-void addr_host(const struct sockaddr_storage *address, struct writer *text) {
+void addr_host(const struct sockaddr *address, struct writer *text) {
     const void *any = address;
-    if (address->ss_family == AF_INET) {
+    if (address->sa_family == AF_INET) {
         addr_host_v4((const uint8_t *)&((const struct sockaddr_in *)any)->sin_addr, text);
-    } else if (address->ss_family == AF_INET6) {
+    } else if (address->sa_family == AF_INET6) {
         addr_host_v6(&((const struct sockaddr_in6 *)any)->sin6_addr, text);
     } else {
         writer_put(text, BYTES("unix"));
     }
 }
 
-uint16_t addr_port(const struct sockaddr_storage *address) {
+uint16_t addr_port(const struct sockaddr *address) {
     const void *any = address;
-    if (address->ss_family == AF_INET) return ntohs(((const struct sockaddr_in *)any)->sin_port);
-    if (address->ss_family == AF_INET6) return ntohs(((const struct sockaddr_in6 *)any)->sin6_port);
+    if (address->sa_family == AF_INET) return ntohs(((const struct sockaddr_in *)any)->sin_port);
+    if (address->sa_family == AF_INET6) return ntohs(((const struct sockaddr_in6 *)any)->sin6_port);
     return 0;
 }

@@ -88,6 +88,7 @@ static void conn_release(struct conn *conn) {
         (void)setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now); /* FIN instead of RST
                                                                                 is no harm */
     }
+    if (conn->ends) slab_release(&net->ends, conn->ends);
     (void)close(conn->fd); /* nothing can be done about an error, and the descriptor is gone anyway
                             */
     conn->fd = -1;
@@ -208,7 +209,14 @@ struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
         *error = -ENOMEM;
         return NULL;
     }
+    if (options->pp_ends && !conn_set_ends(conn, options->pp_ends)) {
+        conn_set_state(conn, CONN_CLOSING);
+        conn_release(conn);
+        *error = -ENOMEM;
+        return NULL;
+    }
     conn_attach(conn, events, user);
+    conn->pp_version = options->pp_version;
     conn->connect_armed = true;
     conn->recv_poll_first = true;
     conn_op_begin(conn);
@@ -417,6 +425,10 @@ static void conn_on_connect(struct conn *conn, const struct ring_completion *com
     }
     conn_set_state(conn, CONN_OPEN);
     conn_mark_dirty(conn);
+    if (conn->pp_version != 0 && !conn_send_pp(conn)) {
+        conn_lose(conn, ENOMEM);
+        return;
+    }
     conn->events->on_open(conn);
 }
 
@@ -481,6 +493,7 @@ void conn_fini_room(struct net *net) {
     slab_fini(&net->conns);
     slab_fini(&net->queues);
     slab_fini(&net->pumps);
+    slab_fini(&net->ends);
     pipe_pool_fini(&net->pipes);
 }
 
@@ -492,6 +505,9 @@ int conn_init_room(struct net *net) {
     }
     if (error == 0) {
         error = slab_init(&net->pumps, "pump", sizeof(struct pump), net->options.conns_max);
+    }
+    if (error == 0) {
+        error = slab_init(&net->ends, "conn_ends", sizeof(struct addr_pair), net->options.ends_max);
     }
     pipe_pool_init(&net->pipes, net->options.pipes_max, net->stats);
     if (error != 0) {

@@ -24,6 +24,7 @@
 #define WEIR_NET_CONN_H
 
 #include "base/bytes.h"
+#include "net/addr.h"
 #include "net/net.h"
 
 #include <sys/socket.h>
@@ -89,19 +90,21 @@ struct conn {
     bool notify_sent;
     bool fin_wanted; /* FIN after what is queued */
     bool fin_sent;
-    bool linger;     /* wait for the other side's FIN when finishing */
-    bool abort;      /* end with RST */
-    uint32_t queued; /* bytes queued and not yet accepted by the kernel */
+    bool linger;        /* wait for the other side's FIN when finishing */
+    bool abort;         /* end with RST */
+    uint8_t pp_version; /* of the PROXY header to be sent once connected; 0: none */
+    uint32_t queued;    /* bytes queued and not yet accepted by the kernel */
     uint32_t out_used;
     struct lease *out; /* the buffer that conn_reserve hands out of; NULL when none */
     struct conn_queue *queue_first;
     struct conn_queue *queue_last;
     struct pump *pump_out;         /* takes what this one receives; NULL: none */
     struct pump *pump_in;          /* fills what this one sends; NULL: none */
-    uint64_t deadline_ms;          /* 0: none */
-    uint64_t sent_total;           /* bytes the kernel took */
-    uint64_t acked;                /* of conn_send_progressed */
-    struct wheel_timer timer;      /* fires at or before deadline_ms, then looks again */
+    struct addr_pair *ends;   /* a client's, as a PROXY header told or is to tell them; else NULL */
+    uint64_t deadline_ms;     /* 0: none */
+    uint64_t sent_total;      /* bytes the kernel took */
+    uint64_t acked;           /* of conn_send_progressed */
+    struct wheel_timer timer; /* fires at or before deadline_ms, then looks again */
     struct wheel_timer send_timer; /* until it fires, nothing is sent */
     struct list dirty_link;
     struct list starved_link;
@@ -115,6 +118,10 @@ struct conn_dial_options {
     socklen_t address_size;
     uint64_t deadline_ms; /* on the worker's clock: on_deadline, the user closes */
     bool nodelay;
+    /* The connection begins with a PROXY header (net/pp.h) of that version, 0: none, that tells of
+     * these ends, which are copied; NULL: of a client without any. */
+    uint8_t pp_version;
+    const struct addr_pair *pp_ends;
 };
 /* Opens a socket and connects it. NULL and *error (-errno) when that cannot even begin. */
 struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
@@ -125,6 +132,13 @@ static inline void conn_attach(struct conn *conn, const struct conn_events *even
     conn->events = events;
     conn->user = user;
 }
+
+/* Keeps a copy of what a PROXY header has told; false when all slots for that are in use. */
+bool conn_set_ends(struct conn *conn, const struct addr_pair *ends);
+/* Where an accepted connection comes from, and where its client connected to: as a PROXY header
+ * told, else as the kernel knows (getpeername(2), getsockname(2)). false: it has forgotten. */
+bool conn_source(const struct conn *conn, union addr *address);
+bool conn_destination(const struct conn *conn, union addr *address);
 
 /* At least `size` bytes to write into (size <= the small buffer size), to be queued with
  * conn_commit before any other call on this conn. NULL when memory is used up. */

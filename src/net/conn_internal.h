@@ -34,6 +34,8 @@ void conn_on_send_timer(struct wheel_timer *timer, uint64_t now_ms);
 void conn_queue_drop(struct conn *conn);
 /* FIN came, after all bytes before it. Nothing if the connection is no longer in use. */
 void conn_end_of_stream(struct conn *conn);
+/* Queues the PROXY header of a connection that has just been dialled. false: no memory. */
+bool conn_send_pp(struct conn *conn);
 /* The connection failed by itself. Nothing if it is closing. */
 void conn_lose(struct conn *conn, int error);
 /* Counts an operation in and, at its final completion, out. */

@@ -16,6 +16,7 @@
 
 struct net_options {
     uint32_t conns_max; /* connections of all kinds */
+    uint32_t ends_max;  /* of them, those that a PROXY header is about */
     uint32_t sq_entries;
     uint32_t cq_entries;
     uint32_t small_size; /* bytes of a small receive buffer */
@@ -41,6 +42,7 @@ struct net {
     struct slab queues; /* struct conn_queue */
     struct slab pumps;  /* struct pump */
     struct pipe_pool pipes;
+    struct slab ends;   /* struct addr_pair */
     struct stat_block *stats;
     struct net_options options;
     /* Changes in routine work. */

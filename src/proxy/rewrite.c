@@ -179,20 +179,55 @@ static bool replace_field(struct http_fields *fields, struct arena *arena, enum 
     return true;
 }
 
+/* Whether what a client says of clients before it is true. */
+enum belief {
+    BELIEF_UNASKED, /* no trusted_proxies: X-Forwarded-For goes on, the rest is ours to know */
+    BELIEF_YES,
+    BELIEF_NO
+};
+
+static enum belief belief_in(const struct config_listener *listener,
+                             const struct rewrite_facts *facts) {
+    if (listener->trusted.count == 0) return BELIEF_UNASKED;
+    return cidr_list_has_text(&listener->trusted, facts->client_ip) ? BELIEF_YES : BELIEF_NO;
+}
+
+/* Also those that weir does not write itself: a server may read X-Forwarded-Port as well. */
+static void remove_claims(struct http_fields *fields) {
+    struct bytes prefix = BYTES("X-Forwarded-");
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < fields->count; i++) {
+        const struct http_field *field = &fields->items[i];
+        bool is_claim = bytes_equal_nocase(bytes_slice(field->name, 0, prefix.len), prefix);
+        if (!is_claim && field->id != HTTP_FIELD_FORWARDED) fields->items[kept++] = *field;
+    }
+    fields->count = kept;
+}
+
 /* A client on a unix socket has no address; RFC 7239 section 6.2 has a word for that. */
 static struct bytes forwarded_for(const struct rewrite_facts *facts) {
     return bytes_equal(facts->client_ip, BYTES("unix")) ? BYTES("unknown") : facts->client_ip;
 }
 
+/* What a believed proxy says of its own client's request stays. */
+static bool tell(struct http_fields *fields, struct arena *arena, const struct http_field *ours,
+                 bool is_believed) {
+    if (is_believed && http_fields_find(fields, ours->id)) return true;
+    return replace_field(fields, arena, ours->id, ours->name, ours->value);
+}
+
 static bool add_x_forwarded(struct http_message *request, const struct rewrite_facts *facts,
-                            struct arena *arena) {
+                            bool is_believed, struct arena *arena) {
     struct http_fields *fields = &request->fields;
+    const struct http_field proto = {.name = BYTES("X-Forwarded-Proto"),
+                                     .value = request->scheme,
+                                     .id = HTTP_FIELD_X_FORWARDED_PROTO};
+    const struct http_field host = {.name = BYTES("X-Forwarded-Host"),
+                                    .value = request->authority,
+                                    .id = HTTP_FIELD_X_FORWARDED_HOST};
     return join_item(fields, arena, HTTP_FIELD_X_FORWARDED_FOR, BYTES("X-Forwarded-For"),
                      forwarded_for(facts)) &&
-           replace_field(fields, arena, HTTP_FIELD_X_FORWARDED_PROTO, BYTES("X-Forwarded-Proto"),
-                         request->scheme) &&
-           replace_field(fields, arena, HTTP_FIELD_X_FORWARDED_HOST, BYTES("X-Forwarded-Host"),
-                         request->authority);
+           tell(fields, arena, &proto, is_believed) && tell(fields, arena, &host, is_believed);
 }
 
 /* RFC 7239 section 4: values are tokens or quoted strings. ":" and "[" are no token characters;
@@ -233,9 +268,11 @@ static bool add_forwarded(struct http_message *request, const struct rewrite_fac
 
 static bool add_client(struct http_message *request, const struct config_listener *listener,
                        const struct rewrite_facts *facts, struct arena *arena) {
+    enum belief belief = belief_in(listener, facts);
+    if (belief == BELIEF_NO) remove_claims(&request->fields);
     switch (listener->forwarded) {
     case CONFIG_FORWARDED_X:
-        return add_x_forwarded(request, facts, arena);
+        return add_x_forwarded(request, facts, belief == BELIEF_YES, arena);
     case CONFIG_FORWARDED_RFC7239:
         return add_forwarded(request, facts, arena);
     case CONFIG_FORWARDED_OFF:

@@ -28,9 +28,12 @@ struct rewrite_facts {
 bool rewrite_expand(const struct template *template, const struct rewrite_facts *facts,
                     struct arena *arena, struct bytes *text);
 /* For a request that goes to an upstream: Via ("1.1 weir", RFC 9110 section 7.6.3), client address
- * fields by listener->forwarded (X-Forwarded-For is appended to, -Proto and -Host are replaced; RFC
- * 7239 Forwarded is appended to, IPv6 quoted), route's strip_prefix and request edits (route may be
- * NULL). An edit that sets Host changes request->authority. */
+ * fields by listener->forwarded, route's strip_prefix and request edits (route may be NULL). An
+ * edit that sets Host changes request->authority.
+ *
+ * X-Forwarded-For is appended to, -Proto and -Host are replaced; RFC 7239 Forwarded is appended to,
+ * IPv6 quoted. With listener->trusted -Proto and -Host from one of those stay, and of others every
+ * X-Forwarded-* and Forwarded received goes before ours comes. */
 bool rewrite_request(struct http_message *request, const struct config_listener *listener,
                      const struct config_route *route, const struct rewrite_facts *facts,
                      struct arena *arena);

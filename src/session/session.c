@@ -1,7 +1,6 @@
 #include "session/session.h"
 
 #include "base/check.h"
-#include "net/addr.h"
 #include "session/h1_internal.h"
 
 #include <errno.h>
@@ -67,13 +66,11 @@ void session_room_cut(struct session_room *room) {
 
 struct bytes session_client_ip(struct session *session) {
     if (session->client_ip_size == 0) {
-        struct sockaddr_storage address = {0};
-        socklen_t size = sizeof address;
+        union addr address;
         struct writer text = writer_make(session->client_ip, sizeof session->client_ip);
-        if (session->conn &&
-            getpeername(session->conn->fd, (struct sockaddr *)&address, &size) == 0) {
-            addr_host(&address, &text);
-            session->client_port = addr_port(&address);
+        if (session->conn && conn_source(session->conn, &address)) {
+            addr_host(&address.any, &text);
+            session->client_port = addr_port(&address.any);
         } else {
             writer_put(&text, BYTES("unknown"));
         }

@@ -136,8 +136,8 @@ void session_room_cut(struct session_room *room);
 bool session_add_date(struct session_room *room, struct http_message *response,
                       struct arena *arena);
 
-/* Address of the other side of a client session, as text; found at the first call. "unknown" when
- * the connection is gone. */
+/* Address of the client of a client session, as text; found at the first call. As a PROXY header
+ * told it, else that of the other side. "unknown" when the connection is gone. */
 struct bytes session_client_ip(struct session *session);
 
 extern const struct session_ops session_h1;

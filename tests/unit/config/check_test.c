@@ -100,6 +100,17 @@ static void bad_listeners_are_named(void **state) {
         {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nforwarded = on\nvia = yes\n",
          "12: listener a.forwarded: \"on\" is none of x_forwarded rfc7239 off\n"
          "13: listener a.via: \"yes\" is not on or off\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nproxy_protocol = any\n",
+         "12: listener a.proxy_protocol: needs trusted_proxies, the addresses of the proxies that "
+         "send the header (0.0.0.0/0 ::/0 trusts all)\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\ntrusted_proxies = ::1 10.1.0.0/8 x\n"
+         "trusted_proxies = fe80::1/10\n",
+         "12: listener a.trusted_proxies: \"10.1.0.0/8\" has bits behind its prefix (did you mean "
+         "\"10.0.0.0/8\"?)\n"
+         "12: listener a.trusted_proxies: \"x\" is no network: 10.0.0.0/8, 2001:db8::/32, an "
+         "address, or unix:\n"
+         "13: listener a.trusted_proxies: \"fe80::1/10\" has bits behind its prefix (did you mean "
+         "\"fe80::/10\"?)\n"},
         {"[listener a]\nbind = 127.0.0.1:1\nservice = one\ntimeout_connect = 1s\n",
          "12: listener a.timeout_connect: does not belong here but in [defaults] or [upstream "
          "NAME]\n"},

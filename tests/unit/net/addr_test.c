@@ -12,7 +12,7 @@
 static void assert_host(const struct sockaddr_storage *address, const char *expected) {
     char memory[ADDR_TEXT_MAX];
     struct writer text = writer_make(memory, sizeof memory);
-    addr_host(address, &text);
+    addr_host((const struct sockaddr *)address, &text);
     assert_false(text.full);
     assert_true(bytes_equal(writer_bytes(&text), bytes_of(expected)));
 }
@@ -41,7 +41,7 @@ static void ipv4_is_four_numbers(void **state) {
     for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
         struct sockaddr_storage address = v4(hosts[i], 8080);
         assert_host(&address, hosts[i]);
-        assert_int_equal(addr_port(&address), 8080);
+        assert_int_equal(addr_port((const struct sockaddr *)&address), 8080);
     }
 }
 
@@ -52,7 +52,7 @@ static void ipv6_has_no_brackets(void **state) {
     for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
         struct sockaddr_storage address = v6(hosts[i], 65535);
         assert_host(&address, hosts[i]);
-        assert_int_equal(addr_port(&address), 65535);
+        assert_int_equal(addr_port((const struct sockaddr *)&address), 65535);
     }
 }
 
@@ -66,7 +66,7 @@ static void a_unix_socket_has_neither_host_nor_port(void **state) {
     (void)state;
     struct sockaddr_storage address = {.ss_family = AF_UNIX};
     assert_host(&address, "unix");
-    assert_int_equal(addr_port(&address), 0);
+    assert_int_equal(addr_port((const struct sockaddr *)&address), 0);
 }
 
 int main(void) {

@@ -336,6 +336,27 @@ static void forwarded_is_appended_to(void **state) {
     finish(&world);
 }
 
+static void what_trusted_proxies_say_stays(void **state) {
+    (void)state;
+    struct cidr near = {.family = AF_INET, .bits = 24, .bytes = {192, 0, 2}};
+    static const char *const expected[] = {
+        "X-Forwarded-For: a, 192.0.2.7\nX-Forwarded-Proto: b\nX-Forwarded-Host: h.example\n",
+        "X-Forwarded-For: 192.0.3.7\nX-Forwarded-Proto: http\nX-Forwarded-Host: h.example\n"};
+    for (size_t i = 0; i < COUNT(expected); i++) {
+        struct world world;
+        start(&world);
+        world.listener.forwarded = CONFIG_FORWARDED_X;
+        world.listener.trusted = (struct cidr_list){&near, 1};
+        if (i == 1) world.facts.client_ip = BYTES("192.0.3.7");
+        world.request.authority = BYTES("h.example");
+        add(&world, "X-Forwarded-For", "a");
+        add(&world, "X-Forwarded-Proto", "b");
+        rewrite(&world);
+        assert_fields(&world.request.fields, expected[i]);
+        finish(&world);
+    }
+}
+
 static void a_unix_client_is_unknown(void **state) {
     (void)state;
     struct world world;
@@ -563,6 +584,7 @@ int main(void) {
         cmocka_unit_test(without_an_authority_no_forwarded_host_gets_through),
         cmocka_unit_test(forwarded_follows_rfc_7239),
         cmocka_unit_test(forwarded_is_appended_to),
+        cmocka_unit_test(what_trusted_proxies_say_stays),
         cmocka_unit_test(a_unix_client_is_unknown),
         cmocka_unit_test(strip_prefix_takes_whole_segments),
         cmocka_unit_test(edits_set_add_and_remove_in_order),

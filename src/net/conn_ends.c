@@ -1,0 +1,42 @@
+/* conn_ends.c: whose connection it is, where a PROXY header (pp.h) says so: one that was read from
+ * an accepted connection, or one that a dialled connection begins with. */
+#include "net/conn_internal.h"
+#include "net/pp.h"
+
+bool conn_set_ends(struct conn *conn, const struct addr_pair *ends) {
+    struct net *net = conn->net;
+    if (!conn->ends) conn->ends = slab_acquire(&net->ends);
+    if (!conn->ends) return false;
+    *conn->ends = *ends;
+    return true;
+}
+
+bool conn_source(const struct conn *conn, union addr *address) {
+    socklen_t size = sizeof *address;
+    if (conn->ends) {
+        *address = conn->ends->source;
+        return true;
+    }
+    /* Longer addresses of unix sockets are cut, behind the family. */
+    return getpeername(conn->fd, &address->any, &size) == 0;
+}
+
+bool conn_destination(const struct conn *conn, union addr *address) {
+    socklen_t size = sizeof *address;
+    if (conn->ends) {
+        *address = conn->ends->destination;
+        return true;
+    }
+    return getsockname(conn->fd, &address->any, &size) == 0; /* cut as above */
+}
+
+bool conn_send_pp(struct conn *conn) {
+    char *to = conn_reserve(conn, PP_V1_SIZE_MAX);
+    if (!to) return false;
+    struct writer text = writer_make(to, PP_V1_SIZE_MAX);
+    pp_write(&text, conn->pp_version, conn->ends);
+    conn_commit(conn, text.len);
+    /* It has been told. */
+    if (conn->ends) slab_release(&conn->net->ends, conn->ends);
+    return true;
+}
