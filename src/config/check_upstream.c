@@ -151,6 +151,20 @@ static void check_hash_key(struct check *check, const struct ini_section *sectio
     }
 }
 
+/* A connection that has told whose it is cannot be another client's afterwards. */
+static void check_send_proxy(struct check *check, const struct ini_section *section,
+                             struct config_upstream *upstream) {
+    upstream->send_proxy = (uint8_t)check_number(check, section, KEY_SEND_PROXY);
+    if (upstream->send_proxy == 0) return;
+    const struct ini_entry *keepalive = ini_find(section, KEY_KEEPALIVE);
+    if (keepalive && upstream->keepalive != 0) {
+        check_fault(check, section, keepalive,
+                    "with send_proxy a connection is one client's and cannot be kept: it must be "
+                    "0, or left out");
+    }
+    upstream->keepalive = 0;
+}
+
 void check_upstream(struct check *check, const struct ini_section *section,
                     struct config_upstream *upstream) {
     upstream->name = memory_string(check->memory, bytes_of(section->name));
@@ -159,6 +173,7 @@ void check_upstream(struct check *check, const struct ini_section *section,
     upstream->balance = (enum config_balance)check_number(check, section, KEY_BALANCE);
     upstream->keepalive = (uint32_t)check_number(check, section, KEY_KEEPALIVE);
     upstream->keepalive_timeout_ms = check_number(check, section, KEY_KEEPALIVE_TIMEOUT);
+    check_send_proxy(check, section, upstream);
     check_limits(check, section, &upstream->limits);
     check_servers(check, section, upstream);
     check_hash_key(check, section, upstream);

@@ -101,6 +101,7 @@ struct config_upstream {
     char *hash_name;    /* of HEADER and COOKIE */
     uint32_t keepalive; /* idle connections kept per server, all workers together; 0: none */
     uint64_t keepalive_timeout_ms;
+    uint8_t send_proxy;          /* version, 0: off; keepalive is 0 then */
     struct config_limits limits; /* timeout_connect, timeout_server, timeout_tunnel are used */
 };
 

@@ -60,6 +60,8 @@ static const struct key_word balance_words[] = {{"round_robin", CONFIG_BALANCE_R
 /* Sets of versions, as net/pp.h has them. */
 static const struct key_word proxy_protocol_words[] = {
     {"off", 0, false}, {"v1", 1, false}, {"v2", 2, false}, {"any", 3, false}, {NULL, 0, false}};
+static const struct key_word send_proxy_words[] = {
+    {"off", 0, false}, {"v1", 1, false}, {"v2", 2, false}, {NULL, 0, false}};
 static const struct key_word protocol_words[] = {
     {"h1", 0, false}, {"h2", 0, true}, {NULL, 0, false}};
 static const struct key_word type_words[] = {
@@ -158,6 +160,7 @@ const struct key_word *key_words(enum key_id id) {
     if (id == KEY_MODE) return mode_words;
     if (id == KEY_FORWARDED) return forwarded_words;
     if (id == KEY_PROXY_PROTOCOL) return proxy_protocol_words;
+    if (id == KEY_SEND_PROXY) return send_proxy_words;
     if (id == KEY_BALANCE) return balance_words;
     if (id == KEY_PROTOCOL) return protocol_words;
     if (id == KEY_TYPE) return type_words;

@@ -53,13 +53,19 @@ static bool worker_reads_pp(const struct config *config) {
     return false;
 }
 
+static bool worker_sends_pp(const struct config *config) {
+    for (uint32_t i = 0; i < config->upstream_count; i++)
+        if (config->upstreams[i].send_proxy != 0) return true;
+    return false;
+}
+
 static struct net_options worker_net_options(const struct worker *worker) {
     const struct config *config = worker->config;
     uint32_t small = worker->clients_max * WORKER_SMALL_PER_CLIENT;
     uint32_t conns = worker->clients_max * 2 + worker_idle_max(config) + WORKER_CONNS_EXTRA;
     return (struct net_options){
         .conns_max = conns,
-        .ends_max = worker_reads_pp(config) ? conns : 0,
+        .ends_max = worker_reads_pp(config) || worker_sends_pp(config) ? conns : 0,
         .sq_entries = WORKER_SQ_ENTRIES,
         .cq_entries = WORKER_CQ_ENTRIES,
         .small_size = WORKER_SMALL_SIZE,

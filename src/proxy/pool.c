@@ -108,7 +108,18 @@ static void pool_dial(struct server *server, struct arena *arena, struct pool_wa
                       enum reason *failure) {
     struct upstream *upstream = server->upstream;
     const struct config_address *address = &server->config->address;
-    struct session_address to = {(const struct sockaddr *)&address->storage, address->size};
+    struct session_address to = {.address = (const struct sockaddr *)&address->storage,
+                                 .size = address->size};
+    struct addr_pair ends;
+    if (upstream->options.send_proxy != 0) {
+        CHECK(wait->client);
+        /* Who resets just now must not look like a client of the proxy itself. */
+        if (!session_client_ends(wait->client, &ends)) {
+            *failure = REASON_CLIENT_RESET;
+            return;
+        }
+        to.client = &ends;
+    }
     struct session *session = upstream->session_ops->connect(
         upstream->room, &to, &upstream->options, &pool_host, failure);
     if (!session) {

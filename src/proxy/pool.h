@@ -2,7 +2,8 @@
  *
  * pool_take gives a stream on an idle connection at once, or dials and tells the waiter later. A
  * connection that was dialled for a waiter that has gone becomes idle. Idle connections are used
- * last-in first-out, so that surplus ones reach keepalive_timeout.
+ * last-in first-out, so that surplus ones reach keepalive_timeout. A connection that began with a
+ * PROXY header is one client's: it never becomes idle, but ends.
  */
 #ifndef WEIR_PROXY_POOL_H
 #define WEIR_PROXY_POOL_H
@@ -13,6 +14,7 @@ struct pool_wait {
     /* Set by the caller. */
     void (*on_stream)(struct pool_wait *wait, struct stream *stream);
     void (*on_failed)(struct pool_wait *wait, enum reason reason);
+    struct session *client; /* whose connection it is to be: told to servers with send_proxy */
     /* The pool's. */
     struct session *session; /* being dialled; NULL: not waiting */
     struct arena *arena;

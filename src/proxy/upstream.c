@@ -42,6 +42,7 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
         .max_header_size = (uint32_t)config->limits.max_header_size,
         .max_headers = (uint32_t)config->limits.max_headers,
         .max_target = (uint32_t)config->limits.max_target,
+        .send_proxy = config->send_proxy,
     };
     upstream->servers = calloc(count, sizeof *upstream->servers);
     upstream->balance_servers = calloc(count, sizeof *upstream->balance_servers);

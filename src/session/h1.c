@@ -250,7 +250,9 @@ static struct session *h1_connect(struct session_room *room, const struct sessio
     struct conn_dial_options dial = {.address = to->address,
                                      .address_size = to->size,
                                      .deadline_ms = room->net->now_ms + options->timeout_connect_ms,
-                                     .nodelay = true};
+                                     .nodelay = true,
+                                     .pp_version = options->send_proxy,
+                                     .pp_ends = to->client};
     int error = 0;
     h1->in = H1_IN_DONE;
     h1->out = H1_OUT_DONE;

@@ -79,6 +79,11 @@ struct bytes session_client_ip(struct session *session) {
     return bytes_make(session->client_ip, session->client_ip_size);
 }
 
+bool session_client_ends(const struct session *session, struct addr_pair *ends) {
+    return session->conn && conn_source(session->conn, &ends->source) &&
+           conn_destination(session->conn, &ends->destination);
+}
+
 bool session_add_date(struct session_room *room, struct http_message *response,
                       struct arena *arena) {
     if (http_fields_find(&response->fields, HTTP_FIELD_DATE)) return true;

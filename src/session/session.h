@@ -30,6 +30,7 @@ struct session_options {
     uint32_t max_header_size;
     uint32_t max_headers;
     uint32_t max_target;
+    uint8_t send_proxy; /* version of the PROXY header a dialled connection begins with, 0: none */
 };
 
 struct session_host {
@@ -49,9 +50,12 @@ struct session_host {
     void (*on_closed)(struct session *session, enum reason reason);
 };
 
+/* Where to dial, valid until on_ready or on_closed. */
 struct session_address {
     const struct sockaddr *address;
     socklen_t size;
+    /* With send_proxy: the ends to tell, for the length of the call; NULL: of nobody. */
+    const struct addr_pair *client;
 };
 
 struct session_ops {
@@ -139,6 +143,8 @@ bool session_add_date(struct session_room *room, struct http_message *response,
 /* Address of the client of a client session, as text; found at the first call. As a PROXY header
  * told it, else that of the other side. "unknown" when the connection is gone. */
 struct bytes session_client_ip(struct session *session);
+/* Where that client is and what it connected to, likewise; false when the connection is gone. */
+bool session_client_ends(const struct session *session, struct addr_pair *ends);
 
 extern const struct session_ops session_h1;
 

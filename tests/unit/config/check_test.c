@@ -271,6 +271,9 @@ static void bad_upstreams_are_named(void **state) {
          "12: upstream a.queue: not supported by this version\n"
          "13: upstream a.sticky: not supported by this version\n"
          "14: upstream a.healthcheck: not supported by this version\n"},
+        {"[upstream a]\nserver = unix:/a\nsend_proxy = v1\nkeepalive = 1\n",
+         "12: upstream a.keepalive: with send_proxy a connection is one client's and cannot be "
+         "kept: it must be 0, or left out\n"},
         {"[upstream a]\nserver = unix:/a\nmax_body_size = 1k\n",
          "11: upstream a.max_body_size: does not belong here but in [defaults] or [listener "
          "NAME]\n"},

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -110,6 +111,57 @@ static void the_one_used_last_is_taken_first(void **state) {
     take(world, &waiter, false);
     assert_ptr_equal(waiter.stream->session, &world->sessions[0].session);
     give_back(world, &waiter);
+    proxy_world_free(world);
+}
+
+static void with_send_proxy_no_connection_becomes_idle(void **state) {
+    (void)state;
+    struct proxy_world *world =
+        proxy_world_new("[global]\nworkers = 1\ncpu_affinity = off\n"
+                        "[listener web]\nbind = 127.0.0.1:8080\nupstream = app\n"
+                        "[upstream app]\nsend_proxy = v2\nserver = 127.0.0.1:9001\n");
+    int fds[2];
+    tcp_pair(fds);
+    struct conn *conn = conn_accept(&world->net->net, fds[0], NULL, NULL);
+    struct session client = {.conn = conn};
+    struct waiter waiters[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        struct waiter *waiter = &waiters[i];
+        *waiter = (struct waiter){
+            .wait = {.on_stream = on_stream, .on_failed = on_failed, .client = &client}};
+        assert_null(pool_take(proxy_world_server(world, 0), &world->arena, false, &waiter->wait,
+                              &waiter->reason));
+        assert_int_equal(world->session_count, i + 1);
+        assert_int_equal(world->told[i].source.any.sa_family, AF_INET);
+        assert_int_equal(world->told[i].source.v4.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+        assert_int_not_equal(world->told[i].source.v4.sin_port,
+                             world->told[i].destination.v4.sin_port);
+    }
+    server_ready(&world->sessions[0]);
+    give_back(world, &waiters[0]);
+    assert_true(world->sessions[0].closed);
+    pool_cancel(&waiters[1].wait);
+    server_ready(&world->sessions[1]);
+    assert_true(world->sessions[1].closed);
+    assert_gauges(world, 0, 0, 0);
+    conn_reset(conn);
+    proxy_world_free(world);
+    close(fds[1]);
+}
+
+static void of_a_client_that_is_gone_no_server_is_told(void **state) {
+    (void)state;
+    struct proxy_world *world =
+        proxy_world_new("[global]\nworkers = 1\ncpu_affinity = off\n"
+                        "[listener web]\nbind = 127.0.0.1:8080\nupstream = app\n"
+                        "[upstream app]\nsend_proxy = v1\nserver = 127.0.0.1:9001\n");
+    struct session client = {.conn = NULL};
+    struct waiter waiter = {
+        .wait = {.on_stream = on_stream, .on_failed = on_failed, .client = &client}};
+    assert_null(pool_take(proxy_world_server(world, 0), &world->arena, false, &waiter.wait,
+                          &waiter.reason));
+    assert_int_equal(waiter.reason, REASON_CLIENT_RESET);
+    assert_int_equal(world->session_count, 0);
     proxy_world_free(world);
 }
 
@@ -263,6 +315,8 @@ int main(void) {
         cmocka_unit_test(a_connection_is_counted_where_it_is),
         cmocka_unit_test(fresh_does_not_take_an_idle_one),
         cmocka_unit_test(the_one_used_last_is_taken_first),
+        cmocka_unit_test(with_send_proxy_no_connection_becomes_idle),
+        cmocka_unit_test(of_a_client_that_is_gone_no_server_is_told),
         cmocka_unit_test(over_the_limit_of_idle_ones_the_oldest_goes),
         cmocka_unit_test(at_max_connections_the_server_is_busy),
         cmocka_unit_test(a_waiter_that_goes_leaves_an_idle_connection),

@@ -122,6 +122,7 @@ static struct session *fake_connect(struct session_room *room, const struct sess
         return NULL;
     }
     assert_true(world->session_count < FAKE_SESSIONS_MAX);
+    if (to->client) world->told[world->session_count] = *to->client;
     struct fake_session *session = &world->sessions[world->session_count++];
     extern const struct session_ops fake_session_ops;
     session->session =

@@ -59,7 +59,8 @@ struct proxy_world {
     /* Dialled sessions in their order. */
     struct fake_session sessions[FAKE_SESSIONS_MAX];
     uint32_t session_count;
-    bool no_dial; /* connect says CONNECT_FAILED at once */
+    struct addr_pair told[FAKE_SESSIONS_MAX]; /* each to whom, with send_proxy */
+    bool no_dial;                             /* connect says CONNECT_FAILED at once */
 };
 
 /* The configuration's first listener is the front. */

@@ -543,7 +543,8 @@ static void without_slots_a_connect_says_why(void **state) {
     net_options.conns_max = 1;
     struct session_world *world = session_world_new(NULL, &net_options);
     session_world_connect(world);
-    struct session_address to = {(const struct sockaddr *)&world->address, sizeof world->address};
+    struct session_address to = {.address = (const struct sockaddr *)&world->address,
+                                 .size = sizeof world->address};
     enum reason reason = REASON_NONE;
     assert_null(
         session_h1.connect(&world->room, &to, &world->options, world->session->host, &reason));

@@ -166,7 +166,8 @@ void session_world_accept(struct session_world *world) {
 }
 
 void session_world_connect(struct session_world *world) {
-    struct session_address to = {(const struct sockaddr *)&world->address, sizeof world->address};
+    struct session_address to = {.address = (const struct sockaddr *)&world->address,
+                                 .size = sizeof world->address};
     enum reason reason;
     world->session = session_h1.connect(&world->room, &to, &world->options, &host, &reason);
     assert_non_null(world->session);
