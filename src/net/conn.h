@@ -98,8 +98,8 @@ struct conn {
     struct lease *out; /* the buffer that conn_reserve hands out of; NULL when none */
     struct conn_queue *queue_first;
     struct conn_queue *queue_last;
-    struct pump *pump_out;         /* takes what this one receives; NULL: none */
-    struct pump *pump_in;          /* fills what this one sends; NULL: none */
+    struct pump *pump_out;    /* takes what this one receives; NULL: none */
+    struct pump *pump_in;     /* fills what this one sends; NULL: none */
     struct addr_pair *ends;   /* a client's, as a PROXY header told or is to tell them; else NULL */
     uint64_t deadline_ms;     /* 0: none */
     uint64_t sent_total;      /* bytes the kernel took */

@@ -42,7 +42,7 @@ struct net {
     struct slab queues; /* struct conn_queue */
     struct slab pumps;  /* struct pump */
     struct pipe_pool pipes;
-    struct slab ends;   /* struct addr_pair */
+    struct slab ends; /* struct addr_pair */
     struct stat_block *stats;
     struct net_options options;
     /* Changes in routine work. */
