@@ -83,7 +83,8 @@ static void exchange_on_connect_failed(struct pool_wait *wait, enum reason reaso
 static void exchange_enter_server(struct exchange *x, uint32_t index) {
     x->server = &x->target->servers[index];
     x->server->balance->in_flight++;
-    x->wait = (struct pool_wait){.on_stream = exchange_on_stream,
+    x->wait = (struct pool_wait){.ops = x->target->session_ops,
+                                 .on_stream = exchange_on_stream,
                                  .on_failed = exchange_on_connect_failed,
                                  .client = x->client->session};
 }

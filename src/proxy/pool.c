@@ -120,8 +120,8 @@ static void pool_dial(struct server *server, struct arena *arena, struct pool_wa
         }
         to.client = &ends;
     }
-    struct session *session = upstream->session_ops->connect(
-        upstream->room, &to, &upstream->options, &pool_host, failure);
+    struct session *session =
+        wait->ops->connect(upstream->room, &to, &upstream->options, &pool_host, failure);
     if (!session) {
         stat_bump(&pool_net(server)->stats->connect_failures[*failure], 1);
         return;
@@ -145,17 +145,23 @@ struct stream *pool_take(struct server *server, struct arena *arena, bool fresh,
         return stream;
     }
     if (server->connections >= server->connections_max) {
-        *failure = REASON_SERVER_BUSY;
-    } else {
-        pool_dial(server, arena, wait, failure);
+        if (server->idle_count == 0) {
+            *failure = REASON_SERVER_BUSY;
+            return NULL;
+        }
+        /* Its FIN goes out before the new SYN. */
+        pool_end(LIST_OWNER(server->idle.prev, struct session, link), REASON_SERVER_IDLE);
     }
+    pool_dial(server, arena, wait, failure);
     return NULL;
 }
 
 void pool_cancel(struct pool_wait *wait) {
-    if (!wait->session) return;
-    wait->session->waiter = NULL;
+    struct session *session = wait->session;
+    if (!session) return;
+    session->waiter = NULL;
     wait->session = NULL;
+    if (session->ops->one_stream) pool_end(session, REASON_SERVER_IDLE);
 }
 
 void pool_drain(struct server *server) {

@@ -1,9 +1,10 @@
 /* pool.h: connections to servers, idle and busy, of one worker.
  *
  * pool_take gives a stream on an idle connection at once, or dials and tells the waiter later. A
- * connection that was dialled for a waiter that has gone becomes idle. Idle connections are used
- * last-in first-out, so that surplus ones reach keepalive_timeout. A connection that began with a
- * PROXY header is one client's: it never becomes idle, but ends.
+ * connection that was dialled for a waiter that has gone becomes idle, or ends when its protocol
+ * has one stream a connection (session_ops.one_stream). Idle connections are used last-in
+ * first-out, so that surplus ones reach keepalive_timeout. A connection that began with a PROXY
+ * header is one client's: it never becomes idle, but ends.
  */
 #ifndef WEIR_PROXY_POOL_H
 #define WEIR_PROXY_POOL_H
@@ -12,6 +13,7 @@
 
 struct pool_wait {
     /* Set by the caller. */
+    const struct session_ops *ops; /* how a server that is dialled is spoken to */
     void (*on_stream)(struct pool_wait *wait, struct stream *stream);
     void (*on_failed)(struct pool_wait *wait, enum reason reason);
     struct session *client; /* whose connection it is to be: told to servers with send_proxy */
@@ -21,8 +23,9 @@ struct pool_wait {
 };
 
 /* An idle connection's stream; or NULL with `wait` under way and *failure REASON_NONE; or NULL with
- * the reason why not even a dial could begin. `fresh`: only a new connection will do. `arena`
- * outlives the stream. */
+ * the reason why not even a dial could begin. `fresh`: only a new connection will do, and an idle
+ * one makes room for it where the server is at its max_connections. `arena` outlives the stream;
+ * NULL where nothing is built for it. */
 struct stream *pool_take(struct server *server, struct arena *arena, bool fresh,
                          struct pool_wait *wait, enum reason *failure);
 /* The waiter goes; harmless when it does not wait. */

@@ -29,7 +29,7 @@ struct server {
 
 struct upstream {
     const struct config_upstream *config;
-    const struct session_ops *session_ops; /* how its servers are spoken to */
+    const struct session_ops *session_ops; /* how its servers are asked HTTP requests */
     struct session_options options;
     struct session_room *room;
     struct server *servers;

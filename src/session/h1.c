@@ -100,7 +100,7 @@ static void h1_release(struct h1 *h1) {
     list_remove(&h1->session.link);
     net_task_cancel(&h1->task);
     slab_release(&room->sessions, h1);
-    stat_set(room->net->stats, STAT_SESSION_SLOTS_USED, room->sessions.used);
+    session_room_publish(room);
 }
 
 /* What could not be done within a call. */
@@ -222,7 +222,7 @@ static struct h1 *h1_acquire(struct session_room *room, const struct session_opt
     list_init(&h1->session.link);
     h1->session.opened_ns = room->net->now_ns;
     net_task_init(&h1->task, h1_on_task);
-    stat_set(room->net->stats, STAT_SESSION_SLOTS_USED, room->sessions.used);
+    session_room_publish(room);
     return h1;
 }
 
@@ -261,7 +261,7 @@ static struct session *h1_connect(struct session_room *room, const struct sessio
     if (h1->session.conn) return &h1->session;
     *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
     slab_release(&room->sessions, h1);
-    stat_set(room->net->stats, STAT_SESSION_SLOTS_USED, room->sessions.used);
+    session_room_publish(room);
     return NULL;
 }
 

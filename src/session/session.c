@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "session/h1_internal.h"
+#include "session/tcp_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -26,6 +27,8 @@ int session_room_init(struct session_room *room, struct net *net,
     size_t head_size = sizeof(struct h1_head) + options->max_headers * sizeof(struct h1_span) +
                        options->max_header_size + 1;
     int error = slab_init(&room->sessions, "session", sizeof(struct h1), options->sessions_max);
+    if (error == 0)
+        error = slab_init(&room->tcp, "session_tcp", sizeof(struct tcp), options->tcp_max);
     if (error == 0) error = slab_init(&room->heads, "head", head_size, options->sessions_max);
     if (error == 0) {
         error = arena_pool_init(&room->arenas, SESSION_ARENA_SMALL, options->exchanges_max,
@@ -41,6 +44,7 @@ int session_room_init(struct session_room *room, struct net *net,
 void session_room_fini(struct session_room *room) {
     CHECK(list_empty(&room->clients));
     slab_fini(&room->sessions);
+    slab_fini(&room->tcp);
     slab_fini(&room->heads);
     arena_pool_fini(&room->arenas);
     free(room->parser);
@@ -57,11 +61,19 @@ void session_room_drain(struct session_room *room) {
     }
 }
 
-void session_room_cut(struct session_room *room) {
+uint32_t session_room_cut(struct session_room *room) {
+    uint32_t count = 0;
     LIST_FOR_EACH(node, &room->clients) {
         struct session *session = LIST_OWNER(node, struct session, link);
+        count += !session->is_client && !session->closing;
         session->ops->close(session, REASON_DRAIN_CUT);
     }
+    return count;
+}
+
+void session_room_publish(const struct session_room *room) {
+    stat_set(room->net->stats, STAT_SESSION_SLOTS_USED,
+             (uint64_t)room->sessions.used + room->tcp.used);
 }
 
 struct bytes session_client_ip(struct session *session) {

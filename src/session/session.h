@@ -1,10 +1,10 @@
 /* session.h: a protocol living on one connection, behind one vtable, in client role (accepted) or
  * upstream role (dialled).
  *
- * session_ops is what an HTTP version offers upward; session_host is who a session tells of its
- * life: the proxy's front for client sessions, its pool for upstream ones. A session is owned by
- * its connection's fate: it ends with on_closed, after which it must not be touched. Its streams
- * end first.
+ * session_ops is what a protocol (an HTTP version, or TCP's bare bytes) offers upward; session_host
+ * is who a session tells of its life: the proxy's front for client sessions, its pool for upstream
+ * ones. A session is owned by its connection's fate: it ends with on_closed, after which it must
+ * not be touched. Its streams end first.
  */
 #ifndef WEIR_SESSION_SESSION_H
 #define WEIR_SESSION_SESSION_H
@@ -60,6 +60,7 @@ struct session_address {
 
 struct session_ops {
     const char *proto; /* label of metrics: "h1" */
+    bool one_stream;   /* a connection carries one stream and ends with it */
     /* Client role, on an accepted connection. NULL when all slots are in use. */
     struct session *(*accept)(struct session_room *room, struct conn *conn,
                               const struct session_options *options,
@@ -106,13 +107,14 @@ struct h1_span;
 struct session_room {
     struct net *net;
     struct slab sessions; /* struct h1 */
+    struct slab tcp;      /* struct tcp */
     struct slab heads;    /* heads that came in pieces */
     struct arena_pool arenas;
     struct h1_parser *parser; /* scratch for a head that arrives whole */
     struct h1_span *spans;
     char *text; /* scratch for a head to send that no small buffer holds */
     size_t text_size;
-    struct list clients;      /* sessions in client role */
+    struct list clients;      /* sessions in client role, and others a drain waits for */
     uint32_t max_header_size; /* the largest of all options */
     uint32_t max_headers;
     bool draining;
@@ -121,6 +123,7 @@ struct session_room {
 
 struct session_room_options {
     uint32_t sessions_max;
+    uint32_t tcp_max;       /* of session_tcp, in both roles; 0: there are none */
     uint32_t exchanges_max; /* requests at once: arenas */
     uint32_t max_header_size;
     uint32_t max_headers;
@@ -132,8 +135,11 @@ int session_room_init(struct session_room *room, struct net *net,
 void session_room_fini(struct session_room *room);
 /* No client session takes another request than those under way. */
 void session_room_drain(struct session_room *room);
-/* Ends all client sessions with DRAIN_CUT. */
-void session_room_cut(struct session_room *room);
+/* Ends all client sessions with DRAIN_CUT, and those to servers that were still sending what a
+ * client had left; returns how many of the latter. */
+uint32_t session_room_cut(struct session_room *room);
+/* Sets the gauge of slots in use. */
+void session_room_publish(const struct session_room *room);
 
 /* Adds Date where a response has none: whoever has a clock and sends one owes it (RFC 9110 section
  * 6.6.1). false when the arena is at its limit. */
@@ -147,5 +153,6 @@ struct bytes session_client_ip(struct session *session);
 bool session_client_ends(const struct session *session, struct addr_pair *ends);
 
 extern const struct session_ops session_h1;
+extern const struct session_ops session_tcp;
 
 #endif

@@ -32,7 +32,9 @@ static void on_failed(struct pool_wait *wait, enum reason reason) {
 }
 
 static void take(struct proxy_world *world, struct waiter *waiter, bool fresh) {
-    *waiter = (struct waiter){.wait = {.on_stream = on_stream, .on_failed = on_failed}};
+    *waiter = (struct waiter){.wait = {.ops = world->proxy.upstreams[0].session_ops,
+                                       .on_stream = on_stream,
+                                       .on_failed = on_failed}};
     waiter->stream = pool_take(proxy_world_server(world, 0), &world->arena, fresh, &waiter->wait,
                                &waiter->reason);
 }

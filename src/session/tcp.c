@@ -1,0 +1,420 @@
+/* tcp.c: a connection that carries nothing but bytes: the session of listeners with mode = tcp, and
+ * of the servers behind them. */
+#include "base/check.h"
+#include "session/tcp_internal.h"
+
+#include <errno.h>
+
+/* Reads in a row that fill their buffer before a direction counts as a stream, and that a small
+ * buffer would have held before it does no longer. */
+#define TCP_FULL_READS 3
+#define TCP_SHORT_READS 3
+
+static struct tcp *tcp_of_stream(struct stream *stream) {
+    return LIST_OWNER(stream, struct tcp, stream);
+}
+static struct tcp *tcp_of_session(struct session *session) {
+    return LIST_OWNER(session, struct tcp, session);
+}
+static struct tcp *tcp_of_conn(struct conn *conn) { return conn->user; }
+static struct net *tcp_net(const struct tcp *tcp) { return tcp->session.room->net; }
+
+/* Rows: from; bits: to. */
+static const uint8_t tcp_transitions[] = {
+    [TCP_DIALLING] = 1 << TCP_HELD | 1 << TCP_ENDED,
+    [TCP_HELD] = 1 << TCP_RAW | 1 << TCP_ENDED,
+    [TCP_RAW] = 1 << TCP_FLUSHING | 1 << TCP_ENDED,
+    [TCP_FLUSHING] = 1 << TCP_ENDED,
+    [TCP_ENDED] = 0,
+};
+
+static void tcp_set_state(struct tcp *tcp, enum tcp_state state) {
+    CHECK(tcp_transitions[tcp->state] & 1 << state);
+    tcp->state = (uint8_t)state;
+}
+
+static void tcp_touch(struct tcp *tcp) {
+    if (tcp->state != TCP_RAW && tcp->state != TCP_FLUSHING) return;
+    conn_deadline(tcp->session.conn, tcp_net(tcp)->now_ms + tcp->tunnel_ms);
+}
+
+/* Takes the caller's reference of `lease`. */
+static void tcp_stash(struct tcp *tcp, struct bytes bytes, struct lease *lease) {
+    lease->at = (uint32_t)(bytes.ptr - lease->memory);
+    lease->len = (uint32_t)bytes.len;
+    lease->next = NULL;
+    if (tcp->pending_last) {
+        tcp->pending_last->next = lease;
+    } else {
+        tcp->pending_first = lease;
+    }
+    tcp->pending_last = lease;
+    conn_pause(tcp->session.conn);
+}
+
+static struct lease *tcp_pop_pending(struct tcp *tcp) {
+    struct lease *lease = tcp->pending_first;
+    if (!lease) return NULL;
+    tcp->pending_first = lease->next;
+    if (!tcp->pending_first) tcp->pending_last = NULL;
+    return lease;
+}
+
+static void tcp_drop_pending(struct tcp *tcp) {
+    for (struct lease *lease; (lease = tcp_pop_pending(tcp));)
+        lease_unref(lease);
+}
+
+/* The connection has been given up, in whatever way. */
+static void tcp_end(struct tcp *tcp, enum reason reason) {
+    CHECK(!tcp->session.conn && !tcp->stream_open);
+    tcp_set_state(tcp, TCP_ENDED);
+    tcp->session.closing = true;
+    tcp->end_reason = (uint8_t)reason;
+    tcp_drop_pending(tcp);
+    net_defer(tcp_net(tcp), &tcp->task);
+}
+
+/* For when nothing is owed any more, or nothing has begun. */
+static void tcp_drop(struct tcp *tcp, enum reason reason) {
+    conn_close(tcp->session.conn);
+    tcp->session.conn = NULL;
+    tcp_end(tcp, reason);
+}
+
+static void tcp_abort(struct tcp *tcp, enum reason reason) {
+    conn_reset(tcp->session.conn);
+    tcp->session.conn = NULL;
+    tcp_end(tcp, reason);
+}
+
+/* The user closes the stream, now or later. */
+static void tcp_reset_stream(struct tcp *tcp, enum reason reason) {
+    tcp_drop_pending(tcp);
+    if (tcp->stream_reset) return;
+    tcp->stream_reset = true;
+    tcp->stream.events->on_reset(&tcp->stream, reason);
+}
+
+static bool tcp_is_listening(const struct tcp *tcp) {
+    return tcp->stream_open && !tcp->stream_reset;
+}
+
+/* Streams. */
+
+/* The connection is gone, or the stream is about to be told that it failed: its user does not know
+ * yet, and may go on calling. */
+static bool tcp_is_deaf(const struct tcp *tcp) {
+    return !tcp->session.conn || tcp->failure != REASON_NONE;
+}
+
+static enum stream_room tcp_data_op(struct stream *stream, struct bytes data, struct lease *lease,
+                                    bool end) {
+    struct tcp *tcp = tcp_of_stream(stream);
+    struct conn *conn = tcp->session.conn;
+    if (tcp_is_deaf(tcp)) return STREAM_ROOM;
+    CHECK(tcp->stream_open && tcp->state == TCP_RAW && !conn->fin_wanted);
+    bool queued = lease ? conn_send_lease(conn, data, lease) : conn_send_copy(conn, data);
+    if (!queued) {
+        tcp->failure = REASON_NO_MEMORY;
+        net_defer(tcp_net(tcp), &tcp->task);
+        return STREAM_FULL;
+    }
+    tcp_touch(tcp);
+    if (end) conn_send_fin(conn);
+    return conn_is_full(conn) ? STREAM_FULL : STREAM_ROOM;
+}
+
+static void tcp_end_op(struct stream *stream, const struct http_fields *trailers) {
+    (void)trailers; /* bytes have none */
+    struct tcp *tcp = tcp_of_stream(stream);
+    if (tcp_is_deaf(tcp)) return;
+    CHECK(tcp->stream_open && tcp->state == TCP_RAW);
+    conn_send_fin(tcp->session.conn);
+    tcp_touch(tcp);
+}
+
+static void tcp_pause_op(struct stream *stream) {
+    struct tcp *tcp = tcp_of_stream(stream);
+    tcp->paused = true;
+    if (tcp->session.conn) conn_pause(tcp->session.conn);
+}
+
+static void tcp_resume_op(struct stream *stream) {
+    struct tcp *tcp = tcp_of_stream(stream);
+    if (!tcp->paused) return;
+    tcp->paused = false;
+    if (!tcp->session.conn) return;
+    if (!tcp->pending_first) conn_resume(tcp->session.conn);
+    tcp_touch(tcp);
+}
+
+static void tcp_tunnel_op(struct stream *stream, uint64_t idle_ms) {
+    struct tcp *tcp = tcp_of_stream(stream);
+    if (tcp_is_deaf(tcp)) return;
+    tcp_set_state(tcp, TCP_RAW);
+    tcp->tunnel_ms = idle_ms;
+    tcp_touch(tcp);
+    /* What came ahead, and a FIN behind it. */
+    if (tcp->pending_first || tcp->eof) net_defer(tcp_net(tcp), &tcp->task);
+}
+
+static void tcp_close_op(struct stream *stream, enum reason reason) {
+    struct tcp *tcp = tcp_of_stream(stream);
+    struct conn *conn = tcp->session.conn;
+    CHECK(tcp->stream_open);
+    tcp->stream_open = false;
+    tcp->stream.events = NULL;
+    if (tcp->failure != REASON_NONE) reason = (enum reason)tcp->failure;
+    tcp->failure = REASON_NONE;
+    if (!conn) {
+        tcp_end(tcp, reason);
+    } else if (reason != REASON_NONE || !tcp->eof || !conn->fin_wanted) {
+        tcp_abort(tcp, reason);
+    } else if (conn->queued == 0) {
+        tcp_drop(tcp, reason);
+    } else {
+        tcp_set_state(tcp, TCP_FLUSHING);
+        tcp_touch(tcp);
+        conn_notify_sent(conn);
+        /* The client that left this to be sent may be gone: a drain waits for it all the same. */
+        if (!tcp->session.is_client)
+            list_push_back(&tcp->session.room->clients, &tcp->session.link);
+    }
+}
+
+/* `head` is never called: there are no messages. */
+static const struct stream_ops tcp_stream_ops = {
+    .data = tcp_data_op,
+    .end = tcp_end_op,
+    .pause = tcp_pause_op,
+    .resume = tcp_resume_op,
+    .tunnel = tcp_tunnel_op,
+    .close = tcp_close_op,
+};
+
+static void tcp_open_stream(struct tcp *tcp) {
+    tcp->stream = (struct stream){
+        .ops = &tcp_stream_ops, .session = &tcp->session, .began_ns = tcp->session.opened_ns};
+    tcp->session.streams++;
+    tcp->stream_open = true;
+}
+
+/* Not from within tcp_accept: whoever calls that has yet to say who it is. */
+static void tcp_begin(struct tcp *tcp) {
+    struct session *session = &tcp->session;
+    tcp_open_stream(tcp);
+    if (session->host->on_stream(session, &tcp->stream)) return;
+    tcp->stream_open = false;
+    session->host->on_refused(session, REASON_NO_MEMORY);
+    tcp_abort(tcp, REASON_NO_MEMORY);
+}
+
+static void tcp_feed_pending(struct tcp *tcp) {
+    for (struct lease *lease; (lease = tcp_pop_pending(tcp));) {
+        struct bytes bytes = bytes_make(lease->memory + lease->at, lease->len);
+        tcp->stream.events->on_data(&tcp->stream, bytes, lease);
+        lease_unref(lease);
+        if (!tcp_is_listening(tcp)) return;
+    }
+    if (!tcp->paused) conn_resume(tcp->session.conn);
+    if (tcp->eof) tcp->stream.events->on_end(&tcp->stream, NULL);
+}
+
+static void tcp_release(struct tcp *tcp) {
+    struct session_room *room = tcp->session.room;
+    tcp->session.host->on_closed(&tcp->session, (enum reason)tcp->end_reason);
+    list_remove(&tcp->session.link);
+    net_task_cancel(&tcp->task);
+    slab_release(&room->tcp, tcp);
+    session_room_publish(room);
+}
+
+static void tcp_on_task(struct net_task *task) {
+    struct tcp *tcp = LIST_OWNER(task, struct tcp, task);
+    if (tcp->state == TCP_ENDED) {
+        tcp_release(tcp);
+    } else if (tcp->session.streams == 0) {
+        tcp_begin(tcp);
+    } else if (tcp->failure != REASON_NONE) {
+        enum reason failure = (enum reason)tcp->failure;
+        tcp->failure = REASON_NONE;
+        tcp_reset_stream(tcp, failure);
+    } else if (tcp->state == TCP_RAW && tcp_is_listening(tcp)) {
+        tcp_feed_pending(tcp);
+    }
+}
+
+/* Connections. */
+
+/* A direction that keeps filling small buffers gets big ones, until it turns chatty. */
+static void tcp_watch(struct tcp *tcp, const struct bytes *bytes, const struct lease *lease) {
+    uint32_t small = tcp_net(tcp)->options.small_size;
+    bool is_bulk = lease->size > small;
+    bool other = is_bulk ? bytes->len <= small : bytes->len == lease->size;
+    tcp->reads = other ? (uint8_t)(tcp->reads + 1) : 0;
+    if (tcp->reads < (is_bulk ? TCP_SHORT_READS : TCP_FULL_READS)) return;
+    tcp->reads = 0;
+    conn_expect_bulk(tcp->session.conn, !is_bulk);
+}
+
+static void tcp_on_bytes(struct conn *conn, struct bytes bytes, struct lease *lease) {
+    struct tcp *tcp = tcp_of_conn(conn);
+    if (tcp->stream_reset) {
+        lease_unref(lease);
+        return;
+    }
+    if (tcp->state != TCP_RAW || tcp->pending_first) {
+        tcp_stash(tcp, bytes, lease);
+        return;
+    }
+    tcp_touch(tcp);
+    tcp_watch(tcp, &bytes, lease);
+    tcp->stream.events->on_data(&tcp->stream, bytes, lease);
+    lease_unref(lease);
+}
+
+static void tcp_on_eof(struct conn *conn) {
+    struct tcp *tcp = tcp_of_conn(conn);
+    tcp->eof = true;
+    /* Its turn comes after what came before it. */
+    if (tcp->state != TCP_RAW || tcp->pending_first || !tcp_is_listening(tcp)) return;
+    tcp_touch(tcp);
+    tcp->stream.events->on_end(&tcp->stream, NULL);
+}
+
+static void tcp_on_drained(struct conn *conn) {
+    struct tcp *tcp = tcp_of_conn(conn);
+    tcp_touch(tcp);
+    if (tcp_is_listening(tcp)) tcp->stream.events->on_drained(&tcp->stream);
+}
+
+/* FLUSHING is over. The other side's FIN has come, so that closing is all that is left. */
+static void tcp_on_sent(struct conn *conn) { tcp_drop(tcp_of_conn(conn), REASON_NONE); }
+
+static void tcp_on_lost(struct conn *conn, int error) {
+    struct tcp *tcp = tcp_of_conn(conn);
+    enum reason reason = tcp->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
+    if (tcp->state == TCP_DIALLING)
+        reason = error == ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_FAILED;
+    tcp->session.conn = NULL;
+    if (!tcp->stream_open) {
+        tcp_end(tcp, reason);
+    } else {
+        tcp_reset_stream(tcp, reason); /* ends with the stream's close */
+    }
+}
+
+static void tcp_on_deadline(struct conn *conn) {
+    struct tcp *tcp = tcp_of_conn(conn);
+    bool sending = conn->queued != 0;
+    if (tcp->state == TCP_DIALLING) {
+        tcp_drop(tcp, REASON_CONNECT_TIMEOUT);
+    } else if (sending ? conn_send_progressed(conn) : tcp->paused) {
+        tcp_touch(tcp);
+    } else if (tcp->state == TCP_FLUSHING) {
+        tcp_abort(tcp, REASON_TUNNEL_TIMEOUT);
+    } else {
+        tcp_reset_stream(tcp, REASON_TUNNEL_TIMEOUT);
+    }
+}
+
+static void tcp_on_open(struct conn *conn) {
+    struct tcp *tcp = tcp_of_conn(conn);
+    tcp_set_state(tcp, TCP_HELD);
+    conn_deadline(conn, 0);
+    tcp->session.host->on_ready(&tcp->session);
+}
+
+static const struct conn_events tcp_conn_events = {
+    .on_open = tcp_on_open,
+    .on_bytes = tcp_on_bytes,
+    .on_eof = tcp_on_eof,
+    .on_drained = tcp_on_drained,
+    .on_sent = tcp_on_sent,
+    .on_deadline = tcp_on_deadline,
+    .on_lost = tcp_on_lost,
+};
+
+/* Sessions. */
+
+static struct tcp *tcp_acquire(struct session_room *room, const struct session_options *options,
+                               const struct session_host *host) {
+    struct tcp *tcp = slab_acquire(&room->tcp);
+    if (!tcp) return NULL;
+    *tcp = (struct tcp){
+        .session = {.ops = &session_tcp, .options = options, .host = host, .room = room}};
+    list_init(&tcp->session.link);
+    tcp->session.opened_ns = room->net->now_ns;
+    net_task_init(&tcp->task, tcp_on_task);
+    session_room_publish(room);
+    return tcp;
+}
+
+static struct session *tcp_accept(struct session_room *room, struct conn *conn,
+                                  const struct session_options *options,
+                                  const struct session_host *host) {
+    struct tcp *tcp = tcp_acquire(room, options, host);
+    if (!tcp) return NULL;
+    tcp->state = TCP_HELD;
+    tcp->session.is_client = true;
+    tcp->session.conn = conn;
+    list_push_back(&room->clients, &tcp->session.link);
+    conn_attach(conn, &tcp_conn_events, tcp);
+    net_defer(room->net, &tcp->task);
+    return &tcp->session;
+}
+
+static struct session *tcp_connect(struct session_room *room, const struct session_address *to,
+                                   const struct session_options *options,
+                                   const struct session_host *host, enum reason *reason) {
+    struct tcp *tcp = tcp_acquire(room, options, host);
+    *reason = REASON_NO_MEMORY;
+    if (!tcp) return NULL;
+    struct conn_dial_options dial = {.address = to->address,
+                                     .address_size = to->size,
+                                     .deadline_ms = room->net->now_ms + options->timeout_connect_ms,
+                                     .nodelay = true};
+    int error = 0;
+    tcp->state = TCP_DIALLING;
+    tcp->session.conn = conn_dial(room->net, &dial, &tcp_conn_events, tcp, &error);
+    if (tcp->session.conn) return &tcp->session;
+    *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
+    slab_release(&room->tcp, tcp);
+    session_room_publish(room);
+    return NULL;
+}
+
+static struct stream *tcp_open(struct session *session, struct arena *arena) {
+    (void)arena; /* no message is ever built */
+    struct tcp *tcp = tcp_of_session(session);
+    CHECK(!session->is_client);
+    if (tcp->state != TCP_HELD || session->streams != 0 || !session->conn) return NULL;
+    tcp_open_stream(tcp);
+    return &tcp->stream;
+}
+
+/* A stream at work ends by itself, and there is no idle session. */
+static void tcp_drain(struct session *session) { (void)session; }
+
+static void tcp_close(struct session *session, enum reason reason) {
+    struct tcp *tcp = tcp_of_session(session);
+    if (!session->conn) return;
+    if (tcp->stream_open) {
+        tcp_reset_stream(tcp, reason);
+    } else if (tcp->state == TCP_DIALLING) {
+        tcp_drop(tcp, reason);
+    } else {
+        tcp_abort(tcp, reason);
+    }
+}
+
+const struct session_ops session_tcp = {
+    .proto = "tcp",
+    .one_stream = true,
+    .accept = tcp_accept,
+    .connect = tcp_connect,
+    .open = tcp_open,
+    .drain = tcp_drain,
+    .close = tcp_close,
+};
