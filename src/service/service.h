@@ -1,12 +1,13 @@
 /* service.h: origins that live inside the proxy, behind one vtable.
  *
  * A service gives streams, as an upstream session does: the exchange writes the request into them
- * and gets the response as events. Events are never sent from inside a call: a service defers them
- * (net_defer).
+ * and gets the response as events; a relay carries bytes to and from them. Events are never sent
+ * from inside a call: a service defers them (net_defer).
  */
 #ifndef WEIR_SERVICE_SERVICE_H
 #define WEIR_SERVICE_SERVICE_H
 
+#include "base/slab.h"
 #include "session/stream.h"
 
 struct net;
@@ -14,14 +15,15 @@ struct service;
 
 struct service_ops {
     const char *type; /* as in the configuration: "respond" */
-    /* A stream for one request whose received message is built in `arena`; NULL when the service is
-     * at its limit. */
+    /* A stream for one request whose received message is built in `arena`, or for one tunnel
+     * (`arena` NULL: nothing is built); NULL when the service is at its limit. */
     struct stream *(*open)(struct service *service, struct net *net, struct arena *arena);
 };
 
 /* Embedded in each service's own struct. */
 struct service {
     const struct service_ops *ops;
+    struct slab *slab; /* of its streams; NULL: they lie in the arenas */
 };
 
 #endif
