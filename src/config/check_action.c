@@ -126,7 +126,12 @@ static void read_service(struct check *check, const struct ini_section *section,
                          const struct ini_entry *entry, struct config_action *action) {
     const struct ini_section *target =
         check_reference(check, section, entry, SECTION_SERVICE, entry->value);
-    if (target) action->service = &check->config->services[target->ordinal];
+    if (!target) return;
+    action->service = &check->config->services[target->ordinal];
+    if (check_service_type(target) == CONFIG_SERVICE_ECHO) {
+        check_fault(check, section, entry,
+                    "%s is of type echo, which needs a listener with mode = tcp", target->name);
+    }
 }
 
 /* What only a request that is passed on has any use for. */

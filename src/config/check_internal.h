@@ -48,7 +48,9 @@ bool check_field_name(struct check *check, const struct ini_section *section,
 
 /* check_global.c. */
 void check_global(struct check *check);
-/* check_upstream.c: one section each. */
+/* check_upstream.c. The type a [service] says; respond when it says none, or nonsense. */
+enum config_service_type check_service_type(const struct ini_section *section);
+/* One section each. */
 void check_upstream(struct check *check, const struct ini_section *section,
                     struct config_upstream *upstream);
 void check_service(struct check *check, const struct ini_section *section,

@@ -76,22 +76,43 @@ static void set_upstream(struct check *check, const struct ini_section *section,
     action->weight_sum = 1;
 }
 
+/* A service fits one mode: an answer needs a request, and bytes that come back are none. */
+static void set_service(struct check *check, const struct ini_section *section,
+                        const struct ini_entry *entry, struct config_listener *listener) {
+    const struct ini_section *target =
+        check_reference(check, section, entry, SECTION_SERVICE, entry->value);
+    if (!target) return;
+    listener->action.kind = CONFIG_ACTION_SERVICE;
+    listener->action.service = &check->config->services[target->ordinal];
+    bool is_echo = check_service_type(target) == CONFIG_SERVICE_ECHO;
+    if (is_echo == (listener->mode == CONFIG_MODE_TCP)) return;
+    check_fault(check, section, entry, "%s is of type %s, which needs mode = %s", target->name,
+                is_echo ? "echo" : "respond", is_echo ? "tcp" : "http");
+}
+
 static void check_action(struct check *check, const struct ini_section *section,
-                         struct config_action *action) {
+                         struct config_listener *listener) {
     const struct ini_entry *upstream = ini_find(section, KEY_LISTENER_UPSTREAM);
     const struct ini_entry *service = ini_find(section, KEY_LISTENER_SERVICE);
-    if (upstream && upstream->value.len != 0) set_upstream(check, section, upstream, action);
-    if (service && service->value.len != 0) {
-        const struct ini_section *target =
-            check_reference(check, section, service, SECTION_SERVICE, service->value);
-        if (target) {
-            action->kind = CONFIG_ACTION_SERVICE;
-            action->service = &check->config->services[target->ordinal];
-        }
-    }
+    if (upstream && upstream->value.len != 0)
+        set_upstream(check, section, upstream, &listener->action);
+    if (service && service->value.len != 0) set_service(check, section, service, listener);
     if (upstream && service) {
         check_fault(check, section, service,
                     "upstream is given too (line %u), it must be one of both", upstream->line);
+    }
+}
+
+/* What only requests have any use for; from [defaults] it may come all the same. */
+static void refuse_http_keys(struct check *check, const struct ini_section *section) {
+    static const enum key_id keys[] = {
+        KEY_TIMEOUT_REQUEST, KEY_TIMEOUT_CLIENT,  KEY_TIMEOUT_KEEPALIVE,
+        KEY_MIN_READ_RATE,   KEY_MAX_HEADER_SIZE, KEY_MAX_HEADERS,
+        KEY_MAX_TARGET,      KEY_MAX_BODY_SIZE,   KEY_VIA,
+        KEY_FORWARDED};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct ini_entry *entry = ini_find(section, keys[i]);
+        if (entry) check_fault(check, section, entry, "has no effect with mode = tcp");
     }
 }
 
@@ -117,7 +138,10 @@ void check_listener(struct check *check, const struct ini_section *section,
     check_proxy_protocol(check, section, listener);
     check_limits(check, section, &listener->limits);
     check_binds(check, section, listener);
-    if (!is_admin) check_action(check, section, &listener->action);
+    if (is_admin) return;
+    listener->mode = (enum config_mode)check_number(check, section, KEY_MODE);
+    check_action(check, section, listener);
+    if (listener->mode == CONFIG_MODE_TCP) refuse_http_keys(check, section);
 }
 
 static const struct ini_section *section_of(const struct check *check,
@@ -153,6 +177,7 @@ static void check_addresses(struct check *check, uint32_t index) {
 }
 
 static bool has_route(const struct config *config, const struct config_listener *listener) {
+    if (listener->mode == CONFIG_MODE_TCP) return false;
     for (uint32_t i = 0; i < config->route_count; i++) {
         const struct config_route *route = &config->routes[i];
         if (route->listener_count == 0) return true;
@@ -163,20 +188,54 @@ static bool has_route(const struct config *config, const struct config_listener 
     return false;
 }
 
+/* Of a connection there is nothing to hash but where it comes from. */
+static void check_tcp_hash(struct check *check, const struct config_listener *listener) {
+    bool is_balanced =
+        listener->mode == CONFIG_MODE_TCP && listener->action.kind == CONFIG_ACTION_UPSTREAM;
+    if (!is_balanced) return;
+    const struct config_upstream *upstream = listener->action.splits[0].upstream;
+    if (upstream->hash_key == CONFIG_HASH_CLIENT_IP) return;
+    const struct ini_section *section =
+        ini_section_find(check->ini, SECTION_UPSTREAM, bytes_of(upstream->name));
+    check_fault(check, section, ini_find(section, KEY_HASH_KEY),
+                "must be client_ip: listener %s in line %u has mode = tcp", listener->name,
+                listener->line);
+}
+
+/* Routes for all listeners, of which none speaks HTTP. */
+static void check_idle_routes(struct check *check) {
+    const struct config *config = check->config;
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        if (config->listeners[i].mode == CONFIG_MODE_HTTP && !config->listeners[i].is_admin) return;
+    }
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        const struct ini_section *section =
+            ini_section_find(check->ini, SECTION_ROUTE, bytes_of(config->routes[i].name));
+        if (ini_find(section, KEY_ROUTE_LISTENER)) continue;
+        faults_add(check->faults, (struct fault_place){section->line, section->title, NULL},
+                   "there is no listener with mode = http");
+    }
+}
+
 void check_listeners_together(struct check *check) {
     const struct config *config = check->config;
     if (check->ini->kind_counts[SECTION_LISTENER] == 0) {
         faults_add(check->faults, (struct fault_place){0, NULL, NULL},
                    "there is no [listener NAME] section");
+    } else {
+        check_idle_routes(check);
     }
     for (uint32_t i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
         check_addresses(check, i);
+        check_tcp_hash(check, listener);
         const struct ini_section *section = section_of(check, listener);
         bool has_default = listener->is_admin || ini_find(section, KEY_LISTENER_UPSTREAM) ||
                            ini_find(section, KEY_LISTENER_SERVICE);
         if (has_default || has_route(config, listener)) continue;
         faults_add(check->faults, (struct fault_place){listener->line, section->title, NULL},
-                   "needs upstream = NAME or service = NAME, or a route");
+                   listener->mode == CONFIG_MODE_TCP
+                       ? "needs upstream = NAME or service = NAME"
+                       : "needs upstream = NAME or service = NAME, or a route");
     }
 }

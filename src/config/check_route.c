@@ -160,6 +160,11 @@ static void read_listeners(struct check *check, const struct ini_section *sectio
         const struct ini_section *target =
             check_reference(check, section, entry, SECTION_LISTENER, name);
         if (!target) continue;
+        if (check_number(check, target, KEY_MODE) == CONFIG_MODE_TCP) {
+            check_fault(check, section, entry, "listener %s has mode = tcp, which knows no routes",
+                        target->name);
+            continue;
+        }
         route->listeners = memory_grow(check->memory, route->listeners, route->listener_count,
                                        sizeof(struct config_listener *));
         route->listeners[route->listener_count++] = &check->config->listeners[target->ordinal];

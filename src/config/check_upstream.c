@@ -179,13 +179,32 @@ void check_upstream(struct check *check, const struct ini_section *section,
     check_hash_key(check, section, upstream);
 }
 
+enum config_service_type check_service_type(const struct ini_section *section) {
+    const struct ini_entry *entry = ini_find(section, KEY_TYPE);
+    return entry && entry->is_valid ? (enum config_service_type)entry->number
+                                    : CONFIG_SERVICE_RESPOND;
+}
+
+static void refuse_answer_keys(struct check *check, const struct ini_section *section) {
+    static const enum key_id keys[] = {KEY_STATUS, KEY_SERVICE_HEADER, KEY_BODY};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct ini_entry *entry = ini_find(section, keys[i]);
+        if (entry) check_fault(check, section, entry, "has no effect with type = echo");
+    }
+}
+
 void check_service(struct check *check, const struct ini_section *section,
                    struct config_service *service) {
     service->name = memory_string(check->memory, bytes_of(section->name));
     service->index = section->ordinal;
     service->line = section->line;
+    service->type = check_service_type(section);
     service->status = (uint16_t)check_number(check, section, KEY_STATUS);
     if (!ini_find(section, KEY_TYPE)) check_missing(check, section, KEY_TYPE);
+    if (service->type == CONFIG_SERVICE_ECHO) {
+        refuse_answer_keys(check, section);
+        return;
+    }
     check_edits(check, section, HEADER_SERVICE, &service->headers);
     const struct ini_entry *body = ini_find(section, KEY_BODY);
     struct bytes text = body ? body->value : BYTES_NONE;

@@ -53,10 +53,16 @@ struct config_edits {
     uint32_t count;
 };
 
+enum config_service_type {
+    CONFIG_SERVICE_RESPOND, /* answers requests: for mode = http */
+    CONFIG_SERVICE_ECHO     /* gives bytes back: for mode = tcp */
+};
+
 struct config_service {
     char *name;
     uint32_t index;
     uint32_t line;
+    enum config_service_type type;
     /* type = respond */
     uint16_t status;
     struct config_edits headers; /* ADD only */
@@ -129,14 +135,18 @@ struct config_action {
     struct template text; /* REDIRECT: the Location; RESPOND: the body, may be empty */
 };
 
+enum config_mode { CONFIG_MODE_HTTP, CONFIG_MODE_TCP };
+
 struct config_listener {
     char *name;
     uint32_t index;
     uint32_t line;
     struct config_address *binds;
     uint32_t bind_count;
-    bool is_admin;               /* made from [admin] */
-    struct config_action action; /* when no route matches */
+    bool is_admin; /* made from [admin] */
+    enum config_mode mode;
+    struct config_action action; /* when no route matches; TCP: UPSTREAM with one share, or SERVICE
+                                  */
     uint32_t backlog;
     bool nodelay;
     uint32_t ttl;

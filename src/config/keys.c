@@ -43,7 +43,7 @@ static const struct key_word log_level_words[] = {{"debug", LOG_DEBUG, false},
                                                   {"error", LOG_ERROR, false},
                                                   {NULL, 0, false}};
 static const struct key_word mode_words[] = {
-    {"http", 0, false}, {"tcp", 0, true}, {NULL, 0, false}};
+    {"http", CONFIG_MODE_HTTP, false}, {"tcp", CONFIG_MODE_TCP, false}, {NULL, 0, false}};
 static const struct key_word forwarded_words[] = {{"x_forwarded", CONFIG_FORWARDED_X, false},
                                                   {"rfc7239", CONFIG_FORWARDED_RFC7239, false},
                                                   {"off", CONFIG_FORWARDED_OFF, false},
@@ -64,9 +64,14 @@ static const struct key_word send_proxy_words[] = {
     {"off", 0, false}, {"v1", 1, false}, {"v2", 2, false}, {NULL, 0, false}};
 static const struct key_word protocol_words[] = {
     {"h1", 0, false}, {"h2", 0, true}, {NULL, 0, false}};
-static const struct key_word type_words[] = {
-    {"respond", 0, false}, {"static", 0, true},  {"echo", 0, true},   {"chat", 0, true},
-    {"sse", 0, true},      {"monitor", 0, true}, {"replay", 0, true}, {NULL, 0, false}};
+static const struct key_word type_words[] = {{"respond", CONFIG_SERVICE_RESPOND, false},
+                                             {"echo", CONFIG_SERVICE_ECHO, false},
+                                             {"static", 0, true},
+                                             {"chat", 0, true},
+                                             {"sse", 0, true},
+                                             {"monitor", 0, true},
+                                             {"replay", 0, true},
+                                             {NULL, 0, false}};
 
 const char *section_word(enum section_kind kind) {
     CHECK(kind < SECTION_COUNT);

@@ -310,6 +310,20 @@ static void explain_action(struct explain *explain, const struct config_route *r
     }
 }
 
+/* Nothing of a request is looked at: each connection goes where this one would. */
+static int explain_connection(struct explain *explain) {
+    const struct config_action *action = &explain->listener->action;
+    printf("mode      tcp: bytes are carried as they come, requests and routes do not matter\n");
+    if (action->kind == CONFIG_ACTION_SERVICE) {
+        printf("action    service\nservice   %s (echo)\n", action->service->name);
+        return 0;
+    }
+    printf("action    upstream\nupstream  %s\n", action->splits[0].upstream->name);
+    explain->facts.client_ip = bytes_of(explain->question->client);
+    (void)pick_server(explain, action->splits[0].upstream); /* it has been printed */
+    return 0;
+}
+
 static int explain_request(struct explain *explain, struct bytes head) {
     if (!parse_head(explain, head)) return 1;
     struct router router;
@@ -370,7 +384,8 @@ int command_explain(const char *file, int argc, char **argv) {
         status = 2;
     } else {
         printf("listener  %s (%s)\n", explain.listener->name, by);
-        status = explain_in_arena(&explain);
+        bool is_tcp = explain.listener->mode == CONFIG_MODE_TCP;
+        status = is_tcp ? explain_connection(&explain) : explain_in_arena(&explain);
     }
     config_free(config);
     return status;

@@ -8,7 +8,7 @@
 #endif
 
 #define PREFIX "weir_"
-#define SLABS 9 /* pools of one worker */
+#define SLABS 11
 
 struct label {
     const char *name;
@@ -113,7 +113,8 @@ static void write_listeners(const struct scrape *scrape, const char *metric, boo
 
 static bool route_applies(const struct config_route *route,
                           const struct config_listener *listener) {
-    if (route->listener_count == 0) return !listener->is_admin;
+    if (route->listener_count == 0)
+        return !listener->is_admin && listener->mode == CONFIG_MODE_HTTP;
     for (uint32_t i = 0; i < route->listener_count; i++) {
         if (route->listeners[i] == listener) return true;
     }
@@ -257,6 +258,8 @@ static void slabs_of(const struct worker *worker, const struct slab *slabs[SLABS
     slabs[6] = &worker->proxy.exchanges;
     slabs[7] = &worker->net.ends;
     slabs[8] = &worker->gates.gates;
+    slabs[9] = &worker->room.tcp;
+    slabs[10] = &worker->proxy.relays;
 }
 
 /* A worker may be changing the numbers: read one after the other they need not add up. */
@@ -264,6 +267,15 @@ static uint64_t leased_bytes(const struct buf_pool *pool) {
     uint64_t elsewhere = (uint64_t)READ(pool->spare_count) + READ(pool->kernel_count);
     uint64_t total = READ(pool->total);
     return elsewhere < total ? (total - elsewhere) * READ(pool->buffer_size) : 0;
+}
+
+static uint64_t service_bytes(const struct worker *worker) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < worker->config->service_count; i++) {
+        const struct slab *slab = worker->services[i]->slab;
+        if (slab) bytes += (uint64_t)READ(slab->used) * slab->object_size;
+    }
+    return bytes;
 }
 
 /* What the whole process has from its allocator; false when that cannot tell. */
@@ -284,13 +296,14 @@ static bool heap_bytes(uint64_t *bytes) {
 
 static void write_memory(const struct scrape *scrape) {
     uint64_t slab_bytes[SLABS] = {0};
-    uint64_t small = 0, bulk = 0, capacity = 0, heap = 0;
+    uint64_t services = 0, small = 0, bulk = 0, capacity = 0, heap = 0;
     const struct slab *slabs[SLABS];
     for (uint32_t i = 0; i < scrape->config->workers; i++) {
         const struct worker *worker = scrape->admin->workers[i];
         slabs_of(worker, slabs);
         for (uint32_t j = 0; j < SLABS; j++)
             slab_bytes[j] += (uint64_t)READ(slabs[j]->used) * slabs[j]->object_size;
+        services += service_bytes(worker);
         small += leased_bytes(&worker->net.small);
         bulk += leased_bytes(&worker->net.bulk);
         capacity += (uint64_t)READ(worker->net.small.total) + READ(worker->net.bulk.total);
@@ -300,6 +313,7 @@ static void write_memory(const struct scrape *scrape) {
                 "memory in use now: slots of the pools, receive buffers with bytes, the heap");
     for (uint32_t j = 0; j < SLABS; j++)
         write_count(page, "memory_bytes", LABELS({"pool", slabs[j]->name}), slab_bytes[j]);
+    write_count(page, "memory_bytes", LABELS({"pool", "service"}), services);
     write_count(page, "memory_bytes", LABELS({"pool", "buffer_small"}), small);
     write_count(page, "memory_bytes", LABELS({"pool", "buffer_bulk"}), bulk);
     if (heap_bytes(&heap)) write_count(page, "memory_bytes", LABELS({"pool", "heap"}), heap);

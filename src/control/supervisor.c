@@ -130,16 +130,16 @@ static unsigned long long supervisor_mib(uint64_t bytes) { return (bytes + 10485
 /* Address space is reserved for all of it and used only as connections come. */
 static void supervisor_print_budget(const struct supervisor *supervisor) {
     struct worker_budget one = worker_budget(supervisor->workers[0]);
-    uint64_t sum =
-        one.ring + one.buffers + one.conns + one.sessions + one.heads + one.exchanges + one.arenas;
+    uint64_t sum = one.ring + one.buffers + one.conns + one.sessions + one.heads + one.exchanges +
+                   one.services + one.arenas;
     uint32_t workers = supervisor->config->workers;
     log_info("memory at most: %u x (ring %llu + buffers %llu + connections %llu + sessions %llu + "
              "heads %llu + "
-             "exchanges %llu + arenas %llu) = %llu MiB for %u client connections",
+             "exchanges %llu + services %llu + arenas %llu) = %llu MiB for %u client connections",
              workers, supervisor_mib(one.ring), supervisor_mib(one.buffers),
              supervisor_mib(one.conns), supervisor_mib(one.sessions), supervisor_mib(one.heads),
-             supervisor_mib(one.exchanges), supervisor_mib(one.arenas),
-             supervisor_mib(sum * workers), supervisor->clients_max);
+             supervisor_mib(one.exchanges), supervisor_mib(one.services),
+             supervisor_mib(one.arenas), supervisor_mib(sum * workers), supervisor->clients_max);
 }
 
 static const char *supervisor_target(const struct config_listener *listener) {
@@ -157,15 +157,17 @@ static const char *supervisor_target(const struct config_listener *listener) {
     return "routes";
 }
 
-/* Where curl would find the first listener. */
+/* Where curl would find the first listener that speaks HTTP. */
 static void supervisor_print_listeners(const struct config *config) {
     const struct config_address *first = NULL;
     for (uint32_t i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
         for (uint32_t j = 0; j < listener->bind_count; j++) {
-            log_info("listener %s on %s -> %s", listener->name, listener->binds[j].text,
-                     supervisor_target(listener));
-            if (!first && listener->binds[j].storage.ss_family != AF_UNIX)
+            bool is_tcp = listener->mode == CONFIG_MODE_TCP;
+            log_info("listener %s on %s -> %s%s", listener->name, listener->binds[j].text,
+                     supervisor_target(listener), is_tcp ? " (tcp)" : "");
+            bool is_tried = !first && !is_tcp && !listener->is_admin;
+            if (is_tried && listener->binds[j].storage.ss_family != AF_UNIX)
                 first = &listener->binds[j];
         }
     }

@@ -2,8 +2,8 @@
 
 #include "base/check.h"
 #include "base/log.h"
-#include "proxy/exchange.h"
 #include "ring/mail.h"
+#include "service/echo.h"
 #include "service/respond.h"
 
 #include <errno.h>
@@ -88,12 +88,41 @@ static void worker_limits(const struct config *config, uint32_t *header_size, ui
     }
 }
 
+static bool worker_has_tcp(const struct config *config) {
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        if (config->listeners[i].mode == CONFIG_MODE_TCP) return true;
+    }
+    return false;
+}
+
+static struct service *worker_make_service(const struct worker *worker,
+                                           const struct config_service *config) {
+    switch (config->type) {
+    case CONFIG_SERVICE_RESPOND:
+        return respond_new(config);
+    case CONFIG_SERVICE_ECHO:
+        return echo_new(worker->clients_max);
+    }
+    return NULL;
+}
+
+static void worker_free_services(struct worker *worker) {
+    for (uint32_t i = 0; i < worker->config->service_count; i++) {
+        if (worker->config->services[i].type == CONFIG_SERVICE_ECHO) {
+            echo_free(worker->services[i]);
+        } else {
+            respond_free(worker->services[i]);
+        }
+    }
+    free(worker->services);
+}
+
 static int worker_make_services(struct worker *worker) {
     const struct config *config = worker->config;
     worker->services = calloc(config->service_count + 1, sizeof(struct service *));
     if (!worker->services) return -ENOMEM;
     for (uint32_t i = 0; i < config->service_count; i++) {
-        worker->services[i] = respond_new(&config->services[i]);
+        worker->services[i] = worker_make_service(worker, &config->services[i]);
         if (!worker->services[i]) return -ENOMEM;
     }
     return 0;
@@ -115,7 +144,9 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     error = pp_gate_room_init(&worker->gates, &worker->net,
                               worker_reads_pp(config) ? options->clients_max : 0);
     if (error < 0) return error;
+    bool has_tcp = worker_has_tcp(config);
     struct session_room_options room_options = {.sessions_max = net_options.conns_max,
+                                                .tcp_max = has_tcp ? net_options.conns_max : 0,
                                                 .exchanges_max = exchanges_max};
     worker_limits(config, &room_options.max_header_size, &room_options.max_headers);
     error = session_room_init(&worker->room, &worker->net, &room_options);
@@ -127,9 +158,11 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
                                           .room = &worker->room,
                                           .client_ops = &session_h1,
                                           .upstream_ops = &session_h1,
+                                          .tcp_ops = &session_tcp,
                                           .services = worker->services,
                                           .admin = options->admin,
-                                          .exchanges_max = exchanges_max};
+                                          .exchanges_max = exchanges_max,
+                                          .relays_max = has_tcp ? options->clients_max : 0};
     wheel_timer_init(&worker->drain_timer, worker_on_drain_timeout);
     return proxy_init(&worker->proxy, &proxy_options);
 }
@@ -137,8 +170,8 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
 static void worker_begin_session(void *user, struct conn *conn) {
     struct worker_listener *from = user;
     struct front *front = from->front;
-    struct session *session = front->session_ops->accept(&from->worker->room, conn, &front->options,
-                                                         &exchange_client_host);
+    struct session *session =
+        front->session_ops->accept(&from->worker->room, conn, &front->options, front->host);
     if (session) {
         session->user = front;
         return;
@@ -234,7 +267,7 @@ static void worker_cut(struct worker *worker) {
     worker_for_listeners(worker, false, listener_stop);
     worker->proxy.cut += conn_close_finishing(&worker->net);
     pp_gate_cut(&worker->gates);
-    session_room_cut(&worker->room);
+    worker->proxy.cut += session_room_cut(&worker->room);
     wheel_arm(&worker->net.wheel, &worker->drain_timer, worker->net.now_ms + WORKER_CUT_MS);
 }
 
@@ -268,14 +301,16 @@ static void worker_on_mail(void *owner, const struct ring_completion *completion
         CHECK(worker->state == WORKER_DRAINED);
         worker_set_state(worker, WORKER_ENDED);
         worker_for_listeners(worker, true, listener_stop);
-        session_room_cut(&worker->room);
+        (void)session_room_cut(&worker->room); /* the admin's are not counted */
         conn_close_all(&worker->net);
         return;
     }
 }
 
-/* No client of any listener but the admin's is left, and none can come. */
+/* No client of any listener but the admin's is left, none can come, and servers have what TCP
+ * clients sent. */
 static bool worker_clients_gone(const struct worker *worker) {
+    if (worker->room.tcp.used != 0) return false;
     for (uint32_t i = 0; i < worker->opened; i++) {
         const struct worker_listener *listener = &worker->listeners[i];
         if (worker_is_admin(listener)) continue;
@@ -286,7 +321,8 @@ static bool worker_clients_gone(const struct worker *worker) {
 
 static bool worker_all_gone(const struct worker *worker) {
     const struct net *net = &worker->net;
-    return net->conns.used == 0 && worker->room.sessions.used == 0 && net->ring.ops_in_flight == 0;
+    return net->conns.used == 0 && worker->room.sessions.used == 0 && worker->room.tcp.used == 0 &&
+           net->ring.ops_in_flight == 0;
 }
 
 static int worker_start(struct worker *worker) {
@@ -341,11 +377,8 @@ void *worker_run(void *argument) {
 }
 
 void worker_fini(struct worker *worker) {
-    uint32_t services = worker->config->service_count;
     proxy_fini(&worker->proxy);
-    for (uint32_t i = 0; i < services; i++)
-        respond_free(worker->services[i]);
-    free(worker->services);
+    worker_free_services(worker);
     pp_gate_room_fini(&worker->gates);
     session_room_fini(&worker->room);
     net_fini(&worker->net);
@@ -356,14 +389,21 @@ struct worker_budget worker_budget(const struct worker *worker) {
     const struct net *net = &worker->net;
     const struct net_options *options = &net->options;
     const struct session_room *room = &worker->room;
+    uint64_t services = 0;
+    for (uint32_t i = 0; i < worker->config->service_count; i++) {
+        const struct slab *slab = worker->services[i]->slab;
+        if (slab) services += slab->mapped_size;
+    }
     return (struct worker_budget){
         .ring = (uint64_t)options->sq_entries * 64 + (uint64_t)options->cq_entries * 16,
         .buffers = (uint64_t)options->small_count * options->small_size +
                    (uint64_t)options->bulk_count * options->bulk_size,
         .conns = net->conns.mapped_size + net->queues.mapped_size + net->ends.mapped_size,
-        .sessions = room->sessions.mapped_size + worker->gates.gates.mapped_size,
+        .sessions = room->sessions.mapped_size + room->tcp.mapped_size +
+                    worker->gates.gates.mapped_size,
         .heads = room->heads.mapped_size,
-        .exchanges = worker->proxy.exchanges.mapped_size,
+        .exchanges = worker->proxy.exchanges.mapped_size + worker->proxy.relays.mapped_size,
+        .services = services,
         .arenas = room->arenas.small.mapped_size + room->arenas.large.mapped_size,
     };
 }

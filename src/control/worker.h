@@ -59,7 +59,7 @@ struct worker {
     /* Changes in routine work; `state`, `error` and `cut` are read by the main thread. */
     enum worker_state state;
     int error;    /* of WORKER_FAILED */
-    uint64_t cut; /* requests a drain ended early */
+    uint64_t cut; /* requests and TCP connections a drain ended early */
     struct wheel_timer drain_timer;
     const uint64_t *heap_allocated; /* jemalloc's count of bytes for this thread; NULL without it */
 };
@@ -92,7 +92,8 @@ struct worker_budget {
     uint64_t conns;
     uint64_t sessions;
     uint64_t heads;
-    uint64_t exchanges;
+    uint64_t exchanges; /* and relays */
+    uint64_t services;
     uint64_t arenas;
 };
 struct worker_budget worker_budget(const struct worker *worker);

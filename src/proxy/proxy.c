@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "proxy/exchange.h"
 #include "proxy/pool.h"
+#include "proxy/relay.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -34,7 +35,9 @@ static int proxy_init_parts(struct proxy *proxy, const struct proxy_options *opt
         struct front *front = &proxy->fronts[i];
         proxy_init_front(front, &config->listeners[i]);
         front->proxy = proxy;
-        front->session_ops = options->client_ops;
+        bool is_tcp = config->listeners[i].mode == CONFIG_MODE_TCP;
+        front->session_ops = is_tcp ? options->tcp_ops : options->client_ops;
+        front->host = is_tcp ? &relay_client_host : &exchange_client_host;
         if (config->listeners[i].is_admin) front->service = options->admin;
     }
     return error;
@@ -42,7 +45,8 @@ static int proxy_init_parts(struct proxy *proxy, const struct proxy_options *opt
 
 int proxy_init(struct proxy *proxy, const struct proxy_options *options) {
     const struct config *config = options->config;
-    *proxy = (struct proxy){.config = config, .net = options->net, .room = options->room};
+    *proxy = (struct proxy){
+        .config = config, .net = options->net, .room = options->room, .tcp_ops = options->tcp_ops};
     rand_seed(&proxy->random, clock_now_ns() ^ (uint64_t)(uintptr_t)proxy);
     proxy->instance = rand_next(&proxy->random);
     size_t series = (size_t)config->listener_count * (config->route_count + 1);
@@ -52,6 +56,7 @@ int proxy_init(struct proxy *proxy, const struct proxy_options *options) {
     proxy->series = calloc(series + 1, sizeof *proxy->series);
     if (!proxy->upstreams || !proxy->fronts || !proxy->series) return -ENOMEM;
     int error = slab_init(&proxy->exchanges, "exchange", exchange_size(), options->exchanges_max);
+    if (error == 0) error = slab_init(&proxy->relays, "relay", relay_size(), options->relays_max);
     return error < 0 ? error : proxy_init_parts(proxy, options);
 }
 
@@ -60,6 +65,7 @@ void proxy_fini(struct proxy *proxy) {
         upstream_fini(&proxy->upstreams[i]);
     router_fini(&proxy->router);
     slab_fini(&proxy->exchanges);
+    slab_fini(&proxy->relays);
     free(proxy->upstreams);
     free(proxy->fronts);
     free(proxy->series);

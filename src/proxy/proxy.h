@@ -1,9 +1,9 @@
-/* proxy.h: what the proxy of one worker is made of: routes, upstreams, services, exchanges, and its
- * fronts.
+/* proxy.h: what the proxy of one worker is made of: routes, upstreams, services, exchanges, relays,
+ * and its fronts.
  *
- * A front is one listener as a worker sees it: the configuration's listener and the options of its
- * sessions. The proxy is built from a snapshot by control and belongs to its worker; counters in it
- * are read by other threads.
+ * A front is one listener as a worker sees it: the configuration's listener, the options of its
+ * sessions and who is told of them (exchanges, or relays with mode = tcp). The proxy is built from
+ * a snapshot by control and belongs to its worker; counters in it are read by other threads.
  */
 #ifndef WEIR_PROXY_PROXY_H
 #define WEIR_PROXY_PROXY_H
@@ -21,6 +21,7 @@ struct front {
     struct proxy *proxy;
     const struct config_listener *config;
     const struct session_ops *session_ops;
+    const struct session_host *host; /* of its client sessions */
     struct session_options options;
     struct service *service; /* answers everything, instead of routes: the admin's; NULL else */
 };
@@ -35,12 +36,14 @@ struct proxy {
     struct service **services;  /* by index of the configuration; the owner of the options */
     struct front *fronts;       /* by index of the listener */
     struct slab exchanges;
+    struct slab relays;
+    const struct session_ops *tcp_ops; /* how relays speak to servers */
     /* Changes in routine work. */
     struct rand_state random;
     uint64_t requests;             /* number of the last request of this worker */
     uint64_t instance;             /* upper part of request ids */
     struct request_series *series; /* [listener index * (routes + 1) + route index + 1] */
-    uint64_t cut;                  /* requests that a drain ended early */
+    uint64_t cut;                  /* requests and TCP connections that a drain ended early */
 };
 
 struct proxy_options {
@@ -49,9 +52,11 @@ struct proxy_options {
     struct session_room *room;
     const struct session_ops *client_ops;   /* how listeners speak */
     const struct session_ops *upstream_ops; /* how servers are spoken to */
+    const struct session_ops *tcp_ops;      /* how both are where the mode is tcp */
     struct service **services;              /* by index of the configuration */
     struct service *admin;                  /* for the admin's listener; NULL when there is none */
     uint32_t exchanges_max;
+    uint32_t relays_max; /* 0: no listener has mode = tcp */
 };
 
 /* 0 or -ENOMEM. What the options point at outlives the proxy. */

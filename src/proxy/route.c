@@ -18,7 +18,8 @@
 
 static bool is_for_listener(const struct config_route *route,
                             const struct config_listener *listener) {
-    if (route->listener_count == 0) return !listener->is_admin;
+    if (route->listener_count == 0)
+        return !listener->is_admin && listener->mode == CONFIG_MODE_HTTP;
     for (uint32_t i = 0; i < route->listener_count; i++) {
         if (route->listeners[i] == listener) return true;
     }

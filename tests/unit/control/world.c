@@ -45,6 +45,8 @@ static void make_pools(struct worker *worker) {
     assert_int_equal(slab_init(&worker->proxy.exchanges, "exchange", 320, 8), 0);
     assert_int_equal(slab_init(&worker->net.ends, "conn_ends", 64, 8), 0);
     assert_int_equal(slab_init(&worker->gates.gates, "pp_gate", 64, 8), 0);
+    assert_int_equal(slab_init(&worker->room.tcp, "session_tcp", 256, 8), 0);
+    assert_int_equal(slab_init(&worker->proxy.relays, "relay", 256, 8), 0);
 }
 
 static void make_proxy(struct proxy *proxy, const struct config *config) {
@@ -100,6 +102,8 @@ static void free_worker(struct worker *worker, const struct config *config) {
     slab_fini(&worker->proxy.exchanges);
     slab_fini(&worker->net.ends);
     slab_fini(&worker->gates.gates);
+    slab_fini(&worker->room.tcp);
+    slab_fini(&worker->proxy.relays);
     for (uint32_t i = 0; i < config->upstream_count; i++)
         free(worker->proxy.upstreams[i].servers);
     free(worker->proxy.upstreams);

@@ -1,0 +1,190 @@
+#include "proxy/relay.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "proxy/hash_key.h"
+#include "proxy/pool.h"
+#include "proxy/tunnel.h"
+
+enum relay_state { RELAY_CHOOSE, RELAY_CONNECT, RELAY_TUNNEL, RELAY_DONE };
+
+struct relay {
+    struct front *front;
+    struct stream *client;
+    struct stream *upstream; /* NULL: none open */
+    struct upstream *target; /* NULL: a service */
+    struct server *server;   /* of the attempt under way; NULL when there is none */
+    struct balance_pick pick;
+    struct pool_wait wait;
+    struct tunnel tunnel;
+    enum relay_state state;
+    enum reason last_failure; /* of the attempts so far */
+};
+
+size_t relay_size(void) { return sizeof(struct relay); }
+
+/* Rows: from; bits: to. */
+static const uint8_t relay_transitions[] = {
+    [RELAY_CHOOSE] = 1 << RELAY_CONNECT | 1 << RELAY_TUNNEL | 1 << RELAY_DONE,
+    [RELAY_CONNECT] = 1 << RELAY_CONNECT | 1 << RELAY_TUNNEL | 1 << RELAY_DONE,
+    [RELAY_TUNNEL] = 1 << RELAY_DONE,
+    [RELAY_DONE] = 0,
+};
+
+static void relay_set_state(struct relay *relay, enum relay_state state) {
+    CHECK(relay_transitions[relay->state] & 1 << state);
+    relay->state = state;
+}
+
+static struct proxy *relay_proxy(const struct relay *relay) { return relay->front->proxy; }
+
+static struct stat_block *relay_stats(const struct relay *relay) {
+    return relay_proxy(relay)->net->stats;
+}
+
+static void relay_leave_server(struct relay *relay, enum reason reason) {
+    pool_cancel(&relay->wait);
+    if (relay->upstream) {
+        struct stream *upstream = relay->upstream;
+        relay->upstream = NULL;
+        upstream->ops->close(upstream, reason);
+    }
+    if (relay->server) {
+        CHECK(relay->server->balance->in_flight > 0);
+        relay->server->balance->in_flight--;
+        relay->server = NULL;
+    }
+}
+
+/* Closes both streams, counts, and gives the slot back: `relay` must not be touched afterwards. */
+static void relay_end(struct relay *relay, enum reason reason) {
+    struct proxy *proxy = relay_proxy(relay);
+    relay_set_state(relay, RELAY_DONE);
+    stat_bump(&relay_stats(relay)->relays[reason], 1);
+    relay_leave_server(relay, reason);
+    relay->client->ops->close(relay->client, reason);
+    slab_release(&proxy->relays, relay);
+    stat_set(proxy->net->stats, STAT_RELAY_SLOTS_USED, proxy->relays.used);
+}
+
+static void relay_on_tunnel_end(struct tunnel *tunnel, enum reason reason) {
+    relay_end(LIST_OWNER(tunnel, struct relay, tunnel), reason);
+}
+
+static void relay_serve(struct relay *relay, struct stream *stream) {
+    struct proxy *proxy = relay_proxy(relay);
+    relay->upstream = stream;
+    relay_set_state(relay, RELAY_TUNNEL);
+    relay->tunnel = (struct tunnel){.client = relay->client,
+                                    .upstream = stream,
+                                    .stats = relay_stats(relay),
+                                    .on_end = relay_on_tunnel_end};
+    tunnel_start(&relay->tunnel, relay->target ? relay->target->config->limits.timeout_tunnel_ms
+                                               : proxy->config->defaults.timeout_tunnel_ms);
+}
+
+static void relay_try(struct relay *relay);
+
+static void relay_on_stream(struct pool_wait *wait, struct stream *stream) {
+    relay_serve(LIST_OWNER(wait, struct relay, wait), stream);
+}
+
+/* The server could not be reached: the next one. */
+static void relay_on_connect_failed(struct pool_wait *wait, enum reason reason) {
+    struct relay *relay = LIST_OWNER(wait, struct relay, wait);
+    log_warn("upstream %s: server %s: %s", relay->target->config->name, relay->server->config->name,
+             reason_entry(reason)->text);
+    relay->last_failure = reason;
+    stat_bump(&relay_stats(relay)->retries[reason], 1);
+    relay_leave_server(relay, reason);
+    relay_try(relay);
+}
+
+static void relay_enter_server(struct relay *relay, uint32_t index) {
+    relay->server = &relay->target->servers[index];
+    relay->server->balance->in_flight++;
+    relay->wait = (struct pool_wait){.ops = relay_proxy(relay)->tcp_ops,
+                                     .on_stream = relay_on_stream,
+                                     .on_failed = relay_on_connect_failed};
+}
+
+/* Picks servers until one is being dialled, or none is left. */
+static void relay_try(struct relay *relay) {
+    for (;;) {
+        uint32_t index = balance_pick(&relay->target->balance, &relay->pick);
+        if (index == BALANCE_NONE || !balance_mark_tried(&relay->pick, index)) {
+            bool failed = relay->last_failure != REASON_NONE;
+            relay_end(relay, failed ? relay->last_failure : REASON_SERVER_BUSY);
+            return;
+        }
+        enum reason failure;
+        relay_enter_server(relay, index);
+        struct stream *stream = pool_take(relay->server, NULL, true, &relay->wait, &failure);
+        CHECK(!stream); /* a fresh one takes at least a turn */
+        if (failure == REASON_NONE) {
+            relay_set_state(relay, RELAY_CONNECT);
+            return;
+        }
+        relay->last_failure = failure;
+        relay_leave_server(relay, failure);
+    }
+}
+
+static void relay_to_service(struct relay *relay, struct service *service) {
+    struct stream *stream = service->ops->open(service, relay_proxy(relay)->net, NULL);
+    if (stream) {
+        relay_serve(relay, stream);
+    } else {
+        relay_end(relay, REASON_NO_MEMORY);
+    }
+}
+
+static void relay_to_upstream(struct relay *relay, const struct config_upstream *config) {
+    relay->target = &relay_proxy(relay)->upstreams[config->index];
+    if (relay->target->balance.ops->uses_hash)
+        relay->pick.hash = hash_key(config, NULL, session_client_ip(relay->client->session));
+    relay_try(relay);
+}
+
+static void relay_on_client_reset(struct stream *client, enum reason reason) {
+    relay_end(client->user, reason);
+}
+
+/* Until the tunnel takes over: the client's session holds its bytes and its FIN. */
+static const struct stream_events relay_held_events = {.on_reset = relay_on_client_reset};
+
+static bool relay_on_stream_begun(struct session *session, struct stream *stream) {
+    struct front *front = session->user;
+    struct proxy *proxy = front->proxy;
+    const struct config_action *action = &front->config->action;
+    struct relay *relay = slab_acquire(&proxy->relays);
+    if (!relay) return false;
+    *relay = (struct relay){.front = front, .client = stream, .state = RELAY_CHOOSE};
+    stream->events = &relay_held_events;
+    stream->user = relay;
+    stat_set(proxy->net->stats, STAT_RELAY_SLOTS_USED, proxy->relays.used);
+    if (action->kind == CONFIG_ACTION_SERVICE) {
+        relay_to_service(relay, proxy->services[action->service->index]);
+    } else {
+        CHECK(action->kind == CONFIG_ACTION_UPSTREAM); /* config knows no other for tcp */
+        relay_to_upstream(relay, action->splits[0].upstream);
+    }
+    return true;
+}
+
+static void relay_on_refused(struct session *session, enum reason reason) {
+    struct front *front = session->user;
+    stat_bump(&front->proxy->net->stats->relays[reason], 1);
+}
+
+/* Also one whose relay had ended well, and that was still sending. */
+static void relay_on_session_closed(struct session *session, enum reason reason) {
+    struct front *front = session->user;
+    if (reason == REASON_DRAIN_CUT) front->proxy->cut++;
+}
+
+const struct session_host relay_client_host = {
+    .on_stream = relay_on_stream_begun,
+    .on_refused = relay_on_refused,
+    .on_closed = relay_on_session_closed,
+};

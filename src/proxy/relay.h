@@ -1,0 +1,33 @@
+/* relay.h: one TCP connection from a client to a server (or a service), for listeners with
+ * mode = tcp.
+ *
+ *   CHOOSE --dial--> CONNECT --stream--> TUNNEL --both ended, reset, idle--> DONE
+ *     |                |  ^ |
+ *     |                |  +-+ the connect failed: the next server
+ *     |                +--no server is left, the client has reset---------> DONE
+ *     +--a service's stream--> TUNNEL
+ *     +--no server may be taken-------------------------------------------> DONE
+ *
+ *   CHOOSE   a client has connected; lasts for one call               (relay_on_stream_begun)
+ *   CONNECT  waits for the pool; what the client sends meanwhile is held by its session, bounded by
+ *            one receive buffer                                       (relay_try)
+ *   TUNNEL   both streams belong to the tunnel                        (relay_serve)
+ *   DONE     both streams are closed, the slot is given back          (relay_end)
+ *
+ * 1. `client` is open until relay_end; `upstream` is open exactly in TUNNEL.
+ * 2. A server's in_flight counts this connection from relay_try until the attempt ends.
+ * 3. Every end has one reason, counted in relay_end. One that is not NONE resets both sides: for
+ * whoever was still reading nothing looks complete.
+ * 4. Every relay has a server connection of its own, dialled for it and ended with it.
+ */
+#ifndef WEIR_PROXY_RELAY_H
+#define WEIR_PROXY_RELAY_H
+
+#include "proxy/proxy.h"
+
+/* For client sessions: their user is a struct front. */
+extern const struct session_host relay_client_host;
+
+size_t relay_size(void);
+
+#endif
