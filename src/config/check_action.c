@@ -128,10 +128,7 @@ static void read_service(struct check *check, const struct ini_section *section,
         check_reference(check, section, entry, SECTION_SERVICE, entry->value);
     if (!target) return;
     action->service = &check->config->services[target->ordinal];
-    if (check_service_type(target) == CONFIG_SERVICE_ECHO) {
-        check_fault(check, section, entry,
-                    "%s is of type echo, which needs a listener with mode = tcp", target->name);
-    }
+    check_service_fits(check, section, entry, target, CONFIG_MODE_HTTP);
 }
 
 /* What only a request that is passed on has any use for. */

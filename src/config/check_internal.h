@@ -48,8 +48,10 @@ bool check_field_name(struct check *check, const struct ini_section *section,
 
 /* check_global.c. */
 void check_global(struct check *check);
-/* check_upstream.c. The type a [service] says; respond when it says none, or nonsense. */
-enum config_service_type check_service_type(const struct ini_section *section);
+/* check_upstream.c. Reports at `entry` a service that a listener with `mode` cannot use. */
+void check_service_fits(struct check *check, const struct ini_section *section,
+                        const struct ini_entry *entry, const struct ini_section *service,
+                        enum config_mode mode);
 /* One section each. */
 void check_upstream(struct check *check, const struct ini_section *section,
                     struct config_upstream *upstream);

@@ -84,10 +84,9 @@ static void set_service(struct check *check, const struct ini_section *section,
     if (!target) return;
     listener->action.kind = CONFIG_ACTION_SERVICE;
     listener->action.service = &check->config->services[target->ordinal];
-    bool is_echo = check_service_type(target) == CONFIG_SERVICE_ECHO;
-    if (is_echo == (listener->mode == CONFIG_MODE_TCP)) return;
-    check_fault(check, section, entry, "%s is of type %s, which needs mode = %s", target->name,
-                is_echo ? "echo" : "respond", is_echo ? "tcp" : "http");
+    const struct ini_entry *mode = ini_find(section, KEY_MODE);
+    if (mode && !mode->is_valid) return; /* reported already */
+    check_service_fits(check, section, entry, target, listener->mode);
 }
 
 static void check_action(struct check *check, const struct ini_section *section,

@@ -179,10 +179,23 @@ void check_upstream(struct check *check, const struct ini_section *section,
     check_hash_key(check, section, upstream);
 }
 
-enum config_service_type check_service_type(const struct ini_section *section) {
+/* false when it says none, or nonsense, which is reported where it stands. */
+static bool read_type(const struct ini_section *section, enum config_service_type *type) {
     const struct ini_entry *entry = ini_find(section, KEY_TYPE);
-    return entry && entry->is_valid ? (enum config_service_type)entry->number
-                                    : CONFIG_SERVICE_RESPOND;
+    if (!entry || !entry->is_valid) return false;
+    *type = (enum config_service_type)entry->number;
+    return true;
+}
+
+void check_service_fits(struct check *check, const struct ini_section *section,
+                        const struct ini_entry *entry, const struct ini_section *service,
+                        enum config_mode mode) {
+    enum config_service_type type;
+    if (!read_type(service, &type)) return;
+    bool is_echo = type == CONFIG_SERVICE_ECHO;
+    if (is_echo == (mode == CONFIG_MODE_TCP)) return;
+    check_fault(check, section, entry, "%s is of type %s, which needs a listener with mode = %s",
+                service->name, is_echo ? "echo" : "respond", is_echo ? "tcp" : "http");
 }
 
 static void refuse_answer_keys(struct check *check, const struct ini_section *section) {
@@ -198,7 +211,7 @@ void check_service(struct check *check, const struct ini_section *section,
     service->name = memory_string(check->memory, bytes_of(section->name));
     service->index = section->ordinal;
     service->line = section->line;
-    service->type = check_service_type(section);
+    (void)read_type(section, &service->type); /* else respond: its keys are all there are */
     service->status = (uint16_t)check_number(check, section, KEY_STATUS);
     if (!ini_find(section, KEY_TYPE)) check_missing(check, section, KEY_TYPE);
     if (service->type == CONFIG_SERVICE_ECHO) {

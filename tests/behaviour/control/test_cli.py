@@ -238,6 +238,41 @@ def test_explain(run, question, said):
         assert text in done.stdout, done.stdout
 
 
+RAW = """
+[listener web]
+bind = 127.0.0.1:8080
+upstream = app
+[listener raw]
+bind = 127.0.0.1:5432
+mode = tcp
+upstream = app
+[listener back]
+bind = 127.0.0.1:7
+mode = tcp
+service = back
+[route all]
+respond = 200 not for them
+[upstream app]
+balance = source_ip
+server = 127.0.0.1:9001
+server = 127.0.0.1:9002
+[service back]
+type = echo
+"""
+
+
+def test_explain_of_tcp_listeners(run):
+    done = run("explain", "GET", "http://127.0.0.1:5432/x", "--client", "10.1.2.3", ini=RAW)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "listener  raw" in done.stdout and "mode      tcp" in done.stdout
+    assert "upstream  app" in done.stdout and "of 2 by source_ip)" in done.stdout
+    assert "not for them" not in done.stdout and "sends" not in done.stdout
+    assert "server    127.0.0.1:900" in done.stdout
+    done = run("explain", "GET", "/", "--listener", "back", ini=RAW)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "service   back (echo)" in done.stdout
+
+
 @pytest.mark.parametrize("question, status", [
     (["GET", "/", "-H", "Bad Name: x"], 400),
     (["GET", "/", "-H", "Content-Length: x"], 400),

@@ -12,6 +12,7 @@ In that text `@name` stands for an address on loopback, by the name's first word
 """
 
 import socket
+import time
 
 from .http1 import answer
 from .origin import Dead, Hole, Origin
@@ -107,6 +108,20 @@ class Stage:
         seen = upstream.read_request()
         upstream.send(response if response is not None else answer(200, b"hello"))
         return seen, client.read_response(method)
+
+    def send_into_queue(self, client, stuck_s=0.4):
+        """Sends to a tcp listener whose server does not read, until some of it stays in weir's
+        queue, and not so much that weir would stop reading; returns how many bytes."""
+        base = self.count("weir_tunnel_bytes_total", direction="to_upstream")
+        sent, stuck_since = 0, None
+        while not stuck_since or time.monotonic() - stuck_since < stuck_s:
+            if not self.count("weir_memory_bytes", pool="send_queue"):
+                client.send(b"q" * 16384)
+                sent += 16384
+                self.weir.eventually_metric(base + sent, "weir_tunnel_bytes_total",
+                                            direction="to_upstream")
+                stuck_since = time.monotonic()
+        return sent
 
     def metrics(self):
         return self.weir.metrics()

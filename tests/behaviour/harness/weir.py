@@ -24,6 +24,7 @@ BALANCED = (
     "weir_conn_slots_used",
     "weir_session_slots_used",
     "weir_exchange_slots_used",
+    "weir_relay_slots_used",
     "weir_uring_ops_in_flight",
 )
 

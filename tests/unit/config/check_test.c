@@ -89,8 +89,8 @@ static void bad_listeners_are_named(void **state) {
          "9: admin.bind: unix:/a is bound already by listener admin in line 9\n"},
         {"[listener admin]\nbind = 127.0.0.1:1\nservice = one\n",
          "9: listener admin: this name is the one of [admin]\n"},
-        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nmode = tcp\n",
-         "12: listener a.mode: \"tcp\" is not supported by this version\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nmode = udp\n",
+         "12: listener a.mode: \"udp\" is none of http tcp\n"},
         {"[listener a]\nbind = 127.0.0.1:1\nservice = one\ntls = site\nmax_connections = 5\n",
          "12: listener a.tls: not supported by this version\n"
          "13: listener a.max_connections: not supported by this version\n"},
@@ -116,6 +116,60 @@ static void bad_listeners_are_named(void **state) {
          "NAME]\n"},
     };
     ASSERT_ALL_BAD(rows);
+}
+
+static void what_tcp_has_no_use_for_is_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\ntimeout_request = 1s\n"
+         "timeout_client = 1s\ntimeout_keepalive = 1s\nmin_read_rate = 1\nmax_header_size = 2k\n"
+         "max_headers = 9\nmax_target = 1k\nmax_body_size = 0\nvia = off\nforwarded = off\n",
+         "13: listener a.timeout_request: has no effect with mode = tcp\n"
+         "14: listener a.timeout_client: has no effect with mode = tcp\n"
+         "15: listener a.timeout_keepalive: has no effect with mode = tcp\n"
+         "16: listener a.min_read_rate: has no effect with mode = tcp\n"
+         "17: listener a.max_header_size: has no effect with mode = tcp\n"
+         "18: listener a.max_headers: has no effect with mode = tcp\n"
+         "19: listener a.max_target: has no effect with mode = tcp\n"
+         "20: listener a.max_body_size: has no effect with mode = tcp\n"
+         "21: listener a.via: has no effect with mode = tcp\n"
+         "22: listener a.forwarded: has no effect with mode = tcp\n"},
+        {"[listener a]\nmode = tcp\nbind = unix:/a\n",
+         "9: listener a: needs upstream = NAME or service = NAME\n"},
+        /* A route for all listeners is none for this one. */
+        {"[listener a]\nmode = tcp\nbind = unix:/a\n[route r]\nrespond = 200 x\n",
+         "9: listener a: needs upstream = NAME or service = NAME\n"},
+        {"[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\n"
+         "[route r]\nlistener = web a\nrespond = 200 x\n",
+         "14: route r.listener: listener a has mode = tcp, which knows no routes\n"},
+        {"[route r]\nlistener = a\nrespond = 200 x\n"
+         "[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\n",
+         "10: route r.listener: listener a has mode = tcp, which knows no routes\n"},
+        {"[listener a]\nmode = tcp\nbind = unix:/a\nservice = one\n",
+         "12: listener a.service: one is of type respond, which needs a listener with mode = "
+         "http\n"},
+        {"[listener a]\nbind = unix:/a\nservice = back\n[service back]\ntype = echo\n",
+         "11: listener a.service: back is of type echo, which needs a listener with mode = tcp\n"},
+        {"[route r]\nservice = back\n[service back]\ntype = echo\n",
+         "10: route r.service: back is of type echo, which needs a listener with mode = tcp\n"},
+        {"[listener a]\nmode = tcp\nbind = unix:/a\nupstream = keyed\n"
+         "[upstream keyed]\nserver = unix:/s\nbalance = maglev\nhash_key = path\n",
+         "16: upstream keyed.hash_key: must be client_ip: listener a in line 9 has mode = tcp\n"},
+        {"[upstream keyed]\nserver = unix:/s\nbalance = maglev\nhash_key = header:X-User\n"
+         "[listener a]\nmode = tcp\nbind = unix:/a\nupstream = keyed\n",
+         "12: upstream keyed.hash_key: must be client_ip: listener a in line 13 has mode = tcp\n"},
+        /* What is not known does not make more errors. */
+        {"[listener a]\nmode = tpc\nbind = unix:/a\nservice = back\n[service back]\ntype = echo\n",
+         "10: listener a.mode: \"tpc\" is none of http tcp (did you mean \"tcp\"?)\n"},
+        {"[listener a]\nmode = tcp\nbind = unix:/a\nservice = back\n[service back]\ntype = eco\n",
+         "14: service back.type: \"eco\" is none of respond echo (did you mean \"echo\"?)\n"},
+        {"[admin]\nbind = unix:/a\nmode = tcp\n",
+         "11: admin.mode: does not belong here but in [listener NAME]\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+    assert_errors("[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\n"
+                  "[upstream app]\nserver = unix:/s\n[route r]\nrespond = 200 x\n",
+                  "7: route r: there is no listener with mode = http\n");
 }
 
 static void bad_matches_of_routes_are_named(void **state) {
@@ -285,8 +339,12 @@ static void bad_services_are_named(void **state) {
     (void)state;
     static const struct bad rows[] = {
         {"[service a]\n", "9: service a.type: missing (which built-in origin it is)\n"},
-        {"[service a]\ntype = echo\n",
-         "10: service a.type: \"echo\" is not supported by this version\n"},
+        {"[service a]\ntype = static\n",
+         "10: service a.type: \"static\" is not supported by this version\n"},
+        {"[service a]\ntype = echo\nstatus = 200\nheader = A: b\nbody = x\n",
+         "11: service a.status: has no effect with type = echo\n"
+         "12: service a.header: has no effect with type = echo\n"
+         "13: service a.body: has no effect with type = echo\n"},
         {"[service a]\ntype = respond\nstatus = 100\n",
          "11: service a.status: \"100\" is out of range, it must be 200 to 599\n"},
         {"[service a]\ntype = respond\nheader = Connection: close\n",
@@ -332,6 +390,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_globals_are_named),
         cmocka_unit_test(bad_listeners_are_named),
+        cmocka_unit_test(what_tcp_has_no_use_for_is_named),
         cmocka_unit_test(bad_matches_of_routes_are_named),
         cmocka_unit_test(bad_actions_of_routes_are_named),
         cmocka_unit_test(bad_edits_are_named),

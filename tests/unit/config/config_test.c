@@ -86,6 +86,29 @@ static void sections_override_defaults(void **state) {
     config_free(config);
 }
 
+static void tcp_listeners_go_to_an_upstream_or_an_echo(void **state) {
+    (void)state;
+    /* What only requests have any use for may come from [defaults]. */
+    struct config *config =
+        load_good("[defaults]\nmax_headers = 50\ntimeout_client = 5s\ntimeout_tunnel = 7s\n"
+                  "[listener raw]\nmode = tcp\nbind = unix:/a\nupstream = app\n"
+                  "[listener back]\nmode = tcp\nbind = unix:/b\nservice = back\n"
+                  "[listener web]\nmode = http\nbind = unix:/c\nupstream = app\n"
+                  "[route all]\nrespond = 200 x\n"
+                  "[upstream app]\nserver = unix:/s\nbalance = maglev\nhash_key = client_ip\n"
+                  "[service back]\ntype = echo\n");
+    assert_int_equal(config->listeners[0].mode, CONFIG_MODE_TCP);
+    assert_int_equal(config->listeners[0].action.kind, CONFIG_ACTION_UPSTREAM);
+    assert_ptr_equal(config->listeners[0].action.splits[0].upstream, &config->upstreams[0]);
+    assert_int_equal(config->listeners[1].mode, CONFIG_MODE_TCP);
+    assert_int_equal(config->listeners[1].action.kind, CONFIG_ACTION_SERVICE);
+    assert_ptr_equal(config->listeners[1].action.service, &config->services[0]);
+    assert_int_equal(config->services[0].type, CONFIG_SERVICE_ECHO);
+    assert_int_equal(config->listeners[2].mode, CONFIG_MODE_HTTP);
+    assert_int_equal(config->upstreams[0].limits.timeout_tunnel_ms, 7000);
+    config_free(config);
+}
+
 static void the_admin_listener_comes_last(void **state) {
     (void)state;
     struct config *config = load_good("[admin]\nbind = 127.0.0.1:9900\n" GOOD);
@@ -278,6 +301,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_said_has_its_default),
         cmocka_unit_test(sections_override_defaults),
+        cmocka_unit_test(tcp_listeners_go_to_an_upstream_or_an_echo),
         cmocka_unit_test(the_admin_listener_comes_last),
         cmocka_unit_test(cpus_are_given_out_in_order),
         cmocka_unit_test(a_list_of_cpus_makes_as_many_workers),

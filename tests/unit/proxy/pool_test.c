@@ -214,6 +214,49 @@ static void at_max_connections_the_server_is_busy(void **state) {
     proxy_world_free(world);
 }
 
+static void an_idle_connection_makes_room_for_a_fresh_one(void **state) {
+    (void)state;
+    struct proxy_world *world = proxy_world_new(CONFIG);
+    struct server *server = proxy_world_server(world, 0);
+    struct waiter waiters[4];
+    for (int i = 0; i < 4; i++) {
+        take(world, &waiters[i], false);
+        server_ready(&world->sessions[i]);
+    }
+    give_back(world, &waiters[0]);
+    give_back(world, &waiters[1]);
+    struct waiter more;
+    take(world, &more, true);
+    assert_int_equal(more.reason, REASON_NONE);
+    assert_true(world->sessions[0].closed); /* the one that was idle longest */
+    assert_false(world->sessions[1].closed);
+    assert_gauges(world, 1, 2, 1);
+    server_closed(&world->sessions[0], REASON_SERVER_IDLE);
+    assert_int_equal(server->connections, 4);
+    server_ready(&world->sessions[4]);
+    waiters[0] = more;
+    give_back(world, &waiters[0]);
+    give_back(world, &waiters[2]);
+    give_back(world, &waiters[3]);
+    proxy_world_free(world);
+}
+
+static void a_dial_for_one_stream_ends_with_its_waiter(void **state) {
+    (void)state;
+    struct proxy_world *world = proxy_world_new(CONFIG);
+    struct waiter waiter = {
+        .wait = {.ops = world->proxy.tcp_ops, .on_stream = on_stream, .on_failed = on_failed}};
+    assert_null(pool_take(proxy_world_server(world, 0), NULL, true, &waiter.wait, &waiter.reason));
+    assert_gauges(world, 1, 0, 0);
+    pool_cancel(&waiter.wait);
+    assert_true(world->sessions[0].closed);
+    assert_gauges(world, 0, 0, 0);
+    server_closed(&world->sessions[0], REASON_SERVER_IDLE);
+    assert_null(waiter.stream);
+    assert_int_equal(waiter.failures, 0);
+    proxy_world_free(world);
+}
+
 static void a_waiter_that_goes_leaves_an_idle_connection(void **state) {
     (void)state;
     struct proxy_world *world = proxy_world_new(CONFIG);
@@ -321,6 +364,8 @@ int main(void) {
         cmocka_unit_test(of_a_client_that_is_gone_no_server_is_told),
         cmocka_unit_test(over_the_limit_of_idle_ones_the_oldest_goes),
         cmocka_unit_test(at_max_connections_the_server_is_busy),
+        cmocka_unit_test(an_idle_connection_makes_room_for_a_fresh_one),
+        cmocka_unit_test(a_dial_for_one_stream_ends_with_its_waiter),
         cmocka_unit_test(a_waiter_that_goes_leaves_an_idle_connection),
         cmocka_unit_test(a_failed_connect_is_told_and_counted),
         cmocka_unit_test(an_idle_connection_that_is_gone_is_passed_over),

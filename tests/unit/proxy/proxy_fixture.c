@@ -131,6 +131,16 @@ static struct session *fake_connect(struct session_room *room, const struct sess
     return &session->session;
 }
 
+extern const struct session_ops fake_tcp_ops;
+
+static struct session *fake_connect_tcp(struct session_room *room, const struct session_address *to,
+                                        const struct session_options *options,
+                                        const struct session_host *host, enum reason *reason) {
+    struct session *session = fake_connect(room, to, options, host, reason);
+    if (session) session->ops = &fake_tcp_ops;
+    return session;
+}
+
 static struct stream *fake_open(struct session *session, struct arena *arena) {
     struct fake_session *fake = LIST_OWNER(session, struct fake_session, session);
     assert_false(fake->gone);
@@ -158,6 +168,13 @@ const struct session_ops fake_session_ops = {.proto = "fake",
                                              .drain = fake_drain,
                                              .close = fake_session_close};
 
+const struct session_ops fake_tcp_ops = {.proto = "fake_tcp",
+                                         .one_stream = true,
+                                         .connect = fake_connect_tcp,
+                                         .open = fake_open,
+                                         .drain = fake_drain,
+                                         .close = fake_session_close};
+
 struct proxy_world *proxy_world_new(const char *config) {
     struct net_options net_options = net_world_options();
     struct proxy_world *world = calloc(1, sizeof *world);
@@ -174,11 +191,13 @@ struct proxy_world *proxy_world_new(const char *config) {
                                     .room = &world->room,
                                     .client_ops = &fake_session_ops,
                                     .upstream_ops = &fake_session_ops,
+                                    .tcp_ops = &fake_tcp_ops,
                                     .services = world->services,
-                                    .exchanges_max = 2};
+                                    .exchanges_max = 2,
+                                    .relays_max = 2};
     assert_int_equal(proxy_init(&world->proxy, &options), 0);
     world->client_session = (struct session){.ops = &fake_session_ops,
-                                             .host = &exchange_client_host,
+                                             .host = world->proxy.fronts[0].host,
                                              .room = &world->room,
                                              .is_client = true,
                                              .user = &world->proxy.fronts[0]};
@@ -198,6 +217,7 @@ static void let_go(struct proxy_world *world) {
 void proxy_world_free(struct proxy_world *world) {
     const struct stat_block *stats = &world->net->stats;
     assert_int_equal(world->proxy.exchanges.used, 0);
+    assert_int_equal(world->proxy.relays.used, 0);
     assert_int_equal(stat_get(stats, STAT_HTTP_REQUESTS_IN_FLIGHT), 0);
     proxy_drain(&world->proxy);
     for (uint32_t i = 0; i < world->session_count; i++) {
@@ -224,6 +244,12 @@ void proxy_world_free(struct proxy_world *world) {
     session_room_fini(&world->room);
     net_world_free(world->net);
     free(world);
+}
+
+bool client_connect(struct proxy_world *world) {
+    world->client = (struct fake_stream){
+        .stream = {.ops = &fake_stream_ops, .session = &world->client_session}};
+    return world->client_session.host->on_stream(&world->client_session, &world->client.stream);
 }
 
 void client_request(struct proxy_world *world, enum http_method method, const char *path,

@@ -69,6 +69,8 @@ struct proxy_world *proxy_world_new(const char *config);
 void proxy_world_free(struct proxy_world *world);
 struct server *proxy_world_server(struct proxy_world *world, uint32_t index);
 
+/* A client of a listener with mode = tcp has connected; false: it was refused. */
+bool client_connect(struct proxy_world *world);
 /* A request of the client begins. `body_length` 0: none follows. */
 void client_request(struct proxy_world *world, enum http_method method, const char *path,
                     uint64_t body_length);

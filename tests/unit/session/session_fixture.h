@@ -1,5 +1,5 @@
-/* session_fixture.h: HTTP/1 sessions in both roles on real sockets, and a user of their streams
- * that writes down what it is told and may act in each event. */
+/* session_fixture.h: sessions (HTTP/1, or TCP alone) in both roles on real sockets, and a user of
+ * their streams that writes down what it is told and may act in each event. */
 #ifndef WEIR_TESTS_UNIT_SESSION_SESSION_FIXTURE_H
 #define WEIR_TESTS_UNIT_SESSION_SESSION_FIXTURE_H
 
@@ -36,7 +36,8 @@ struct session_world {
     struct net_world *net;
     struct session_room room;
     struct session_options options;
-    struct sockaddr_in address; /* where an upstream session dials */
+    const struct session_ops *ops; /* session_h1 unless the test says another */
+    struct sockaddr_in address;    /* where an upstream session dials */
     int listening;
     int peer; /* the other side of the session's connection */
     struct session *session;

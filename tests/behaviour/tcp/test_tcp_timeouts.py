@@ -1,0 +1,130 @@
+"""mode = tcp: timeout_tunnel ends what is idle in both directions, and nothing else."""
+
+import threading
+import time
+
+INI = """
+[listener raw]
+bind = @raw
+mode = tcp
+upstream = app
+send_buffer = 16k
+[listener echo]
+bind = @echo
+mode = tcp
+service = back
+[upstream app]
+server = @origin
+timeout_tunnel = 500ms
+[service back]
+type = echo
+[defaults]
+timeout_tunnel = 400ms
+timeout_client = 100ms
+timeout_server = 100ms
+timeout_request = 100ms
+timeout_keepalive = 100ms
+"""
+
+
+def pair(stage, **how):
+    client = stage.connect("raw", **how)
+    upstream = stage.origin.accept()
+    client.send(b"c")
+    upstream.expect(b"c")
+    return client, upstream
+
+
+def idle_ends(stage):
+    return stage.count("weir_tcp_connections_ended_total", reason="tunnel_timeout")
+
+
+def test_an_idle_pair_is_reset(stage):
+    """Other timeouts do not matter, though they are shorter."""
+    before = idle_ends(stage)
+    client, upstream = pair(stage)
+    started = time.monotonic()
+    client.expect_reset()
+    upstream.expect_reset()
+    assert time.monotonic() - started >= 0.45
+    stage.weir.eventually_metric(before + 1, "weir_tcp_connections_ended_total",
+                                 reason="tunnel_timeout")
+
+
+def test_a_connection_on_which_nothing_was_ever_sent(stage):
+    client = stage.connect("raw")
+    upstream = stage.origin.accept()
+    client.expect_reset()
+    upstream.expect_reset()
+
+
+def test_one_direction_keeps_both_alive(stage):
+    client, upstream = pair(stage)
+    for number in range(12):
+        time.sleep(0.1)  # the server's pace
+        upstream.send(b"%d" % (number % 10))
+        client.expect(b"%d" % (number % 10))
+    client.send(b"after 1.2 s of silence")
+    upstream.expect(b"after 1.2 s of silence")
+    for number in range(12):
+        time.sleep(0.1)  # the client's pace
+        client.send(b"%d" % (number % 10))
+        upstream.expect(b"%d" % (number % 10))
+    upstream.send(b"and the other way")
+    client.expect(b"and the other way")
+
+
+def test_a_half_closed_pair_goes_on_while_bytes_come(stage):
+    client, upstream = pair(stage)
+    client.half_close()
+    upstream.expect_close()
+    for _ in range(10):
+        time.sleep(0.1)  # the server's pace
+        upstream.send(b"x")
+        client.expect(b"x")
+    upstream.close()
+    client.expect_close()
+
+
+def test_a_half_closed_pair_that_falls_silent_is_reset(stage):
+    client, upstream = pair(stage)
+    client.half_close()
+    upstream.expect_close()
+    client.expect_reset()
+
+
+def test_a_slow_reader_is_not_idle(stage):
+    """Every read takes some of weir's queue; weir reads on only once that is half empty, which
+    takes longer than the timeout."""
+    client, upstream = pair(stage, recv_buffer=4096)
+    data = bytes(range(256)) * 65536
+    sender = threading.Thread(target=upstream.send, args=(data,), daemon=True)
+    sender.start()
+    got = b""
+    for _ in range(25):
+        time.sleep(0.1)  # the client's pace
+        got += client.sock.recv(3000)
+    assert sender.is_alive(), "all of it went at once: the reader was not slow"
+    assert got + client.read_exactly(len(data) - len(got)) == data
+    sender.join()
+
+
+def test_a_reader_that_stops_is_idle(stage):
+    before = idle_ends(stage)
+    client, upstream = pair(stage, recv_buffer=4096)
+    upstream.send_until_stuck(b"x" * 1000000)
+    upstream.expect_reset()
+    client.expect_reset()
+    stage.weir.eventually_metric(before + 1, "weir_tcp_connections_ended_total",
+                                 reason="tunnel_timeout")
+
+
+def test_an_idle_echo_is_reset(stage):
+    client = stage.connect("echo")
+    for _ in range(8):
+        time.sleep(0.1)  # the client's pace
+        client.send(b"x")
+        client.expect(b"x")
+    started = time.monotonic()
+    client.expect_reset()
+    assert time.monotonic() - started >= 0.35
