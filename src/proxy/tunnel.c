@@ -65,12 +65,28 @@ static void tunnel_on_reset(struct stream *stream, enum reason reason) {
     tunnel->on_end(tunnel, reason);
 }
 
+/* Bytes that one side still takes in, slowly, keep the other one waiting rightly. */
+static uint64_t tunnel_idle_ms(struct stream *other) {
+    return other->ops->idle_ms ? other->ops->idle_ms(other) : UINT64_MAX;
+}
+
+static uint64_t tunnel_on_client_idle(struct stream *stream) {
+    struct tunnel *tunnel = stream->user;
+    return tunnel_idle_ms(tunnel->upstream);
+}
+
+static uint64_t tunnel_on_upstream_idle(struct stream *stream) {
+    struct tunnel *tunnel = stream->user;
+    return tunnel_idle_ms(tunnel->client);
+}
+
 static const struct stream_events tunnel_client_events = {
     .on_data = tunnel_on_client_data,
     .on_end = tunnel_on_client_end,
     .on_passed = tunnel_on_client_passed,
     .on_drained = tunnel_on_client_drained,
     .on_reset = tunnel_on_reset,
+    .on_idle = tunnel_on_client_idle,
 };
 
 static const struct stream_events tunnel_upstream_events = {
@@ -79,6 +95,7 @@ static const struct stream_events tunnel_upstream_events = {
     .on_passed = tunnel_on_upstream_passed,
     .on_drained = tunnel_on_upstream_drained,
     .on_reset = tunnel_on_reset,
+    .on_idle = tunnel_on_upstream_idle,
 };
 
 void tunnel_start(struct tunnel *tunnel, uint64_t idle_ms) {

@@ -39,6 +39,9 @@ struct stream_events {
     /* What was queued by head and data has fallen to the low mark, after data said STREAM_FULL. */
     void (*on_drained)(struct stream *stream);
     void (*on_reset)(struct stream *stream, enum reason reason);
+    /* Tunnelled: no byte has moved here for `idle_ms`. Answers how many ms ago one has moved on the
+     * other side: less, and this side waits on; else on_reset follows. NULL: it follows. */
+    uint64_t (*on_idle)(struct stream *stream);
 };
 
 /* Answer of data: whether more is welcome. */
@@ -59,6 +62,9 @@ struct stream_ops {
     /* After a 101 (or 2xx to CONNECT) head passed: bytes both ways are no longer framed. `idle_ms`
      * is the timeout without any byte. */
     void (*tunnel)(struct stream *stream, uint64_t idle_ms);
+    /* Tunnelled: how many ms ago a byte came, was queued, or reached the other side. NULL: whoever
+     * asks has to go by what it has seen itself. */
+    uint64_t (*idle_ms)(struct stream *stream);
     /* From now on what arrives goes to `to` without on_data, inside the kernel, where both sides
      * carry the bytes as they are; on_end and on_reset come as ever, and on_data again when it
      * turns out not to pay. May be asked at any time, again and again: false, nothing has changed.

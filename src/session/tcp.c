@@ -33,9 +33,18 @@ static void tcp_set_state(struct tcp *tcp, enum tcp_state state) {
     tcp->state = (uint8_t)state;
 }
 
+/* A byte has moved. */
 static void tcp_touch(struct tcp *tcp) {
     if (tcp->state != TCP_RAW && tcp->state != TCP_FLUSHING) return;
+    tcp->moved_ms = (uint32_t)tcp_net(tcp)->now_ms;
     conn_deadline(tcp->session.conn, tcp_net(tcp)->now_ms + tcp->tunnel_ms);
+}
+
+/* Also by what the other side has acknowledged since the last look. */
+static uint64_t tcp_idle_ms(struct tcp *tcp) {
+    struct conn *conn = tcp->session.conn;
+    if (conn && conn->queued != 0 && conn_send_progressed(conn)) tcp_touch(tcp);
+    return (uint32_t)tcp_net(tcp)->now_ms - tcp->moved_ms;
 }
 
 /* Takes the caller's reference of `lease`. */
@@ -146,18 +155,20 @@ static void tcp_resume_op(struct stream *stream) {
     tcp->paused = false;
     if (!tcp->session.conn) return;
     if (!tcp->pending_first) conn_resume(tcp->session.conn);
-    tcp_touch(tcp);
 }
 
 static void tcp_tunnel_op(struct stream *stream, uint64_t idle_ms) {
     struct tcp *tcp = tcp_of_stream(stream);
     if (tcp_is_deaf(tcp)) return;
     tcp_set_state(tcp, TCP_RAW);
-    tcp->tunnel_ms = idle_ms;
+    CHECK(idle_ms < UINT32_MAX); /* 49 days; a file can say 30 */
+    tcp->tunnel_ms = (uint32_t)idle_ms;
     tcp_touch(tcp);
     /* What came ahead, and a FIN behind it. */
     if (tcp->pending_first || tcp->eof) net_defer(tcp_net(tcp), &tcp->task);
 }
+
+static uint64_t tcp_idle_op(struct stream *stream) { return tcp_idle_ms(tcp_of_stream(stream)); }
 
 static void tcp_close_op(struct stream *stream, enum reason reason) {
     struct tcp *tcp = tcp_of_stream(stream);
@@ -190,6 +201,7 @@ static const struct stream_ops tcp_stream_ops = {
     .pause = tcp_pause_op,
     .resume = tcp_resume_op,
     .tunnel = tcp_tunnel_op,
+    .idle_ms = tcp_idle_op,
     .close = tcp_close_op,
 };
 
@@ -307,11 +319,17 @@ static void tcp_on_lost(struct conn *conn, int error) {
 
 static void tcp_on_deadline(struct conn *conn) {
     struct tcp *tcp = tcp_of_conn(conn);
-    bool sending = conn->queued != 0;
     if (tcp->state == TCP_DIALLING) {
         tcp_drop(tcp, REASON_CONNECT_TIMEOUT);
-    } else if (sending ? conn_send_progressed(conn) : tcp->paused) {
-        tcp_touch(tcp);
+        return;
+    }
+    uint64_t idle_ms = tcp_idle_ms(tcp);
+    if (tcp_is_listening(tcp) && tcp->stream.events->on_idle) {
+        uint64_t other_ms = tcp->stream.events->on_idle(&tcp->stream);
+        if (other_ms < idle_ms) idle_ms = other_ms;
+    }
+    if (idle_ms < tcp->tunnel_ms) {
+        conn_deadline(conn, tcp_net(tcp)->now_ms + tcp->tunnel_ms - idle_ms);
     } else if (tcp->state == TCP_FLUSHING) {
         tcp_abort(tcp, REASON_TUNNEL_TIMEOUT);
     } else {

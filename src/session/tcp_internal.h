@@ -17,7 +17,7 @@
  * 2. A FIN is passed on as the end of one direction, everything else that ends the connection as
  * on_reset; a stream that is closed before both directions have ended resets the connection.
  * 3. Nothing calls upward from within a downward call: what must, is put off to `task`.
- * 4. A side that is paused is not idle: it waits for the other one, whose clock decides.
+ * 4. Idle is what has moved no byte in either direction: before it ends, a side asks the other.
  */
 #ifndef WEIR_SESSION_TCP_INTERNAL_H
 #define WEIR_SESSION_TCP_INTERNAL_H
@@ -33,7 +33,8 @@ struct tcp {
     struct net_task task;
     struct lease *pending_first;
     struct lease *pending_last;
-    uint64_t tunnel_ms;
+    uint32_t tunnel_ms;
+    uint32_t moved_ms;  /* low bits of the clock when a byte last came, was queued or arrived */
     uint8_t state;      /* enum tcp_state */
     uint8_t end_reason; /* enum reason: of on_closed */
     uint8_t failure;    /* enum reason: to be told the stream by `task`; NONE: nothing */

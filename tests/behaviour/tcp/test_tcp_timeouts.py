@@ -9,6 +9,11 @@ bind = @raw
 mode = tcp
 upstream = app
 send_buffer = 16k
+[listener longer]
+bind = @longer
+mode = tcp
+upstream = longer
+send_buffer = 16k
 [listener echo]
 bind = @echo
 mode = tcp
@@ -16,6 +21,9 @@ service = back
 [upstream app]
 server = @origin
 timeout_tunnel = 500ms
+[upstream longer]
+server = @origin
+timeout_tunnel = 1s
 [service back]
 type = echo
 [defaults]
@@ -107,6 +115,29 @@ def test_a_slow_reader_is_not_idle(stage):
     assert sender.is_alive(), "all of it went at once: the reader was not slow"
     assert got + client.read_exactly(len(data) - len(got)) == data
     sender.join()
+
+
+def test_a_slow_reader_of_the_last_bytes_is_not_idle(stage):
+    """The server has said all it has to say and waits; what is left in weir's queue is too little
+    to pause it. Only the client's side moves."""
+    client = stage.connect("longer", recv_buffer=4096)
+    upstream = stage.origin.accept()
+    sent, stuck_since = 0, None
+    while not stuck_since or time.monotonic() - stuck_since < 0.4:
+        if stage.count("weir_memory_bytes", pool="send_queue") == 0:
+            upstream.send(b"z" * 8192)
+            sent += 8192
+            stuck_since = time.monotonic()
+    upstream.send(b"z" * 40000)
+    sent += 40000
+    got = b""
+    for _ in range(15):
+        time.sleep(0.1)  # the client's pace
+        got += client.sock.recv(2500)
+    got += client.read_exactly(sent - len(got))
+    assert got == b"z" * sent
+    upstream.send(b"and on")
+    client.expect(b"and on")
 
 
 def test_a_reader_that_stops_is_idle(stage):

@@ -15,6 +15,7 @@ struct side {
     char text[256];
     uint32_t ends;
     uint64_t idle_ms;
+    uint64_t idle_for_ms; /* what it answers when asked */
     bool paused;
     bool full;
 };
@@ -46,6 +47,7 @@ static void side_end(struct stream *stream, const struct http_fields *trailers) 
 }
 static void side_pause(struct stream *stream) { side_of(stream)->paused = true; }
 static void side_resume(struct stream *stream) { side_of(stream)->paused = false; }
+static uint64_t side_idle_ms(struct stream *stream) { return side_of(stream)->idle_for_ms; }
 static void side_tunnel(struct stream *stream, uint64_t idle_ms) {
     side_of(stream)->idle_ms = idle_ms;
 }
@@ -54,7 +56,8 @@ static const struct stream_ops side_ops = {.data = side_data,
                                            .end = side_end,
                                            .pause = side_pause,
                                            .resume = side_resume,
-                                           .tunnel = side_tunnel};
+                                           .tunnel = side_tunnel,
+                                           .idle_ms = side_idle_ms};
 
 static void on_end(struct tunnel *tunnel, enum reason reason) {
     struct world *world = LIST_OWNER(tunnel, struct world, tunnel);
@@ -117,6 +120,22 @@ static void it_ends_when_both_directions_have(void **state) {
     }
 }
 
+static void a_side_that_is_idle_learns_of_the_other(void **state) {
+    (void)state;
+    struct world *world = world_new();
+    struct stream *client = &world->client.stream, *upstream = &world->upstream.stream;
+    world->client.idle_for_ms = 11;
+    world->upstream.idle_for_ms = 22;
+    assert_int_equal(client->events->on_idle(client), 22);
+    assert_int_equal(upstream->events->on_idle(upstream), 11);
+    /* A service, or a protocol that does not know. */
+    struct stream_ops ops = side_ops;
+    ops.idle_ms = NULL;
+    upstream->ops = &ops;
+    assert_int_equal(client->events->on_idle(client), UINT64_MAX);
+    free(world);
+}
+
 static void a_slow_reader_pauses_the_other_side(void **state) {
     (void)state;
     struct world *world = world_new();
@@ -152,6 +171,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_go_both_ways_and_are_counted),
         cmocka_unit_test(it_ends_when_both_directions_have),
+        cmocka_unit_test(a_side_that_is_idle_learns_of_the_other),
         cmocka_unit_test(a_slow_reader_pauses_the_other_side),
         cmocka_unit_test(a_reset_ends_it_with_its_reason),
     };

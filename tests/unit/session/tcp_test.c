@@ -260,17 +260,49 @@ static void bytes_of_either_direction_keep_it_alive(void **state) {
     session_world_free(world);
 }
 
-/* It waits for the other side, which has a clock of its own. */
-static void a_paused_stream_is_not_idle(void **state) {
+static uint32_t asked;
+static uint64_t other_idle_ms;
+
+static uint64_t on_idle(struct stream *stream) {
+    (void)stream;
+    asked++;
+    return other_idle_ms;
+}
+
+static void while_bytes_move_on_the_other_side_it_is_not_idle(void **state) {
     (void)state;
     struct session_world *world = upstream_new();
     struct stream *stream = first(world)->stream;
-    tunnel(world, 40);
-    stream->ops->pause(stream);
-    net_world_turn_for(world->net, 150);
+    struct stream_events events = *stream->events;
+    events.on_idle = on_idle;
+    stream->events = &events;
+    asked = 0;
+    other_idle_ms = 30;
+    tunnel(world, 60);
+    uint64_t began_ms = world->net->net.now_ms;
+    TURN_UNTIL(world->net, asked == 3);
+    assert_true(world->net->net.now_ms >= began_ms + 60 + 30 + 30);
     assert_int_equal(first(world)->resets, 0);
-    stream->ops->resume(stream);
+    other_idle_ms = 60;
     TURN_UNTIL(world->net, first(world)->resets == 1);
+    assert_int_equal(asked, 4);
+    session_world_free(world);
+}
+
+static void how_long_nothing_has_moved(void **state) {
+    (void)state;
+    struct session_world *world = upstream_new();
+    struct stream *stream = first(world)->stream;
+    tunnel(world, IDLE_MS);
+    net_world_turn_for(world->net, 50);
+    assert_in_range(stream->ops->idle_ms(stream), 50, 1000);
+    seen_data(first(world), "x", false);
+    assert_int_equal(stream->ops->idle_ms(stream), 0);
+    net_world_turn_for(world->net, 50);
+    assert_in_range(stream->ops->idle_ms(stream), 50, 1000);
+    peer_send(world->peer, "x");
+    TURN_UNTIL(world->net, first(world)->body_len == 1);
+    assert_in_range(stream->ops->idle_ms(stream), 0, 40);
     session_world_free(world);
 }
 
@@ -384,7 +416,8 @@ int main(void) {
         cmocka_unit_test(a_stream_that_is_refused_is_a_reset),
         cmocka_unit_test(an_idle_stream_is_reset),
         cmocka_unit_test(bytes_of_either_direction_keep_it_alive),
-        cmocka_unit_test(a_paused_stream_is_not_idle),
+        cmocka_unit_test(while_bytes_move_on_the_other_side_it_is_not_idle),
+        cmocka_unit_test(how_long_nothing_has_moved),
         cmocka_unit_test(a_server_connection_carries_one_stream),
         cmocka_unit_test(a_reset_server_is_told),
         cmocka_unit_test(connects_that_fail_are_told_as_closed),
