@@ -399,8 +399,8 @@ struct worker_budget worker_budget(const struct worker *worker) {
         .buffers = (uint64_t)options->small_count * options->small_size +
                    (uint64_t)options->bulk_count * options->bulk_size,
         .conns = net->conns.mapped_size + net->queues.mapped_size + net->ends.mapped_size,
-        .sessions = room->sessions.mapped_size + room->tcp.mapped_size +
-                    worker->gates.gates.mapped_size,
+        .sessions =
+            room->sessions.mapped_size + room->tcp.mapped_size + worker->gates.gates.mapped_size,
         .heads = room->heads.mapped_size,
         .exchanges = worker->proxy.exchanges.mapped_size + worker->proxy.relays.mapped_size,
         .services = services,

@@ -105,7 +105,8 @@ static void relay_enter_server(struct relay *relay, uint32_t index) {
     relay->server->balance->in_flight++;
     relay->wait = (struct pool_wait){.ops = relay_proxy(relay)->tcp_ops,
                                      .on_stream = relay_on_stream,
-                                     .on_failed = relay_on_connect_failed};
+                                     .on_failed = relay_on_connect_failed,
+                                     .client = relay->client->session};
 }
 
 /* Picks servers until one is being dialled, or none is left. */

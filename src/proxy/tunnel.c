@@ -2,8 +2,11 @@
 
 static void tunnel_carry(struct stream *from, struct stream *to, struct bytes data,
                          struct lease *lease) {
-    if (to->ops->data(to, data, lease, false) == STREAM_FULL) from->ops->pause(from);
-    if (from->bulk) (void)from->ops->pass(from, to); /* or copied */
+    if (to->ops->data(to, data, lease, false) == STREAM_FULL) {
+        from->ops->pause(from);
+        from->bulk = true; /* a backlog is a stream, too */
+    }
+    if (from->bulk && from->ops->pass) (void)from->ops->pass(from, to); /* or copied */
 }
 
 static void tunnel_check_end(struct tunnel *tunnel) {

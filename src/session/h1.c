@@ -19,6 +19,8 @@ static uint64_t h1_idle_deadline(const struct h1 *h1) {
            (h1->session.streams == 0 ? options->timeout_request_ms : options->timeout_keepalive_ms);
 }
 
+static bool h1_is_raw(const struct h1 *h1) { return h1->in == H1_IN_RAW || h1->out == H1_OUT_RAW; }
+
 /* Nothing is read because whoever it is for has no room. */
 static bool h1_is_held(const struct h1 *h1) { return h1->paused || conn_is_held(h1->session.conn); }
 
@@ -28,7 +30,7 @@ static uint64_t h1_deadline(const struct h1 *h1) {
     uint64_t now_ms = h1_net(h1)->now_ms;
     bool sending = conn_is_sending(h1->session.conn);
     bool held = h1_is_held(h1);
-    if (h1->in == H1_IN_RAW || h1->out == H1_OUT_RAW) return now_ms + h1->tunnel_ms;
+    if (h1_is_raw(h1)) return now_ms + h1->tunnel_ms;
     if (h1->head && h1->in == H1_IN_HEAD && h1->session.is_client)
         return h1->since_ms + options->timeout_request_ms;
     if (!h1->stream_open) return h1_idle_deadline(h1);
@@ -43,6 +45,7 @@ static uint64_t h1_deadline(const struct h1 *h1) {
 }
 
 void h1_touch(struct h1 *h1) {
+    if (h1_is_raw(h1)) h1->since_ms = h1_net(h1)->now_ms;
     if (h1->session.conn && !h1->connecting) conn_deadline(h1->session.conn, h1_deadline(h1));
 }
 
@@ -182,12 +185,32 @@ static void h1_on_upstream_deadline(struct h1 *h1) {
     }
 }
 
+uint64_t h1_idle_ms(struct h1 *h1) {
+    struct conn *conn = h1->session.conn;
+    if (conn && conn_is_sending(conn) && conn_send_progressed(conn)) h1_touch(h1);
+    return h1_net(h1)->now_ms - h1->since_ms;
+}
+
+/* Bytes that move on either side keep both. */
+static void h1_on_tunnel_deadline(struct h1 *h1) {
+    uint64_t idle_ms = h1_idle_ms(h1);
+    if (h1->stream_open && !h1->stream_reset && h1->stream.events->on_idle) {
+        uint64_t other_ms = h1->stream.events->on_idle(&h1->stream);
+        if (other_ms < idle_ms) idle_ms = other_ms;
+    }
+    if (idle_ms < h1->tunnel_ms) {
+        conn_deadline(h1->session.conn, h1_net(h1)->now_ms + h1->tunnel_ms - idle_ms);
+    } else {
+        h1_reset_stream(h1, REASON_TUNNEL_TIMEOUT);
+    }
+}
+
 static void h1_on_deadline(struct conn *conn) {
     struct h1 *h1 = h1_of_conn(conn);
-    if (conn_is_sending(conn) && conn_send_progressed(conn)) {
+    if (h1_is_raw(h1)) {
+        h1_on_tunnel_deadline(h1);
+    } else if (conn_is_sending(conn) && conn_send_progressed(conn)) {
         h1_touch(h1);
-    } else if (h1->in == H1_IN_RAW || h1->out == H1_OUT_RAW) {
-        h1_reset_stream(h1, REASON_TUNNEL_TIMEOUT);
     } else if (h1->session.is_client) {
         h1_on_client_deadline(h1);
     } else {

@@ -80,6 +80,8 @@ static inline struct net *h1_net(const struct h1 *h1) { return h1->session.room-
 /* h1.c */
 /* Sets the deadline that fits the state: called after whatever changed it. */
 void h1_touch(struct h1 *h1);
+/* In a tunnel: since when nothing moves. */
+uint64_t h1_idle_ms(struct h1 *h1);
 /* Tells the stream, if one is open and was not told before, and drops further input. */
 void h1_reset_stream(struct h1 *h1, enum reason reason);
 /* As h1_reset_stream, from within a downward call: put off. */

@@ -195,6 +195,8 @@ static void h1_resume_op(struct stream *stream) {
     h1_touch(h1);
 }
 
+static uint64_t h1_idle_op(struct stream *stream) { return h1_idle_ms(h1_of_stream(stream)); }
+
 static struct conn *h1_pass_target_op(struct stream *stream) {
     struct h1 *h1 = h1_of_stream(stream);
     bool raw = h1->out == H1_OUT_RAW ||
@@ -291,6 +293,7 @@ const struct stream_ops h1_stream_ops = {
     .pause = h1_pause_op,
     .resume = h1_resume_op,
     .tunnel = h1_tunnel_op,
+    .idle_ms = h1_idle_op,
     .pass = h1_pass_op,
     .pass_target = h1_pass_target_op,
     .passed = h1_passed_op,

@@ -43,7 +43,7 @@ static void tcp_touch(struct tcp *tcp) {
 /* Also by what the other side has acknowledged since the last look. */
 static uint64_t tcp_idle_ms(struct tcp *tcp) {
     struct conn *conn = tcp->session.conn;
-    if (conn && conn->queued != 0 && conn_send_progressed(conn)) tcp_touch(tcp);
+    if (conn && conn_is_sending(conn) && conn_send_progressed(conn)) tcp_touch(tcp);
     return (uint32_t)tcp_net(tcp)->now_ms - tcp->moved_ms;
 }
 
@@ -168,6 +168,25 @@ static void tcp_tunnel_op(struct stream *stream, uint64_t idle_ms) {
     if (tcp->pending_first || tcp->eof) net_defer(tcp_net(tcp), &tcp->task);
 }
 
+static bool tcp_pass_op(struct stream *stream, struct stream *to) {
+    struct tcp *tcp = tcp_of_stream(stream);
+    struct conn *conn = tcp->session.conn;
+    if (tcp_is_deaf(tcp) || tcp->state != TCP_RAW || tcp->eof) return false;
+    if (tcp->pending_first || conn->pump_out) return false;
+    struct conn *target = to->ops->pass_target ? to->ops->pass_target(to) : NULL;
+    return target && !target->pump_in && pump_start(conn, target);
+}
+
+static struct conn *tcp_pass_target_op(struct stream *stream) {
+    struct tcp *tcp = tcp_of_stream(stream);
+    bool open = tcp->state == TCP_RAW && !tcp_is_deaf(tcp) && !tcp->session.conn->fin_wanted;
+    return open ? tcp->session.conn : NULL;
+}
+
+static void tcp_passed_op(struct stream *stream, uint64_t bytes) {
+    if (bytes != 0) tcp_touch(tcp_of_stream(stream));
+}
+
 static uint64_t tcp_idle_op(struct stream *stream) { return tcp_idle_ms(tcp_of_stream(stream)); }
 
 static void tcp_close_op(struct stream *stream, enum reason reason) {
@@ -201,6 +220,9 @@ static const struct stream_ops tcp_stream_ops = {
     .pause = tcp_pause_op,
     .resume = tcp_resume_op,
     .tunnel = tcp_tunnel_op,
+    .pass = tcp_pass_op,
+    .pass_target = tcp_pass_target_op,
+    .passed = tcp_passed_op,
     .idle_ms = tcp_idle_op,
     .close = tcp_close_op,
 };
@@ -259,15 +281,30 @@ static void tcp_on_task(struct net_task *task) {
 
 /* Connections. */
 
-/* A direction that keeps filling small buffers gets big ones, until it turns chatty. */
+/* A direction that keeps filling small buffers is a stream, until it turns chatty: the tunnel may
+ * let it pass by itself then; where it cannot, big buffers help. */
 static void tcp_watch(struct tcp *tcp, const struct bytes *bytes, const struct lease *lease) {
     uint32_t small = tcp_net(tcp)->options.small_size;
     bool is_bulk = lease->size > small;
-    bool other = is_bulk ? bytes->len <= small : bytes->len == lease->size;
-    tcp->reads = other ? (uint8_t)(tcp->reads + 1) : 0;
+    bool much = is_bulk ? bytes->len > small : bytes->len == lease->size;
+    tcp->reads = much == is_bulk ? 0 : (uint8_t)(tcp->reads + 1);
+    if (!much) tcp->stream.bulk = false;
     if (tcp->reads < (is_bulk ? TCP_SHORT_READS : TCP_FULL_READS)) return;
     tcp->reads = 0;
-    conn_expect_bulk(tcp->session.conn, !is_bulk);
+    tcp->stream.bulk = much;
+    conn_expect_bulk(tcp->session.conn, much);
+}
+
+static uint64_t tcp_pump_limit(struct conn *conn) {
+    (void)conn;
+    return UINT64_MAX;
+}
+
+static void tcp_on_pumped(struct conn *conn, uint64_t bytes) {
+    struct tcp *tcp = tcp_of_conn(conn);
+    if (!tcp_is_listening(tcp)) return;
+    if (bytes != 0) tcp_touch(tcp);
+    tcp->stream.events->on_passed(&tcp->stream, bytes);
 }
 
 static void tcp_on_bytes(struct conn *conn, struct bytes bytes, struct lease *lease) {
@@ -349,6 +386,8 @@ static const struct conn_events tcp_conn_events = {
     .on_bytes = tcp_on_bytes,
     .on_eof = tcp_on_eof,
     .on_drained = tcp_on_drained,
+    .pump_limit = tcp_pump_limit,
+    .on_pumped = tcp_on_pumped,
     .on_sent = tcp_on_sent,
     .on_deadline = tcp_on_deadline,
     .on_lost = tcp_on_lost,
@@ -392,7 +431,9 @@ static struct session *tcp_connect(struct session_room *room, const struct sessi
     struct conn_dial_options dial = {.address = to->address,
                                      .address_size = to->size,
                                      .deadline_ms = room->net->now_ms + options->timeout_connect_ms,
-                                     .nodelay = true};
+                                     .nodelay = true,
+                                     .pp_version = options->send_proxy,
+                                     .pp_ends = to->client};
     int error = 0;
     tcp->state = TCP_DIALLING;
     tcp->session.conn = conn_dial(room->net, &dial, &tcp_conn_events, tcp, &error);

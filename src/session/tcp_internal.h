@@ -22,6 +22,7 @@
 #ifndef WEIR_SESSION_TCP_INTERNAL_H
 #define WEIR_SESSION_TCP_INTERNAL_H
 
+#include "net/pump.h"
 #include "session/session.h"
 
 enum tcp_state { TCP_DIALLING, TCP_HELD, TCP_RAW, TCP_FLUSHING, TCP_ENDED };

@@ -111,13 +111,14 @@ class Stage:
 
     def send_into_queue(self, client, stuck_s=0.4):
         """Sends to a tcp listener whose server does not read, until some of it stays in weir's
-        queue, and not so much that weir would stop reading; returns how many bytes."""
+        queue, and not so much that weir would stop reading; returns how many bytes. In pieces that
+        fill no receive buffer: those would be a stream, and spliced."""
         base = self.count("weir_tunnel_bytes_total", direction="to_upstream")
         sent, stuck_since = 0, None
         while not stuck_since or time.monotonic() - stuck_since < stuck_s:
             if not self.count("weir_memory_bytes", pool="send_queue"):
-                client.send(b"q" * 16384)
-                sent += 16384
+                client.send(b"q" * 8000)
+                sent += 8000
                 self.weir.eventually_metric(base + sent, "weir_tunnel_bytes_total",
                                             direction="to_upstream")
                 stuck_since = time.monotonic()

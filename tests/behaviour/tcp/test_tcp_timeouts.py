@@ -125,8 +125,8 @@ def test_a_slow_reader_of_the_last_bytes_is_not_idle(stage):
     sent, stuck_since = 0, None
     while not stuck_since or time.monotonic() - stuck_since < 0.4:
         if stage.count("weir_memory_bytes", pool="send_queue") == 0:
-            upstream.send(b"z" * 8192)
-            sent += 8192
+            upstream.send(b"z" * 8000)
+            sent += 8000
             stuck_since = time.monotonic()
     upstream.send(b"z" * 40000)
     sent += 40000

@@ -129,8 +129,10 @@ static void with_send_proxy_no_connection_becomes_idle(void **state) {
     struct waiter waiters[2];
     for (uint32_t i = 0; i < 2; i++) {
         struct waiter *waiter = &waiters[i];
-        *waiter = (struct waiter){
-            .wait = {.on_stream = on_stream, .on_failed = on_failed, .client = &client}};
+        *waiter = (struct waiter){.wait = {.ops = world->proxy.upstreams[0].session_ops,
+                                           .on_stream = on_stream,
+                                           .on_failed = on_failed,
+                                           .client = &client}};
         assert_null(pool_take(proxy_world_server(world, 0), &world->arena, false, &waiter->wait,
                               &waiter->reason));
         assert_int_equal(world->session_count, i + 1);
@@ -158,8 +160,10 @@ static void of_a_client_that_is_gone_no_server_is_told(void **state) {
                         "[listener web]\nbind = 127.0.0.1:8080\nupstream = app\n"
                         "[upstream app]\nsend_proxy = v1\nserver = 127.0.0.1:9001\n");
     struct session client = {.conn = NULL};
-    struct waiter waiter = {
-        .wait = {.on_stream = on_stream, .on_failed = on_failed, .client = &client}};
+    struct waiter waiter = {.wait = {.ops = world->proxy.upstreams[0].session_ops,
+                                     .on_stream = on_stream,
+                                     .on_failed = on_failed,
+                                     .client = &client}};
     assert_null(pool_take(proxy_world_server(world, 0), &world->arena, false, &waiter.wait,
                           &waiter.reason));
     assert_int_equal(waiter.reason, REASON_CLIENT_RESET);

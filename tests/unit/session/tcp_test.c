@@ -371,7 +371,8 @@ static void a_dial_may_be_given_up(void **state) {
     struct session_world *world = session_world_new(NULL, NULL);
     assert_int_equal(listen(world->listening, 0), 0);
     int other = tcp_connect(&world->address);
-    struct session_address to = {(const struct sockaddr *)&world->address, sizeof world->address};
+    struct session_address to = {.address = (const struct sockaddr *)&world->address,
+                                 .size = sizeof world->address};
     enum reason reason;
     struct session *session =
         session_tcp.connect(&world->room, &to, &world->options, &host, &reason);
@@ -393,7 +394,8 @@ static void all_slots_in_use_is_no_memory(void **state) {
     void *taken[16];
     for (uint32_t i = 0; i < slab->capacity; i++)
         taken[i] = slab_acquire(slab);
-    struct session_address to = {(const struct sockaddr *)&world->address, sizeof world->address};
+    struct session_address to = {.address = (const struct sockaddr *)&world->address,
+                                 .size = sizeof world->address};
     enum reason reason = REASON_NONE;
     assert_null(session_tcp.connect(&world->room, &to, &world->options, NULL, &reason));
     assert_int_equal(reason, REASON_NO_MEMORY);
