@@ -128,6 +128,11 @@ void check_listener(struct check *check, const struct ini_section *section,
     listener->line = section->line;
     listener->is_admin = is_admin;
     listener->backlog = (uint32_t)check_number(check, section, KEY_BACKLOG);
+    listener->max_connections =
+        (uint32_t)check_number(check, section, KEY_LISTENER_MAX_CONNECTIONS);
+    listener->max_connections_per_ip =
+        (uint32_t)check_number(check, section, KEY_MAX_CONNECTIONS_PER_IP);
+    listener->max_connection_rate = (uint32_t)check_number(check, section, KEY_MAX_CONNECTION_RATE);
     listener->nodelay = check_number(check, section, KEY_NODELAY) != 0;
     listener->ttl = (uint32_t)check_number(check, section, KEY_TTL);
     listener->recv_buffer = (uint32_t)check_number(check, section, KEY_RECV_BUFFER);

@@ -148,6 +148,9 @@ struct config_listener {
     struct config_action action; /* when no route matches; TCP: UPSTREAM with one share, or SERVICE
                                   */
     uint32_t backlog;
+    uint32_t max_connections;        /* all workers together; 0: no limit of its own */
+    uint32_t max_connections_per_ip; /* all workers together; 0: no limit */
+    uint32_t max_connection_rate;    /* new ones for each second; 0: no limit */
     bool nodelay;
     uint32_t ttl;
     uint32_t recv_buffer;

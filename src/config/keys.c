@@ -234,6 +234,9 @@ static bool read_number(enum key_kind kind, struct bytes text, uint64_t *number,
     case KIND_RATE:
         *expected = "a rate (bytes for each second, as in 500 or 10k/s)";
         return value_rate(text, number);
+    case KIND_FREQUENCY:
+        *expected = "a number for each second (as in 100 or 100/s)";
+        return value_frequency(text, number);
     case KIND_SWITCH:
         *expected = "on or off";
         return value_switch(text, number);

@@ -25,14 +25,15 @@ enum section_kind {
 #define IN_SERVICE (1u << SECTION_SERVICE)
 
 enum key_kind {
-    KIND_COUNT,    /* decimal */
-    KIND_DURATION, /* ms */
-    KIND_SIZE,     /* bytes */
-    KIND_RATE,     /* bytes/s */
-    KIND_SWITCH,   /* 0 or 1 */
-    KIND_WORD,     /* an enum, by key_words */
-    KIND_TEXT,     /* at most once; check.c reads it */
-    KIND_LIST      /* several items, on one line or several */
+    KIND_COUNT,     /* decimal */
+    KIND_DURATION,  /* ms */
+    KIND_SIZE,      /* bytes */
+    KIND_RATE,      /* bytes/s */
+    KIND_FREQUENCY, /* events/s */
+    KIND_SWITCH,    /* 0 or 1 */
+    KIND_WORD,      /* an enum, by key_words */
+    KIND_TEXT,      /* at most once; check.c reads it */
+    KIND_LIST       /* several items, on one line or several */
 };
 
 enum key_id {

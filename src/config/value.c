@@ -43,6 +43,11 @@ bool value_rate(struct bytes text, uint64_t *per_s) {
     return value_size(text, per_s);
 }
 
+bool value_frequency(struct bytes text, uint64_t *per_s) {
+    if (bytes_ends_with_nocase(text, BYTES("/s"))) text.len -= 2;
+    return bytes_to_u64(text, per_s);
+}
+
 bool value_switch(struct bytes text, uint64_t *on) {
     bool is_on = bytes_equal(text, BYTES("on"));
     if (!is_on && !bytes_equal(text, BYTES("off"))) return false;

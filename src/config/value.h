@@ -14,6 +14,8 @@ bool value_duration(struct bytes text, uint64_t *ms);
 bool value_size(struct bytes text, uint64_t *bytes);
 /* A size for each second, "500" or "500/s". */
 bool value_rate(struct bytes text, uint64_t *per_s);
+/* A whole number, "100" or "100/s". */
+bool value_frequency(struct bytes text, uint64_t *per_s);
 /* "on" or "off". */
 bool value_switch(struct bytes text, uint64_t *on);
 

@@ -7,10 +7,6 @@
 #define INSTALLED_FILE "/etc/weir/weir.ini"
 /* build/weir and build/debug/weir are the programs of a checkout; one folder more does no harm. */
 #define PARENTS_MAX 3
-/* Descriptors that are no connections: standard streams, and for each worker a ring and a pipe or
- * two. */
-#define DESCRIPTORS_OWN 64
-#define DESCRIPTORS_PER_WORKER 8
 
 /* Whether `folder` (a path of `size` bytes) is the top of a checkout; then `file` is its sample's
  * path. */
@@ -41,14 +37,6 @@ struct config *command_load(const char *file) {
     if (errors.text) (void)fputs(errors.text, stderr); /* nowhere to tell it */
     config_errors_fini(&errors);
     return config;
-}
-
-uint64_t command_descriptors_needed(const struct config *config) {
-    uint64_t binds = 0;
-    for (uint32_t i = 0; i < config->listener_count; i++)
-        binds += config->listeners[i].bind_count;
-    return 2 * (uint64_t)config->max_connections + DESCRIPTORS_OWN +
-           config->workers * (DESCRIPTORS_PER_WORKER + binds);
 }
 
 static const char *plural(uint32_t count) { return count == 1 ? "" : "s"; }

@@ -15,9 +15,6 @@
 const char *command_default_file(void);
 /* A snapshot, or NULL with every error printed to stderr. */
 struct config *command_load(const char *file);
-/* Descriptors for every client connection, one upstream connection for each of them, and weir
- * itself. */
-uint64_t command_descriptors_needed(const struct config *config);
 
 /* 0: no errors; 1: they are on stderr, all of them. */
 int command_check(const char *file);

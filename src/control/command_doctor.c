@@ -1,4 +1,5 @@
 #include "control/command.h"
+#include "control/descriptors.h"
 #include "ring/ring.h"
 
 #include <inttypes.h>
@@ -84,19 +85,20 @@ static void check_ring(struct doctor *doctor) {
 }
 
 static void check_descriptors(struct doctor *doctor) {
-    uint64_t needed = command_descriptors_needed(doctor->config);
+    uint64_t needed = descriptors_wanted(doctor->config).sum;
     struct rlimit limit = {0};
     /* Fails for a bad pointer or a bad name only (getrlimit(2)). */
     (void)getrlimit(RLIMIT_NOFILE, &limit);
-    bool is_root = geteuid() == 0; /* may raise the hard limit, up to fs.nr_open */
-    if (limit.rlim_max >= needed || is_root) {
+    if (limit.rlim_max >= needed || descriptors_can_raise(needed)) {
         say(doctor, VERDICT_OK, "RLIMIT_NOFILE", "%" PRIu64 " needed, %s", needed,
-            limit.rlim_max >= needed ? "within the hard limit" : "root may raise the limit");
+            limit.rlim_max >= needed ? "within the hard limit" : "the limit can be raised");
     } else {
+        struct descriptors plan;
+        bool serves = descriptors_plan(doctor->config, limit.rlim_max, &plan);
         say(doctor, VERDICT_FAIL, "RLIMIT_NOFILE",
-            "%" PRIu64 " needed, %" PRIu64 " allowed: ulimit -Hn %" PRIu64
+            "%" PRIu64 " needed, %" PRIu64 " allowed, enough for %u clients: ulimit -Hn %" PRIu64
             " as root (LimitNOFILE=%" PRIu64 " in a unit), or a smaller max_connections",
-            needed, (uint64_t)limit.rlim_max, needed, needed);
+            needed, (uint64_t)limit.rlim_max, serves ? plan.clients : 0, needed, needed);
     }
     static const char *const files[][2] = {
         {"fs.nr_open", "/proc/sys/fs/nr_open"},

@@ -1,9 +1,9 @@
 #include "control/supervisor.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "control/admin.h"
-#include "control/command.h"
 #include "ring/mail.h"
 
 #include <errno.h>
@@ -12,11 +12,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-/* Descriptors beside those of connections: rings, listeners, log, spare for resolving names. */
-#define SUPERVISOR_FILES_RESERVE 64
 /* How often the main thread looks at draining workers. */
 #define SUPERVISOR_POLL_MS 20
 
@@ -26,47 +23,58 @@ struct supervisor {
     struct admin admin;
     struct ring ring; /* to send mail from */
     struct stat_block ring_stats;
-    uint32_t clients_max; /* all workers together */
-    uint32_t started;     /* threads */
+    struct descriptors files;
+    uint64_t file_max;
+    struct limit **limits; /* by index of the listener; NULL: it has none */
+    uint32_t started;      /* threads */
 };
-
-/* Connections to servers are pooled and shared, so a quarter of the clients' number is the least
- * that makes sense. */
-static uint64_t supervisor_files_least(uint64_t clients) {
-    return clients + clients / 4 + SUPERVISOR_FILES_RESERVE;
-}
 
 /* Raises RLIMIT_NOFILE to what max_connections needs, or lowers max_connections to what it allows.
  */
-static void supervisor_raise_files(struct supervisor *supervisor) {
-    uint64_t clients = supervisor->config->max_connections;
-    uint64_t wanted = command_descriptors_needed(supervisor->config);
-    struct rlimit limit = {0};
-    (void)getrlimit(RLIMIT_NOFILE, &limit); /* cannot fail for a valid resource */
-    if (limit.rlim_cur < wanted) {
-        struct rlimit more = {wanted, limit.rlim_max > wanted ? limit.rlim_max : wanted};
-        if (setrlimit(RLIMIT_NOFILE, &more) < 0) {
-            more = (struct rlimit){limit.rlim_max, limit.rlim_max};
-            (void)setrlimit(RLIMIT_NOFILE, &more); /* what it is now is read back */
-        }
-        (void)getrlimit(RLIMIT_NOFILE, &limit);
+static int supervisor_plan_files(struct supervisor *supervisor) {
+    const struct config *config = supervisor->config;
+    struct descriptors *plan = &supervisor->files;
+    unsigned long long wanted = descriptors_wanted(config).sum;
+    unsigned long long limit = descriptors_raise(wanted);
+    supervisor->file_max = descriptors_file_max();
+    if (!descriptors_plan(config, limit, plan)) {
+        log_error("RLIMIT_NOFILE allows %llu file descriptors, too few to serve anybody with %u "
+                  "workers (raise the hard limit: ulimit -Hn, LimitNOFILE=)",
+                  limit, config->workers);
+        return -EMFILE;
     }
-    supervisor->clients_max = (uint32_t)clients;
-    if (limit.rlim_cur >= wanted) return;
-    uint64_t files = limit.rlim_cur;
-    if (files < supervisor_files_least(clients)) {
-        uint64_t room = files > SUPERVISOR_FILES_RESERVE ? files - SUPERVISOR_FILES_RESERVE : 5;
-        supervisor->clients_max = (uint32_t)(room * 4 / 5);
-        log_warn("max_connections = %u needs %llu file descriptors and RLIMIT_NOFILE allows %llu: "
-                 "serving %u "
-                 "connections at most (raise the hard limit: ulimit -Hn, LimitNOFILE=)",
-                 supervisor->config->max_connections, (unsigned long long)wanted,
-                 (unsigned long long)files, supervisor->clients_max);
-        return;
+    if (limit >= wanted) return 0;
+    log_warn("max_connections = %u needs %llu file descriptors and RLIMIT_NOFILE allows %llu: "
+             "serving %u connections at most, keeping %u idle ones to servers (raise the hard "
+             "limit: ulimit -Hn, LimitNOFILE=)",
+             config->max_connections, wanted, limit, plan->clients, plan->idle);
+    return 0;
+}
+
+/* What the workers count together, one for each listener that asks for it. */
+static int supervisor_make_limits(struct supervisor *supervisor) {
+    const struct config *config = supervisor->config;
+    supervisor->limits = calloc(config->listener_count + 1, sizeof(struct limit *));
+    if (!supervisor->limits) return -ENOMEM;
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        if (listener->max_connection_rate == 0 && listener->max_connections_per_ip == 0) continue;
+        struct limit_options options = {.per_second = listener->max_connection_rate,
+                                        .per_ip = listener->max_connections_per_ip,
+                                        /* A worker has at least one, whatever its share. */
+                                        .connections_max =
+                                            supervisor->files.clients + config->workers,
+                                        .seed = clock_now_ns() ^ (uint64_t)(uintptr_t)listener};
+        supervisor->limits[i] = limit_new(&options);
+        if (!supervisor->limits[i]) return -ENOMEM;
     }
-    log_warn(
-        "max_connections = %u may need up to %llu file descriptors and RLIMIT_NOFILE allows %llu",
-        supervisor->config->max_connections, (unsigned long long)wanted, (unsigned long long)files);
+    return 0;
+}
+
+static void supervisor_free_limits(struct supervisor *supervisor) {
+    for (uint32_t i = 0; i < supervisor->config->listener_count; i++)
+        limit_free(supervisor->limits[i]);
+    free(supervisor->limits);
 }
 
 static int supervisor_probe(void) {
@@ -105,11 +113,12 @@ static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t ind
     if (!worker) return -ENOMEM;
     memset(worker, 0, sizeof *worker);
     supervisor->workers[index] = worker;
-    struct worker_options options = {
-        .config = config,
-        .index = index,
-        .clients_max = (supervisor->clients_max + config->workers - 1) / config->workers,
-        .admin = index == 0 ? &supervisor->admin.service : NULL};
+    struct worker_options options = {.config = config,
+                                     .index = index,
+                                     .files = &supervisor->files,
+                                     .file_max = supervisor->file_max,
+                                     .limits = supervisor->limits,
+                                     .admin = index == 0 ? &supervisor->admin.service : NULL};
     int error = worker_init(worker, &options);
     if (error < 0) {
         char text[512];
@@ -120,8 +129,9 @@ static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t ind
     const struct config_address *failed = NULL;
     error = worker_open_listeners(worker, supervisor->workers[0], &failed);
     if (error < 0)
-        log_error("cannot listen on %s: %s", failed ? failed->text : "any address",
-                  strerror(-error));
+        log_error("cannot listen on %s: %s%s", failed ? failed->text : "any address",
+                  strerror(-error),
+                  error == -EADDRINUSE ? " (does another weir, or somebody else, serve it?)" : "");
     return error;
 }
 
@@ -139,7 +149,7 @@ static void supervisor_print_budget(const struct supervisor *supervisor) {
              workers, supervisor_mib(one.ring), supervisor_mib(one.buffers),
              supervisor_mib(one.conns), supervisor_mib(one.sessions), supervisor_mib(one.heads),
              supervisor_mib(one.exchanges), supervisor_mib(one.services),
-             supervisor_mib(one.arenas), supervisor_mib(sum * workers), supervisor->clients_max);
+             supervisor_mib(one.arenas), supervisor_mib(sum * workers), supervisor->files.clients);
 }
 
 static const char *supervisor_target(const struct config_listener *listener) {
@@ -275,7 +285,9 @@ static int supervisor_prepare(struct supervisor *supervisor) {
     const struct config *config = supervisor->config;
     int error = supervisor_probe();
     if (error < 0) return error;
-    supervisor_raise_files(supervisor);
+    error = supervisor_plan_files(supervisor);
+    if (error == 0) error = supervisor_make_limits(supervisor);
+    if (error < 0) return error;
     struct ring_options options = {.sq_entries = 64, .cq_entries = 128};
     error = ring_init(&supervisor->ring, &options, &supervisor->ring_stats);
     if (error == 0) error = ring_enable(&supervisor->ring);
@@ -314,6 +326,7 @@ static bool supervisor_serve_and_end(struct supervisor *supervisor, const sigset
         worker_fini(supervisor->workers[i]);
         free(supervisor->workers[i]);
     }
+    supervisor_free_limits(supervisor);
     supervisor_remove_sockets(supervisor->config);
     ring_fini(&supervisor->ring);
     free(supervisor->workers);

@@ -25,26 +25,21 @@
 #define WORKER_BULK_SIZE (512 * 1024)
 #define WORKER_BULK_COUNT 32
 #define WORKER_QUEUE_MARK (64 * 1024)
-/* Two descriptors each. */
-#define WORKER_PIPES PIPES_MAX
-#define WORKER_CONNS_EXTRA 256
-/* Connections to the admin's listener: beside the clients, so that these cannot shut probes out. */
-#define WORKER_ADMINS_MAX 64
+/* Beside clients and servers: the admin's connections, so that clients cannot shut probes out,
+ * those that are refused, and those that are just closing. */
+#define WORKER_CONNS_EXTRA (DESCRIPTORS_ADMINS_MAX + DESCRIPTORS_REFUSALS_MAX + 256)
 /* What the answers of a cut get to be sent. */
 #define WORKER_CUT_MS 1000
 
 static void worker_on_mail(void *owner, const struct ring_completion *completion);
 static void worker_on_drain_timeout(struct wheel_timer *timer, uint64_t now_ms);
 
-/* Idle upstream connections this worker may keep, beside one per client. */
-static uint32_t worker_idle_max(const struct config *config) {
-    uint64_t idle = 0;
-    for (uint32_t i = 0; i < config->upstream_count; i++) {
-        const struct config_upstream *upstream = &config->upstreams[i];
-        idle += (uint64_t)upstream->server_count * upstream->keepalive;
-    }
-    uint64_t clients = config->max_connections;
-    return (uint32_t)(idle < clients ? idle : clients);
+/* This worker's part of what is for all of them: at least one, as the kernel gives each of them
+ * connections. */
+static uint32_t worker_share(const struct worker *worker, uint32_t whole) {
+    uint32_t workers = worker->config->workers;
+    uint32_t share = whole / workers + (worker->index < whole % workers);
+    return share != 0 ? share : 1;
 }
 
 static bool worker_reads_pp(const struct config *config) {
@@ -59,20 +54,21 @@ static bool worker_sends_pp(const struct config *config) {
     return false;
 }
 
-static struct net_options worker_net_options(const struct worker *worker) {
-    const struct config *config = worker->config;
+static struct net_options worker_net_options(const struct worker *worker,
+                                             const struct descriptors *files) {
     uint32_t small = worker->clients_max * WORKER_SMALL_PER_CLIENT;
-    uint32_t conns = worker->clients_max * 2 + worker_idle_max(config) + WORKER_CONNS_EXTRA;
+    uint32_t conns =
+        worker->clients_max * 2 + worker_share(worker, files->idle) + WORKER_CONNS_EXTRA;
     return (struct net_options){
         .conns_max = conns,
-        .ends_max = worker_reads_pp(config) || worker_sends_pp(config) ? conns : 0,
+        .ends_max = worker_reads_pp(worker->config) || worker_sends_pp(worker->config) ? conns : 0,
         .sq_entries = WORKER_SQ_ENTRIES,
         .cq_entries = WORKER_CQ_ENTRIES,
         .small_size = WORKER_SMALL_SIZE,
         .small_count = small > WORKER_SMALL_MIN ? small : WORKER_SMALL_MIN,
         .bulk_size = WORKER_BULK_SIZE,
         .bulk_count = WORKER_BULK_COUNT,
-        .pipes_max = WORKER_PIPES,
+        .pipes_max = files->pipes,
         .queue_mark = WORKER_QUEUE_MARK,
     };
 }
@@ -128,21 +124,35 @@ static int worker_make_services(struct worker *worker) {
     return 0;
 }
 
+static int worker_make_quotas(struct worker *worker, const struct descriptors *files) {
+    const struct config *config = worker->config;
+    worker->clients_max = worker_share(worker, files->clients);
+    worker->clients.max = worker->clients_max;
+    worker->admins.max = files->admins;
+    worker->refusals.max = files->refusals;
+    worker->own_quotas = calloc(config->listener_count + 1, sizeof *worker->own_quotas);
+    if (!worker->own_quotas) return -ENOMEM;
+    for (uint32_t i = 0; i < config->listener_count; i++)
+        worker->own_quotas[i].max = worker_share(worker, config->listeners[i].max_connections);
+    return 0;
+}
+
 int worker_init(struct worker *worker, const struct worker_options *options) {
     const struct config *config = options->config;
     worker->index = options->index;
     worker->config = config;
     worker->cpu = config->cpus ? config->cpus[options->index] : -1;
-    worker->clients_max = options->clients_max;
-    worker->clients.max = options->clients_max;
-    worker->admins.max = WORKER_ADMINS_MAX;
-    uint32_t exchanges_max = options->clients_max + WORKER_ADMINS_MAX;
-    struct net_options net_options = worker_net_options(worker);
-    int error = net_init(&worker->net, &net_options, &worker->stats);
+    worker->limits = options->limits;
+    worker->file_max = options->file_max;
+    int error = worker_make_quotas(worker, options->files);
+    if (error < 0) return error;
+    uint32_t exchanges_max = worker->clients_max + DESCRIPTORS_ADMINS_MAX;
+    struct net_options net_options = worker_net_options(worker, options->files);
+    error = net_init(&worker->net, &net_options, &worker->stats);
     if (error < 0) return error;
     ring_handle(&worker->net.ring, RING_MAIL, worker_on_mail, worker);
     error = pp_gate_room_init(&worker->gates, &worker->net,
-                              worker_reads_pp(config) ? options->clients_max : 0);
+                              worker_reads_pp(config) ? worker->clients_max : 0);
     if (error < 0) return error;
     bool has_tcp = worker_has_tcp(config);
     struct session_room_options room_options = {.sessions_max = net_options.conns_max,
@@ -161,8 +171,9 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
                                           .tcp_ops = &session_tcp,
                                           .services = worker->services,
                                           .admin = options->admin,
+                                          .idle_max = worker_share(worker, options->files->idle),
                                           .exchanges_max = exchanges_max,
-                                          .relays_max = has_tcp ? options->clients_max : 0};
+                                          .relays_max = has_tcp ? worker->clients_max : 0};
     wheel_timer_init(&worker->drain_timer, worker_on_drain_timeout);
     return proxy_init(&worker->proxy, &proxy_options);
 }
@@ -170,6 +181,8 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
 static void worker_begin_session(void *user, struct conn *conn) {
     struct worker_listener *from = user;
     struct front *front = from->front;
+    if (!listener_admit(conn)) return;
+    stat_bump(&from->accepted, 1);
     struct session *session =
         front->session_ops->accept(&from->worker->room, conn, &front->options, front->host);
     if (session) {
@@ -182,11 +195,20 @@ static void worker_begin_session(void *user, struct conn *conn) {
 
 static void worker_on_conn(void *user, struct conn *conn) {
     struct worker_listener *from = user;
-    stat_bump(&from->accepted, 1);
     if (from->gate.versions != 0) {
         pp_gate_enter(&from->worker->gates, conn, &from->gate);
     } else {
         worker_begin_session(from, conn);
+    }
+}
+
+static void worker_on_refused(void *user, struct conn *conn, enum reason reason) {
+    struct worker_listener *from = user;
+    const struct session_ops *ops = from->front->session_ops;
+    if (ops->refuse) {
+        ops->refuse(&from->worker->room, conn, reason);
+    } else {
+        conn_reset(conn);
     }
 }
 
@@ -199,7 +221,8 @@ static int worker_open(struct worker *worker, const struct config_listener *conf
                                        .nodelay = config->nodelay,
                                        .ttl = config->ttl,
                                        .recv_buffer = config->recv_buffer,
-                                       .send_buffer = config->send_buffer};
+                                       .send_buffer = config->send_buffer,
+                                       .exclusive = shared_fd < 0};
     /* Unix sockets have no SO_REUSEPORT: the workers share one. */
     bool share = address->storage.ss_family == AF_UNIX && shared_fd >= 0;
     int fd = share ? dup(shared_fd) : listener_open(&options);
@@ -213,12 +236,18 @@ static int worker_open(struct worker *worker, const struct config_listener *conf
                                         .on_conn = worker_begin_session,
                                         .user = to};
     to->fd = fd;
-    to->listener = (struct listener){.slot = worker->opened,
-                                     .address_text = address->text,
-                                     .quota = config->is_admin ? &worker->admins : &worker->clients,
-                                     .backlog = config->backlog,
-                                     .on_conn = worker_on_conn,
-                                     .user = to};
+    to->listener =
+        (struct listener){.slot = worker->opened,
+                          .address_text = address->text,
+                          .quotas = {config->is_admin ? &worker->admins : &worker->clients},
+                          .refusals = &worker->refusals,
+                          .limit = worker->limits[config->index],
+                          .backlog = config->backlog,
+                          .file_max = worker->file_max,
+                          .on_conn = worker_on_conn,
+                          .on_refused = worker_on_refused,
+                          .user = to};
+    if (config->max_connections != 0) to->listener.quotas[1] = &worker->own_quotas[config->index];
     worker->opened++;
     return 0;
 }
@@ -314,7 +343,8 @@ static bool worker_clients_gone(const struct worker *worker) {
     for (uint32_t i = 0; i < worker->opened; i++) {
         const struct worker_listener *listener = &worker->listeners[i];
         if (worker_is_admin(listener)) continue;
-        if (!listener->listener.stopped || listener->listener.conns != 0) return false;
+        const struct listener *clients = &listener->listener;
+        if (!clients->stopped || clients->conns != 0 || clients->refused != 0) return false;
     }
     return true;
 }
@@ -383,6 +413,7 @@ void worker_fini(struct worker *worker) {
     session_room_fini(&worker->room);
     net_fini(&worker->net);
     free(worker->listeners);
+    free(worker->own_quotas);
 }
 
 struct worker_budget worker_budget(const struct worker *worker) {

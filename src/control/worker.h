@@ -13,6 +13,7 @@
 #ifndef WEIR_CONTROL_WORKER_H
 #define WEIR_CONTROL_WORKER_H
 
+#include "control/descriptors.h"
 #include "net/listener.h"
 #include "net/pp_gate.h"
 #include "proxy/proxy.h"
@@ -47,6 +48,10 @@ struct worker {
     uint32_t clients_max;
     struct listener_quota clients; /* of all listeners but the admin's */
     struct listener_quota admins;
+    struct listener_quota refusals;
+    struct listener_quota *own_quotas; /* by index of the listener: its own max_connections */
+    struct limit **limits;             /* of all workers, by index of the listener */
+    uint64_t file_max;
     struct net net;
     struct pp_gate_room gates;
     struct session_room room;
@@ -67,8 +72,10 @@ struct worker {
 struct worker_options {
     const struct config *config;
     uint32_t index;
-    uint32_t clients_max;  /* client connections of this worker */
-    struct service *admin; /* worker 0 only */
+    const struct descriptors *files; /* of all workers */
+    uint64_t file_max;               /* for messages */
+    struct limit **limits;           /* by index of the listener; outlive the worker */
+    struct service *admin;           /* worker 0 only */
 };
 
 /* 0 or -errno. `worker` is aligned to 64 and zeroed. */

@@ -23,6 +23,8 @@ void conn_mark_dirty(struct conn *conn) {
     if (!list_linked(&conn->dirty_link)) list_push_back(&conn->net->dirty, &conn->dirty_link);
 }
 
+_Static_assert(sizeof(struct conn) <= 256, "an idle connection has one slot of 256 bytes");
+
 /* Rows: from; bits: to. The diagram of conn.h. */
 static const uint8_t conn_transitions[] = {
     [CONN_CONNECTING] = 1 << CONN_OPEN | 1 << CONN_CLOSING,
@@ -93,10 +95,9 @@ static void conn_release(struct conn *conn) {
                             */
     conn->fd = -1;
     conn->generation = (conn->generation + 1) & 0xffffff;
-    struct listener *listener = conn->listener;
+    if (conn->listener) listener_on_released(conn);
     slab_release(&net->conns, conn);
     stat_set(net->stats, STAT_CONN_SLOTS_USED, net->conns.used);
-    if (listener) listener_on_released(listener);
 }
 
 /* Second step: called by whatever may have been the last thing that held the conn. */

@@ -55,7 +55,13 @@ struct conn_events {
     void (*on_lost)(struct conn *conn, int error);
 };
 
-enum conn_state { CONN_CONNECTING, CONN_OPEN, CONN_FINISHING, CONN_LINGERING, CONN_CLOSING };
+enum __attribute__((packed)) conn_state {
+    CONN_CONNECTING,
+    CONN_OPEN,
+    CONN_FINISHING,
+    CONN_LINGERING,
+    CONN_CLOSING
+};
 
 struct conn {
     /* Fixed after init. In a free slot only bytes 8 to 15 are ours (base/slab.h): the generation
@@ -65,8 +71,8 @@ struct conn {
     int fd;
     const struct conn_events *events;
     void *user;
-    bool is_client;            /* accepted, not dialled */
     struct listener *listener; /* where from; NULL for dialled ones */
+    bool is_client;            /* accepted, not dialled */
     /* Changes in routine work. */
     enum conn_state state;
     uint8_t ops_in_flight; /* operations that owe a final completion */
@@ -91,6 +97,8 @@ struct conn {
     bool fin_wanted; /* FIN after what is queued */
     bool fin_sent;
     bool linger;        /* wait for the other side's FIN when finishing */
+    bool in_quota;      /* of its listener: a client; else one that is refused */
+    bool ip_counted;    /* in its listener's limit, as ip_key */
     bool abort;         /* end with RST */
     uint8_t pp_version; /* of the PROXY header to be sent once connected; 0: none */
     uint32_t queued;    /* bytes queued and not yet accepted by the kernel */
@@ -98,13 +106,14 @@ struct conn {
     struct lease *out; /* the buffer that conn_reserve hands out of; NULL when none */
     struct conn_queue *queue_first;
     struct conn_queue *queue_last;
-    struct pump *pump_out;    /* takes what this one receives; NULL: none */
-    struct pump *pump_in;     /* fills what this one sends; NULL: none */
-    struct addr_pair *ends;   /* a client's, as a PROXY header told or is to tell them; else NULL */
-    uint64_t deadline_ms;     /* 0: none */
-    uint64_t sent_total;      /* bytes the kernel took */
-    uint64_t acked;           /* of conn_send_progressed */
-    struct wheel_timer timer; /* fires at or before deadline_ms, then looks again */
+    struct pump *pump_out;  /* takes what this one receives; NULL: none */
+    struct pump *pump_in;   /* fills what this one sends; NULL: none */
+    struct addr_pair *ends; /* a client's, as a PROXY header told or is to tell them; else NULL */
+    uint64_t deadline_ms;   /* 0: none */
+    uint64_t sent_total;    /* bytes the kernel took */
+    uint64_t acked;         /* of conn_send_progressed */
+    uint64_t ip_key;
+    struct wheel_timer timer;      /* fires at or before deadline_ms, then looks again */
     struct wheel_timer send_timer; /* until it fires, nothing is sent */
     struct list dirty_link;
     struct list starved_link;

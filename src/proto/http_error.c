@@ -42,7 +42,7 @@ bool http_error_answer(enum reason reason, struct arena *arena, struct http_mess
         !http_fields_add(&message.fields, arena, BYTES("Proxy-Status"), writer_bytes(&status))) {
         return false;
     }
-    if (entry->status == 503 &&
+    if ((entry->status == 503 || entry->status == 429) &&
         !http_fields_add(&message.fields, arena, BYTES("Retry-After"), BYTES("1"))) {
         return false;
     }

@@ -5,8 +5,9 @@
 #include "base/reason.h"
 #include "proto/http.h"
 
-/* A short text body, Content-Type and Proxy-Status (RFC 9209), Retry-After for 503. `reason` must
- * have a status. Fields and body are in `arena` or static. false when the arena is at its limit. */
+/* A short text body, Content-Type and Proxy-Status (RFC 9209), Retry-After for 503 and 429.
+ * `reason` must have a status. Fields and body are in `arena` or static. false when the arena is at
+ * its limit. */
 bool http_error_answer(enum reason reason, struct arena *arena, struct http_message *answer,
                        struct bytes *body);
 

@@ -48,7 +48,13 @@ static void pool_on_idle(struct session *session) {
         pool_end(session, REASON_SERVER_IDLE);
         return;
     }
-    if (server->idle_count >= server->idle_max) {
+    uint64_t idle = stat_get(pool_net(server)->stats, STAT_UPSTREAM_CONNECTIONS_IDLE);
+    bool all_kept = idle >= server->upstream->idle_max;
+    if (all_kept && server->idle_count == 0) {
+        pool_end(session, REASON_SERVER_IDLE);
+        return;
+    }
+    if (all_kept || server->idle_count >= server->idle_max) {
         pool_end(LIST_OWNER(server->idle.prev, struct session, link), REASON_SERVER_IDLE);
     }
     pool_set_state(session, POOL_IDLE);

@@ -30,6 +30,7 @@ static int proxy_init_parts(struct proxy *proxy, const struct proxy_options *opt
     for (uint32_t i = 0; error == 0 && i < config->upstream_count; i++) {
         error = upstream_init(&proxy->upstreams[i], &config->upstreams[i], options->upstream_ops,
                               options->room, config->workers);
+        proxy->upstreams[i].idle_max = options->idle_max;
     }
     for (uint32_t i = 0; error == 0 && i < config->listener_count; i++) {
         struct front *front = &proxy->fronts[i];

@@ -57,6 +57,7 @@ struct proxy_options {
     struct service *admin;                  /* for the admin's listener; NULL when there is none */
     uint32_t exchanges_max;
     uint32_t relays_max; /* 0: no listener has mode = tcp */
+    uint32_t idle_max;   /* connections kept idle, to all servers together */
 };
 
 /* 0 or -ENOMEM. What the options point at outlives the proxy. */

@@ -34,7 +34,8 @@ static uint32_t upstream_share(uint32_t whole, uint32_t workers) {
 int upstream_init(struct upstream *upstream, const struct config_upstream *config,
                   const struct session_ops *ops, struct session_room *room, uint32_t workers) {
     uint32_t count = config->server_count;
-    *upstream = (struct upstream){.config = config, .session_ops = ops, .room = room};
+    *upstream = (struct upstream){
+        .config = config, .session_ops = ops, .room = room, .idle_max = UINT32_MAX};
     upstream->options = (struct session_options){
         .timeout_connect_ms = config->limits.timeout_connect_ms,
         .timeout_server_ms = config->limits.timeout_server_ms,

@@ -35,6 +35,7 @@ struct upstream {
     struct server *servers;
     struct balance_server *balance_servers;
     const char **names;
+    uint32_t idle_max; /* connections this worker keeps idle, to the servers of all upstreams */
     struct balance balance;
 };
 

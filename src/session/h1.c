@@ -325,6 +325,7 @@ static void h1_close(struct session *session, enum reason reason) {
 const struct session_ops session_h1 = {
     .proto = "h1",
     .accept = h1_accept,
+    .refuse = h1_refuse_conn,
     .connect = h1_connect,
     .open = h1_open,
     .drain = h1_drain,

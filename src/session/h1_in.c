@@ -112,6 +112,7 @@ static bool h1_begin_body(struct h1 *h1, const struct h1_parser *parser) {
                (parser->body_kind == H1_BODY_LENGTH && parser->body_length == 0);
     h1->in = end ? H1_IN_DONE : H1_IN_BODY;
     h1->full_reads = 0;
+    h1->body_received = 0;
     h1->since_ms = h1_net(h1)->now_ms;
     /* Who sent a long body is expected to send long ones: this decides for the next message as
      * well, whose first bytes would otherwise come in many small buffers. */
@@ -222,10 +223,36 @@ static void h1_end_message(struct h1 *h1, const struct http_fields *trailers) {
     h1->stream.events->on_end(&h1->stream, trailers);
 }
 
+/* Whether a request body that has come so far is too slow or too long. Chunk lines and trailers
+ * count as bytes that came, or they could come as slowly as a client likes. */
+static enum reason h1_body_refused(const struct h1 *h1) {
+    const struct session_options *options = h1->session.options;
+    if (!h1->session.is_client) return REASON_NONE;
+    if (options->max_body_size != 0 && h1->body.read > options->max_body_size)
+        return REASON_BODY_TOO_LARGE;
+    uint64_t grace_ms = options->timeout_client_ms < H1_RATE_GRACE_MS ? options->timeout_client_ms
+                                                                      : H1_RATE_GRACE_MS;
+    uint64_t took_ms = h1_net(h1)->now_ms - h1->since_ms;
+    if (options->min_read_rate == 0 || took_ms <= grace_ms) return REASON_NONE;
+    bool slow = h1->body_received * 1000 < options->min_read_rate * (took_ms - grace_ms);
+    return slow ? REASON_CLIENT_TOO_SLOW : REASON_NONE;
+}
+
+/* Counts what is gone from `before` bytes of body as received; true when the body is refused. */
+static bool h1_refuse_body(struct h1 *h1, size_t before, const struct bytes *input) {
+    h1->body_received += before - input->len;
+    enum reason refused = h1_body_refused(h1);
+    if (refused != REASON_NONE) h1_reset_stream(h1, refused);
+    return refused != REASON_NONE;
+}
+
 static void h1_feed_trailers(struct h1 *h1, struct bytes *input) {
     const struct h1_parser *parser;
     struct bytes text;
-    switch (h1_read_head(h1, H1_TRAILERS, input, &parser, &text)) {
+    size_t before = input->len;
+    enum h1_result result = h1_read_head(h1, H1_TRAILERS, input, &parser, &text);
+    if (result != H1_BAD && h1_refuse_body(h1, before, input)) return;
+    switch (result) {
     case H1_MORE:
         h1_touch(h1);
         return;
@@ -244,29 +271,13 @@ static void h1_feed_trailers(struct h1 *h1, struct bytes *input) {
     h1_end_message(h1, message->fields.count != 0 ? &message->fields : NULL);
 }
 
-/* Whether a request body that has come so far is too slow or too long. */
-static enum reason h1_body_refused(const struct h1 *h1) {
-    const struct session_options *options = h1->session.options;
-    if (!h1->session.is_client) return REASON_NONE;
-    if (options->max_body_size != 0 && h1->body.read > options->max_body_size)
-        return REASON_BODY_TOO_LARGE;
-    uint64_t grace_ms = options->timeout_client_ms < H1_RATE_GRACE_MS ? options->timeout_client_ms
-                                                                      : H1_RATE_GRACE_MS;
-    uint64_t took_ms = h1_net(h1)->now_ms - h1->since_ms;
-    if (options->min_read_rate == 0 || took_ms <= grace_ms) return REASON_NONE;
-    bool slow = h1->body.read * 1000 < options->min_read_rate * (took_ms - grace_ms);
-    return slow ? REASON_CLIENT_TOO_SLOW : REASON_NONE;
-}
-
 static void h1_feed_body(struct h1 *h1, struct bytes *input, struct lease *lease) {
     struct bytes data;
-    switch (h1_body_read(&h1->body, input, &data)) {
-    case H1_BODY_DATA: {
-        enum reason refused = h1_body_refused(h1);
-        if (refused != REASON_NONE) {
-            h1_reset_stream(h1, refused);
-            return;
-        }
+    size_t before = input->len;
+    enum h1_body_event event = h1_body_read(&h1->body, input, &data);
+    if (event != H1_BODY_BAD && h1_refuse_body(h1, before, input)) return;
+    switch (event) {
+    case H1_BODY_DATA:
         h1_touch(h1);
         /* The last bytes of a LENGTH body and its end arrive as one thing. */
         h1->stream.events->on_data(&h1->stream, data, lease);
@@ -275,7 +286,6 @@ static void h1_feed_body(struct h1 *h1, struct bytes *input, struct lease *lease
             h1_end_message(h1, NULL);
         }
         return;
-    }
     case H1_BODY_MORE:
         h1_touch(h1);
         return;
@@ -325,6 +335,7 @@ void h1_on_pumped(struct conn *conn, uint64_t bytes) {
     enum reason refused = REASON_NONE;
     if (h1->in == H1_IN_BODY) {
         h1_body_skip(&h1->body, bytes);
+        h1->body_received += bytes;
         refused = h1_body_refused(h1);
     }
     h1_touch(h1);

@@ -48,11 +48,12 @@ struct h1 {
     struct h1_head *head; /* NULL unless a head or trailer section is incomplete */
     struct lease *pending_first;
     struct lease *pending_last;
-    struct h1_body body;  /* of the message being received */
-    uint64_t out_left;    /* bytes of a LENGTH body still to send */
-    uint64_t since_ms;    /* HEAD: first byte or idle since; BODY: start, moved on by pauses */
-    uint64_t paused_ms;   /* when the stream's user paused it */
-    uint64_t sent_before; /* conn->sent_total when the stream began */
+    struct h1_body body;    /* of the message being received */
+    uint64_t body_received; /* bytes of it on the wire: chunk lines and trailers too */
+    uint64_t out_left;      /* bytes of a LENGTH body still to send */
+    uint64_t since_ms;      /* HEAD: first byte or idle since; BODY: start, moved on by pauses */
+    uint64_t paused_ms;     /* when the stream's user paused it */
+    uint64_t sent_before;   /* conn->sent_total when the stream began */
     uint64_t tunnel_ms;
     enum h1_in in;
     enum h1_out out;
@@ -108,5 +109,7 @@ void h1_on_pumped(struct conn *conn, uint64_t bytes);
 extern const struct stream_ops h1_stream_ops;
 /* Answers with an error of its own: for requests that never became a stream. Then finishes. */
 void h1_refuse(struct h1 *h1, enum reason reason);
+/* As session_ops.refuse: the same answer to a connection that has no session. */
+void h1_refuse_conn(struct session_room *room, struct conn *conn, enum reason reason);
 
 #endif

@@ -3,6 +3,9 @@
 #include "proto/http_error.h"
 #include "session/h1_internal.h"
 
+/* What the answer to a connection that is one too many gets to be sent: it is short. */
+#define H1_REFUSE_MS 1000
+
 /* Runs a writer over room for a head of at most `size` bytes: in place, or through scratch memory
  * when no small buffer holds it. */
 static bool h1_put_head(struct h1 *h1, const struct http_message *message,
@@ -318,4 +321,34 @@ void h1_refuse(struct h1 *h1, enum reason reason) {
     }
     h1->session.host->on_refused(&h1->session, reason);
     h1_finish(h1, reason);
+}
+
+static bool h1_put_refusal(struct session_room *room, struct conn *conn, struct arena *arena,
+                           enum reason reason) {
+    struct http_message answer;
+    struct bytes body;
+    if (!http_error_answer(reason, arena, &answer, &body)) return false;
+    if (!session_add_date(room, &answer, arena)) return false;
+    struct h1_framing framing = {.body_kind = H1_BODY_LENGTH, .body_length = body.len};
+    size_t size = h1_head_size_max(&answer);
+    char *to = size <= room->net->options.small_size ? conn_reserve(conn, size) : NULL;
+    if (!to) return false;
+    struct writer writer = writer_make(to, size);
+    h1_write_response(&writer, &answer, &framing);
+    CHECK(!writer.full);
+    conn_commit(conn, writer.len);
+    return conn_send_copy(conn, body);
+}
+
+void h1_refuse_conn(struct session_room *room, struct conn *conn, enum reason reason) {
+    struct arena arena;
+    arena_init(&arena, &room->arenas);
+    bool told = h1_put_refusal(room, conn, &arena, reason);
+    arena_reset(&arena);
+    if (told) {
+        /* The request may be on its way: a close now would answer it with RST. */
+        conn_finish(conn, H1_REFUSE_MS, true);
+    } else {
+        conn_reset(conn);
+    }
 }

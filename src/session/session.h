@@ -65,6 +65,9 @@ struct session_ops {
     struct session *(*accept)(struct session_room *room, struct conn *conn,
                               const struct session_options *options,
                               const struct session_host *host);
+    /* Client role, instead of accept: tells an accepted connection that it is one too many, asked
+     * or not, and ends it. NULL where a protocol has no word for it: the connection is reset. */
+    void (*refuse)(struct session_room *room, struct conn *conn, enum reason reason);
     /* Upstream role: dials. NULL and *reason when that cannot even begin. */
     struct session *(*connect)(struct session_room *room, const struct session_address *to,
                                const struct session_options *options,

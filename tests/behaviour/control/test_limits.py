@@ -1,6 +1,5 @@
 """What happens when something is used up: clients wait or get a reason; nothing ever crashes."""
 
-import ctypes
 import os
 import re
 import resource
@@ -13,7 +12,7 @@ import pytest
 
 from harness.http1 import answer, get, post
 from harness.wait import PATIENCE, eventually
-from harness.weir import BINARY, Port
+from harness.weir import BINARY, Port, few_files
 
 FILL = "$header_fill" * 12
 
@@ -217,21 +216,6 @@ def test_a_drain_at_the_limit(new_stage):
 
 
 # Descriptors.
-
-PR_CAPBSET_DROP, CAP_SYS_RESOURCE = 24, 24
-
-
-def few_files(count):
-    """For preexec_fn: at most `count` descriptors, and root may not raise that."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def limit():
-        if os.geteuid() == 0 and prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(2)")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
-
-    return limit
-
 
 @pytest.mark.parametrize("files", [100, 30])
 def test_few_descriptors_serve_many_clients_after_each_other(tmp_path, files):

@@ -38,7 +38,7 @@ server = @origin
 
 
 class Stage:
-    def __init__(self, directory, ini=DEFAULT_INI, **global_keys):
+    def __init__(self, directory, ini=DEFAULT_INI, preexec=None, **global_keys):
         self.directory = str(directory)
         self.things = {}
         self.clients = []
@@ -47,7 +47,7 @@ class Stage:
         whole = f"[global]\n{keys}[admin]\nbind = @admin\n{ini}"
         try:
             text = expand(whole, self._address)
-            self.weir = Weir(directory, text, self.things["admin"])
+            self.weir = Weir(directory, text, self.things["admin"], preexec=preexec)
         except BaseException:
             self._close_things()
             raise

@@ -1,7 +1,9 @@
 """weir as a process: its INI file, its ports, its start, its metrics, its end."""
 
+import ctypes
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -29,16 +31,32 @@ BALANCED = (
 )
 
 
+PR_CAPBSET_DROP, CAP_SYS_RESOURCE = 24, 24
+
+
+def few_files(count):
+    """For preexec: at most `count` descriptors, as after `ulimit -n`; root may not raise that."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def limit():
+        if os.geteuid() == 0 and prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(2)")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+    return limit
+
+
 class Port:
     """A port of loopback that is weir's for as long as this lives.
 
-    The socket stays bound without listening: weir binds beside it by SO_REUSEPORT, everybody else
-    gets another port.
+    The socket stays bound without listening: weir binds beside it by SO_REUSEADDR and then
+    SO_REUSEPORT, everybody else gets another port.
     """
 
     def __init__(self, family=socket.AF_INET):
         self.family = family
         self.sock = socket.socket(family)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self.sock.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         self.target = self.sock.getsockname()
@@ -72,7 +90,7 @@ def expand(ini, addresses):
 class Weir:
     """A running weir. `ports` are Port objects by name; the caller closes them after stop()."""
 
-    def __init__(self, directory, ini, admin, binary=BINARY):
+    def __init__(self, directory, ini, admin, binary=BINARY, preexec=None):
         self.directory = str(directory)
         self.admin = admin
         self.file = os.path.join(self.directory, "weir.ini")
@@ -82,7 +100,7 @@ class Weir:
         with open(self.stderr_file, "wb") as stderr:
             self.process = subprocess.Popen(
                 [binary, "-c", self.file], cwd=self.directory, stdin=subprocess.DEVNULL,
-                stdout=stderr, stderr=subprocess.STDOUT)
+                stdout=stderr, stderr=subprocess.STDOUT, preexec_fn=preexec)
         try:
             self._wait_ready()
             self.take_baseline()

@@ -10,7 +10,7 @@ upstream = app
 path = /hello
 respond = 200 hello
 [upstream app]
-server = @origin
+server = @origin max_connections=6000
 """
 GLOBAL = {"max_connections": 12000}
 

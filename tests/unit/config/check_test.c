@@ -91,9 +91,14 @@ static void bad_listeners_are_named(void **state) {
          "9: listener admin: this name is the one of [admin]\n"},
         {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nmode = udp\n",
          "12: listener a.mode: \"udp\" is none of http tcp\n"},
-        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\ntls = site\nmax_connections = 5\n",
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\ntls = site\nalpn = h2\n",
          "12: listener a.tls: not supported by this version\n"
-         "13: listener a.max_connections: not supported by this version\n"},
+         "13: listener a.alpn: not supported by this version\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nmax_connections_per_ip = -1\n"
+         "max_connection_rate = 10k/s\n",
+         "12: listener a.max_connections_per_ip: \"-1\" is not a whole number\n"
+         "13: listener a.max_connection_rate: \"10k/s\" is not a number for each second (as in "
+         "100 or 100/s)\n"},
         {"[listener a]\nbind = 127.0.0.1:1\nservice = one\nttl = 256\nbacklog = 0\n",
          "12: listener a.ttl: \"256\" is out of range, it must be 0 to 255\n"
          "13: listener a.backlog: \"0\" is out of range, it must be 1 to 1048576\n"},

@@ -47,6 +47,9 @@ static void what_is_not_said_has_its_default(void **state) {
     assert_int_equal(config->listener_count, 1); /* no [admin]: no admin listener */
     const struct config_listener *listener = &config->listeners[0];
     assert_int_equal(listener->backlog, 4096);
+    assert_int_equal(listener->max_connections, 0);
+    assert_int_equal(listener->max_connections_per_ip, 0);
+    assert_int_equal(listener->max_connection_rate, 0);
     assert_true(listener->nodelay && listener->via && !listener->is_admin);
     assert_int_equal(listener->forwarded, CONFIG_FORWARDED_X);
     assert_int_equal(listener->limits.timeout_request_ms, 10000);

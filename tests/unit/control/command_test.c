@@ -190,17 +190,6 @@ static void check_prints_every_error_and_gives_1(void **state) {
     assert_int_equal(close(file.fd), 0);
 }
 
-static void descriptors_are_two_for_each_client_and_some(void **state) {
-    (void)state;
-    struct file file = make_file(sample);
-    struct config *config = command_load(file.path);
-    assert_non_null(config);
-    assert_true(command_descriptors_needed(config) > 2000);
-    assert_true(command_descriptors_needed(config) < 2200);
-    config_free(config);
-    assert_int_equal(close(file.fd), 0);
-}
-
 static void doctor_names_a_bad_file_and_goes_on(void **state) {
     (void)state;
     char found[8192];
@@ -250,7 +239,6 @@ int main(void) {
         cmocka_unit_test(explain_says_how_it_is_used),
         cmocka_unit_test(check_counts_what_it_found),
         cmocka_unit_test(check_prints_every_error_and_gives_1),
-        cmocka_unit_test(descriptors_are_two_for_each_client_and_some),
         cmocka_unit_test(doctor_names_a_bad_file_and_goes_on),
         cmocka_unit_test(doctor_says_one_line_a_check),
     };

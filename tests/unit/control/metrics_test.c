@@ -195,6 +195,7 @@ static void count_everything(void) {
             stat_bump(&stats->reasons[j], n++);
             stat_bump(&stats->parse_errors[j], n++);
             stat_bump(&stats->rejected[j], n++);
+            stat_bump(&stats->accept_pauses[j], n++);
             stat_bump(&stats->connect_failures[j], n++);
             stat_bump(&stats->retries[j], n++);
             stat_bump(&stats->relays[j], n++);

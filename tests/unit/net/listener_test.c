@@ -21,6 +21,9 @@ struct user {
     struct conn *conns[CONNS];
     uint32_t count;
     struct listener_quota quota;
+    struct listener_quota refusals;
+    enum reason refused[CONNS]; /* by listener_refuse, in this order */
+    uint32_t refused_count;
     struct listener listener;
 };
 
@@ -49,14 +52,29 @@ static void on_conn(void *user, struct conn *conn) {
     to->conns[to->count++] = conn;
 }
 
-static void user_listen(struct user *user, struct net_world *world, int fd, uint32_t conns_max) {
+static void on_refused(void *user, struct conn *conn, enum reason reason) {
+    struct user *to = user;
+    assert_true(to->refused_count < CONNS);
+    to->refused[to->refused_count++] = reason;
+    assert_true(conn_send_copy(conn, BYTES("no")));
+    conn_finish(conn, 1000, true);
+}
+
+static void user_init(struct user *user, uint32_t conns_max) {
     *user = (struct user){.quota = {.max = conns_max},
+                          .refusals = {.max = 2},
                           .listener = {.slot = 0,
                                        .address_text = "test",
-                                       .quota = &user->quota,
+                                       .quotas = {&user->quota},
+                                       .refusals = &user->refusals,
                                        .backlog = 8,
                                        .on_conn = on_conn,
+                                       .on_refused = on_refused,
                                        .user = user}};
+}
+
+static void user_listen(struct user *user, struct net_world *world, int fd, uint32_t conns_max) {
+    user_init(user, conns_max);
     assert_true(fd >= 0);
     listener_start(&user->listener, &world->net, fd);
 }
@@ -151,6 +169,142 @@ static void a_burst_does_not_go_over_the_limit(void **state) {
     world_free(world, &user);
 }
 
+/* What an accept under way brings though there is no room: told so as long as few are being told,
+ * reset else; and no place is taken. */
+static void the_overrun_is_refused(void **state) {
+    (void)state;
+    struct net_world *world = world_new(64);
+    struct sockaddr_in address;
+    struct user user;
+    user_listen(&user, world, open_tcp(&address), 1);
+    int first = tcp_connect(&address);
+    TURN_UNTIL(world, user.count == 1);
+    int peers[3];
+    for (int i = 0; i < 3; i++) {
+        peers[i] = tcp_connect(&address);
+        int fd = accept4(user.listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        assert_true(fd >= 0);
+        user.listener.armed_all = true;
+        struct ring_completion completion = {
+            .token = {.kind = RING_ACCEPT}, .result = fd, .more = true};
+        listener_on_accept(&world->net, &completion);
+    }
+    assert_int_equal(user.count, 1);
+    assert_int_equal(user.quota.used, 1);
+    assert_int_equal(user.listener.refused, 3);
+    assert_int_equal(user.refused_count, 2);
+    assert_int_equal(user.refused[0], REASON_MAX_CONNECTIONS);
+    assert_int_equal(world->stats.rejected[REASON_MAX_CONNECTIONS], 3);
+    peer_expect(world, peers[0], "no");
+    peer_expect_eof(world, peers[0]);
+    peer_expect_reset(world, peers[2]);
+    for (int i = 0; i < 3; i++)
+        close(peers[i]);
+    TURN_UNTIL(world, user.listener.refused == 0 && user.refusals.used == 0);
+    conn_close(user.conns[0]);
+    close(first);
+    world_free(world, &user);
+}
+
+static void the_smallest_of_its_quotas_counts(void **state) {
+    (void)state;
+    struct net_world *world = world_new(64);
+    struct sockaddr_in address;
+    struct user user;
+    int fd = open_tcp(&address);
+    user_init(&user, 10);
+    struct listener_quota own = {.max = 2};
+    user.listener.quotas[1] = &own;
+    listener_start(&user.listener, &world->net, fd);
+    int peers[4];
+    for (int i = 0; i < 4; i++)
+        peers[i] = tcp_connect(&address);
+    for (uint32_t i = 0; i < 3; i++) {
+        TURN_UNTIL(world, user.count == 2 + i);
+        net_world_turn_for(world, 10);
+        assert_int_equal(own.used, 2);
+        assert_int_equal(user.quota.used, 2);
+        assert_int_equal(user.count, 2 + i);
+        conn_close(user.conns[i]);
+    }
+    assert_int_equal(user.refused_count, 0);
+    for (int i = 0; i < 4; i++)
+        close(peers[i]);
+    world_free(world, &user);
+}
+
+static struct ring_completion failed(int error, bool more) {
+    return (struct ring_completion){.token = {.kind = RING_ACCEPT}, .result = -error, .more = more};
+}
+
+static void errors_of_one_connection_go_on_at_once(void **state) {
+    (void)state;
+    static const int errors[] = {ECONNABORTED, EPROTO, EINTR, EPERM, ENETDOWN, EHOSTUNREACH};
+    struct net_world *world = world_new(64);
+    struct sockaddr_in address;
+    struct user user;
+    user_listen(&user, world, open_tcp(&address), 16);
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        struct ring_completion completion = failed(errors[i], true);
+        listener_on_accept(&world->net, &completion);
+        assert_false(user.listener.resting);
+        assert_true(user.listener.armed);
+    }
+    int peer = tcp_connect(&address);
+    TURN_UNTIL(world, user.count == 1);
+    close(peer);
+    world_free(world, &user);
+}
+
+/* Not known, or known and coming again and again without a success between. */
+static void errors_that_are_not_known_do_not_spin(void **state) {
+    (void)state;
+    static const int errors[] = {EINVAL, EACCES, EIO, EPERM};
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        struct net_world *world = world_new(64);
+        struct sockaddr_in address;
+        struct user user;
+        user_listen(&user, world, open_tcp(&address), 16);
+        uint32_t tries = 0;
+        while (!user.listener.resting) {
+            struct ring_completion completion = failed(errors[i], true);
+            listener_on_accept(&world->net, &completion);
+            assert_true(++tries <= 64);
+        }
+        assert_int_equal(tries, errors[i] == EPERM ? 64 : 1);
+        assert_int_equal(user.listener.backoff_ms, 50);
+        assert_int_equal(world->stats.accept_pauses[REASON_ACCEPT_FAILED], 1);
+        int peer = tcp_connect(&address);
+        TURN_UNTIL(world, user.count == 1 && !user.listener.resting);
+        assert_int_equal(user.listener.backoff_ms, 0);
+        close(peer);
+        world_free(world, &user);
+    }
+}
+
+static void a_shortage_doubles_its_pause_and_ends_with_a_success(void **state) {
+    (void)state;
+    static const uint32_t pauses_ms[] = {50, 100, 200, 400, 500, 500};
+    struct net_world *world = world_new(64);
+    struct sockaddr_in address;
+    struct user user;
+    user_listen(&user, world, open_tcp(&address), 16);
+    for (size_t i = 0; i < sizeof pauses_ms / sizeof pauses_ms[0]; i++) {
+        struct ring_completion completion = failed(i % 2 == 0 ? EMFILE : ENOBUFS, true);
+        listener_on_accept(&world->net, &completion);
+        assert_true(user.listener.resting);
+        assert_int_equal(user.listener.backoff_ms, pauses_ms[i]);
+        assert_int_equal(user.listener.timer.deadline_ms, world->net.now_ms + pauses_ms[i]);
+    }
+    assert_int_equal(world->stats.accept_pauses[REASON_NO_DESCRIPTORS], 3);
+    assert_int_equal(world->stats.accept_pauses[REASON_NO_MEMORY], 3);
+    int peer = tcp_connect(&address);
+    TURN_UNTIL(world, user.count == 1);
+    assert_int_equal(user.listener.backoff_ms, 0);
+    close(peer);
+    world_free(world, &user);
+}
+
 /* The slots are used by connections that are not this listener's: none of them wakes it up. */
 static void without_slots_it_goes_on_by_itself(void **state) {
     (void)state;
@@ -217,6 +371,39 @@ static void a_drain_accepts_for_a_little_while_and_then_stops(void **state) {
     world_free(world, &user);
 }
 
+static void an_exclusive_socket_has_its_address_alone(void **state) {
+    (void)state;
+    struct sockaddr_in address;
+    int other = open_tcp(&address); /* with SO_REUSEPORT */
+    struct listener_options options = {.address = (const struct sockaddr *)&address,
+                                       .address_size = sizeof address,
+                                       .backlog = 8,
+                                       .exclusive = true};
+    assert_int_equal(listener_open(&options), -EADDRINUSE);
+    close(other);
+    int first = listener_open(&options);
+    assert_true(first >= 0);
+    assert_int_equal(listener_open(&options), -EADDRINUSE);
+    options.exclusive = false; /* the other workers join */
+    int second = listener_open(&options);
+    assert_true(second >= 0);
+    /* The kernel spreads connections over both. */
+    int from[2] = {0, 0};
+    for (int i = 0; i < 64; i++) {
+        int peer = tcp_connect(&address);
+        int fd = accept4(first, NULL, NULL, SOCK_NONBLOCK);
+        int at = fd < 0;
+        if (fd < 0) fd = accept4(second, NULL, NULL, SOCK_NONBLOCK);
+        assert_true(fd >= 0);
+        from[at]++;
+        close(fd);
+        close(peer);
+    }
+    assert_true(from[0] > 8 && from[1] > 8);
+    close(first);
+    close(second);
+}
+
 static void an_address_in_use_is_an_error(void **state) {
     (void)state;
     struct sockaddr_in address;
@@ -262,7 +449,7 @@ static void accept_without_descriptors(struct net_world *world, struct user *use
     close(next);
     struct rlimit few = {.rlim_cur = (rlim_t)next + 2, .rlim_max = files.rlim_max};
     setrlimit(RLIMIT_NOFILE, &few);
-    TURN_UNTIL(world, user->listener.short_of);
+    TURN_UNTIL(world, user->listener.resting);
     assert_true(user->count < 4);
     uint64_t entered = stat_get(&world->stats, STAT_URING_SQE);
     net_world_turn_for(world, 200);
@@ -295,9 +482,15 @@ int main(void) {
         cmocka_unit_test(connections_are_accepted),
         cmocka_unit_test(at_its_limit_it_pauses_until_a_connection_ends),
         cmocka_unit_test(a_burst_does_not_go_over_the_limit),
+        cmocka_unit_test(the_overrun_is_refused),
+        cmocka_unit_test(the_smallest_of_its_quotas_counts),
+        cmocka_unit_test(errors_of_one_connection_go_on_at_once),
+        cmocka_unit_test(errors_that_are_not_known_do_not_spin),
+        cmocka_unit_test(a_shortage_doubles_its_pause_and_ends_with_a_success),
         cmocka_unit_test(without_slots_it_goes_on_by_itself),
         cmocka_unit_test(a_stop_takes_what_waits_and_refuses_the_rest),
         cmocka_unit_test(a_drain_accepts_for_a_little_while_and_then_stops),
+        cmocka_unit_test(an_exclusive_socket_has_its_address_alone),
         cmocka_unit_test(an_address_in_use_is_an_error),
         cmocka_unit_test(a_stale_unix_socket_is_replaced_a_live_one_is_not),
         cmocka_unit_test(without_descriptors_it_waits_and_goes_on),

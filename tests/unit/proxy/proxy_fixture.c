@@ -187,6 +187,7 @@ struct proxy_world *proxy_world_new(const char *config) {
     for (uint32_t i = 0; i < world->config->service_count; i++)
         world->services[i] = respond_new(&world->config->services[i]);
     struct proxy_options options = {.config = world->config,
+                                    .idle_max = UINT32_MAX,
                                     .net = &world->net->net,
                                     .room = &world->room,
                                     .client_ops = &fake_session_ops,

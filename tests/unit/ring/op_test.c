@@ -3,6 +3,7 @@
 #include "unit/net/net_fixture.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -277,6 +278,28 @@ static void an_accept_brings_one_or_many(void **state) {
     world_free(world);
 }
 
+static void a_poll_completes_once_when_somebody_waits(void **state) {
+    (void)state;
+    struct world *world = world_new();
+    struct sockaddr_in address;
+    int listening = tcp_listen(&address);
+    op_poll(&world->ring, (struct ring_token){RING_ACCEPT, 0, 0}, listening, POLLIN);
+    turn(world);
+    assert_int_equal(world->count, 0);
+    int peer = tcp_connect(&address);
+    for (int i = 0; i < 100 && world->count == 0; i++)
+        turn(world);
+    assert_int_equal(world->count, 1);
+    assert_int_equal(world->seen[0].result, POLLIN);
+    assert_false(world->seen[0].more);
+    op_poll(&world->ring, (struct ring_token){RING_ACCEPT, 0, 0}, listening, POLLIN);
+    turn(world); /* it still waits */
+    assert_int_equal(world->count, 2);
+    close(peer);
+    close(listening);
+    world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_send_completes_when_all_went_out),
@@ -288,6 +311,7 @@ int main(void) {
         cmocka_unit_test(a_shutdown_ends_a_receive_and_a_close_would_not),
         cmocka_unit_test(a_connect_ends_with_its_outcome),
         cmocka_unit_test(an_accept_brings_one_or_many),
+        cmocka_unit_test(a_poll_completes_once_when_somebody_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
