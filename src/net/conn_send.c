@@ -106,8 +106,19 @@ bool conn_send_lease(struct conn *conn, struct bytes bytes, struct lease *lease)
     return conn_append(conn, bytes.ptr, bytes.len, lease);
 }
 
+/* How much may be queued before its sender is paused: less, the more buffers are in use, so that
+ * many slow readers leave some for everybody else. By the square of what is free: with all clients
+ * slow, about half of the buffers stay free. A buffer's worth is always right. */
+static uint32_t conn_queue_mark(const struct net *net) {
+    const struct buf_pool *pool = &net->small;
+    uint64_t usable = pool->total - pool->kernel_count;
+    uint64_t mark = net->options.queue_mark;
+    if (usable != 0) mark = mark * pool->spare_count / usable * pool->spare_count / usable;
+    return mark > pool->buffer_size ? (uint32_t)mark : pool->buffer_size;
+}
+
 bool conn_is_full(struct conn *conn) {
-    if (conn->queued <= conn->net->options.queue_mark) return false;
+    if (conn->queued <= conn_queue_mark(conn->net)) return false;
     conn->told_full = true;
     return true;
 }
@@ -217,7 +228,7 @@ void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
     }
     if (conn->queued != 0 || conn->notify_sent || conn->state != CONN_OPEN || conn->fin_wanted)
         conn_mark_dirty(conn);
-    if (conn->told_full && conn->queued <= conn->net->options.queue_mark / 2 &&
+    if (conn->told_full && conn->queued <= conn_queue_mark(conn->net) / 2 &&
         conn->state == CONN_OPEN) {
         conn->told_full = false;
         conn->events->on_drained(conn);

@@ -11,7 +11,7 @@ import pytest
 
 from harness.http1 import answer, get
 from harness.wait import eventually
-from harness.weir import BINARY, ROOT, Port, expand
+from harness.weir import BINARY, ROOT, Port, expand, few_files
 
 RUN_S = 20
 
@@ -330,6 +330,17 @@ def test_doctor_warns_of_what_is_too_small(run):
         assert re.search(rf"^warn +{re.escape(word)}: ", done.stdout, re.M), done.stdout
 
 
+def test_doctor_tries_whether_the_limit_can_be_raised(run):
+    """Also root may be forbidden to: then start would serve fewer clients."""
+    done = run("doctor", ini="[global]\nmax_connections = 1000\nworkers = 1\n" + GOOD,
+               preexec_fn=few_files(100))
+    assert done.returncode == 1
+    found = re.search(r"^fail +RLIMIT_NOFILE: (\d+) needed, 100 allowed, enough for (\d+) clients: "
+                      r"ulimit -Hn (\d+)", done.stdout, re.M)
+    assert found and int(found[1]) > 2000 and found[3] == found[1], done.stdout
+    assert 10 <= int(found[2]) < 50
+
+
 def in_checkout():
     return os.path.realpath(BINARY).startswith(os.path.join(os.path.realpath(ROOT), ""))
 
@@ -374,8 +385,9 @@ def serves_until_told(process, target, family=socket.AF_INET):
 @pytest.fixture
 def serve(tmp_path):
     def serve(ini):
-        (tmp_path / "weir.ini").write_text("[global]\nmax_connections = 100\nworkers = 1\n"
-                                           "cpu_affinity = off\n" + ini)
+        workers = "" if "workers" in ini else "workers = 1\n"
+        (tmp_path / "weir.ini").write_text(f"[global]\nmax_connections = 100\n{workers}"
+                                           f"cpu_affinity = off\n{ini}")
         return subprocess.Popen([BINARY, "-c", "weir.ini"], cwd=tmp_path, text=True,
                                 stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -399,6 +411,46 @@ def test_a_port_in_use(run):
         done = run(ini=listener(address))
     assert done.returncode == 1
     assert f"cannot listen on {address}: Address already in use" in done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_second_weir_does_not_join_the_first(serve, port, run, workers):
+    """SO_REUSEPORT is for the workers of one process: two would share the clients unnoticed."""
+    ini = listener(port.address).replace("[listener", f"workers = {workers}\n[listener", 1)
+    first = serve(ini)
+    try:
+        eventually(lambda: "ready: " in first.stderr.readline(), "the first is ready")
+        second = run(ini=f"[global]\n{ini}")
+        assert second.returncode == 1
+        assert (f"cannot listen on {port.address}: Address already in use "
+                "(does another weir, or somebody else, serve it?)") in second.stderr
+    except BaseException:
+        first.kill()
+        raise
+    serves_until_told(first, port.target)
+
+
+def test_a_weir_starts_while_the_one_before_has_connections_left(serve, port):
+    """It drains and listens no more: connections that are left, or in TIME-WAIT, bar nobody."""
+    first = serve(listener(port.address))
+    try:
+        eventually(lambda: "ready: " in first.stderr.readline(), "the first is ready")
+        with socket.create_connection(port.target, timeout=RUN_S) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: te")
+            first.send_signal(signal.SIGTERM)
+            eventually(lambda: refuses(port.target), "it listens no more")
+            serves_until_told(serve(listener(port.address)), port.target)
+            assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+        first.stderr.close()
+
+
+def refuses(target):
+    with socket.socket() as sock:
+        sock.settimeout(0.2)
+        return sock.connect_ex(target) == errno.ECONNREFUSED
 
 
 def test_the_second_of_two_addresses_is_in_use(run, port):

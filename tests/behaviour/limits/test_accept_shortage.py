@@ -1,4 +1,4 @@
-"""Few descriptors: weir takes no more than it can serve, and a shortage all the same only pauses."""
+"""Few descriptors: weir takes no more than it can serve; a shortage all the same only pauses it."""
 
 import re
 import resource

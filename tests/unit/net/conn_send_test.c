@@ -363,12 +363,55 @@ static void progress_of_a_send_is_seen(void **state) {
     free(user);
 }
 
+/* Before the first turn, so that nothing has been sent yet. */
+static size_t queued_until_full(struct conn_user *user) {
+    char memory[1024];
+    while (!conn_is_full(user->conn))
+        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, 0, sizeof memory)));
+    return user->conn->queued;
+}
+
+static void the_mark_shrinks_as_buffers_get_few(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t left_of_16; /* buffers that are spare */
+        size_t full_at;
+    } cases[] = {{16, 60000}, {12, 30000}, {8, 13000}, {4, 4096}, {1, 4096}};
+    struct net_options options = net_world_options();
+    options.small_count = 1024;
+    options.queue_mark = 65536;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct net_world *world = net_world_new(&options);
+        int peer;
+        struct conn_user *user = conn_user_accept(world, &peer);
+        uint32_t usable = world->net.small.total - world->net.small.kernel_count;
+        struct lease *taken = NULL;
+        while (world->net.small.spare_count > usable * cases[i].left_of_16 / 16) {
+            struct lease *lease = buf_take(&world->net.small);
+            lease->next = taken;
+            taken = lease;
+        }
+        size_t full_at = queued_until_full(user);
+        assert_in_range(full_at, cases[i].full_at, cases[i].full_at + cases[i].full_at / 3);
+        while (taken) {
+            struct lease *lease = taken;
+            taken = lease->next;
+            lease_unref(lease);
+        }
+        conn_reset(user->conn);
+        close(peer);
+        net_world_free(world);
+        free(user);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_mixed_queue_keeps_its_order),
         cmocka_unit_test(an_empty_commit_queues_nothing),
         cmocka_unit_test(a_received_lease_can_be_sent_on),
         cmocka_unit_test(drained_comes_at_half_of_the_mark),
+        cmocka_unit_test(the_mark_shrinks_as_buffers_get_few),
         cmocka_unit_test(sent_is_told_once_when_asked_for),
         cmocka_unit_test(a_finish_sends_all_then_fin_and_waits_for_the_others),
         cmocka_unit_test(a_finish_after_the_others_fin_ends_at_once),
