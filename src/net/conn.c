@@ -1,6 +1,7 @@
 #include "net/conn.h"
 
 #include "base/check.h"
+#include "net/conn_ends.h"
 #include "net/conn_internal.h"
 #include "net/listener.h"
 #include "net/pump.h"

@@ -142,13 +142,6 @@ static inline void conn_attach(struct conn *conn, const struct conn_events *even
     conn->user = user;
 }
 
-/* Keeps a copy of what a PROXY header has told; false when all slots for that are in use. */
-bool conn_set_ends(struct conn *conn, const struct addr_pair *ends);
-/* Where an accepted connection comes from, and where its client connected to: as a PROXY header
- * told, else as the kernel knows (getpeername(2), getsockname(2)). false: it has forgotten. */
-bool conn_source(const struct conn *conn, union addr *address);
-bool conn_destination(const struct conn *conn, union addr *address);
-
 /* At least `size` bytes to write into (size <= the small buffer size), to be queued with
  * conn_commit before any other call on this conn. NULL when memory is used up. */
 char *conn_reserve(struct conn *conn, size_t size);

@@ -1,5 +1,5 @@
-/* conn_ends.c: whose connection it is, where a PROXY header (pp.h) says so: one that was read from
- * an accepted connection, or one that a dialled connection begins with. */
+#include "net/conn_ends.h"
+
 #include "net/conn_internal.h"
 #include "net/pp.h"
 

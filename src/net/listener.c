@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "net/conn_ends.h"
 #include "ring/op.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 #include "net/pp_gate.h"
 
 #include "base/check.h"
+#include "net/conn_ends.h"
 #include "net/pp.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 #include "session/session.h"
 
 #include "base/check.h"
+#include "net/conn_ends.h"
 #include "session/h1_internal.h"
 #include "session/tcp_internal.h"
 

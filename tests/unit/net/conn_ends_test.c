@@ -1,5 +1,6 @@
 #include "net/conn.h"
 
+#include "net/conn_ends.h"
 #include "net/pp.h"
 
 #include "unit/net/conn_user.h"

@@ -1,3 +1,4 @@
+#include "net/conn_ends.h"
 #include "net/pp_gate.h"
 
 #include "net/pp.h"
