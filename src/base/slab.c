@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define OBJECT_ALIGN 64
 
@@ -22,9 +23,6 @@ static void poison(const struct slab *slab, char *object) {
 static void unpoison(const struct slab *slab, char *object) {
     __asan_unpoison_memory_region(object, slab->object_size);
 }
-static void check_not_released(const char *object) {
-    CHECK(!__asan_address_is_poisoned(object + SLAB_OPEN_SIZE));
-}
 #else
 static void poison(const struct slab *slab, char *object) {
     (void)slab;
@@ -34,18 +32,43 @@ static void unpoison(const struct slab *slab, char *object) {
     (void)slab;
     (void)object;
 }
-static void check_not_released(const char *object) { (void)object; }
 #endif
 
-/* What a free object holds in its first bytes. */
-struct free_link {
-    uint64_t next; /* index or SLAB_NONE */
-};
-_Static_assert(sizeof(struct free_link) <= SLAB_OPEN_SIZE, "the link is never poisoned");
 _Static_assert(SLAB_OPEN_SIZE < OBJECT_ALIGN, "something is left to poison");
 
 static char *object_at(const struct slab *slab, uint32_t index) {
     return slab->memory + (size_t)index * slab->object_size;
+}
+
+/* NORESERVE: the mapping is sized for the configured maximum, and most of it is never touched.
+ * mmap(2): anonymous memory is zeroed and aligned to a page. */
+static void *map(size_t size) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static uint32_t words_of(uint32_t bits) { return (uint32_t)(((uint64_t)bits + 63) / 64); }
+
+/* Zeroed tables say: everything is free. So they too are touched only as objects are used. */
+static int map_tables(struct slab *slab) {
+    uint32_t words[SLAB_LEVELS];
+    uint32_t bits = slab->capacity;
+    size_t total = 0;
+    do {
+        bits = words[slab->levels++] = words_of(bits);
+        total += bits;
+    } while (bits > 1);
+    slab->tables_size = total * sizeof(uint64_t) + words[0] * sizeof(struct slab_marks);
+    char *tables = map(slab->tables_size);
+    if (!tables) return -ENOMEM;
+    slab->marks = (struct slab_marks *)(void *)tables;
+    uint64_t *next = (uint64_t *)(void *)(slab->marks + words[0]);
+    for (uint32_t level = 0; level < slab->levels; level++) {
+        slab->full[level] = next;
+        next += words[level];
+    }
+    return 0;
 }
 
 int slab_init(struct slab *slab, const char *name, size_t object_size, uint32_t capacity) {
@@ -55,23 +78,24 @@ int slab_init(struct slab *slab, const char *name, size_t object_size, uint32_t 
     if (__builtin_add_overflow(object_size, OBJECT_ALIGN - 1, &rounded)) return -ENOMEM;
     rounded -= rounded % OBJECT_ALIGN;
     if (__builtin_mul_overflow(rounded, (size_t)capacity, &size)) return -ENOMEM;
-
-    void *memory = NULL;
+    struct slab made = {.name = name,
+                        .object_size = rounded,
+                        .mapped_size = size,
+                        .page_size = (size_t)sysconf(_SC_PAGESIZE),
+                        .capacity = capacity,
+                        .reserve = (uint32_t)(SLAB_RESERVE_SIZE / rounded)};
     if (size != 0) {
-        /* NORESERVE: the mapping is sized for the configured maximum, and most of it is never
-         * touched. mmap(2): anonymous memory is zeroed and aligned to a page. */
-        memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (memory == MAP_FAILED) return -errno;
+        made.memory = map(size);
+        if (!made.memory) return -ENOMEM;
+        if (map_tables(&made) < 0) {
+            CHECK(munmap(made.memory, size) == 0);
+            return -ENOMEM;
+        }
+        /* A huge page would take 2 MB for the first object and could not be accounted for. It is
+         * only a matter of size where the kernel does not know the word (EINVAL). */
+        (void)madvise(made.memory, size, MADV_NOHUGEPAGE);
     }
-    *slab = (struct slab){
-        .name = name,
-        .memory = memory,
-        .object_size = rounded,
-        .mapped_size = size,
-        .capacity = capacity,
-        .free_head = SLAB_NONE,
-    };
+    *slab = made;
     return 0;
 }
 
@@ -82,30 +106,65 @@ void slab_fini(struct slab *slab) {
         for (uint32_t i = 0; i < slab->fresh; i++)
             unpoison(slab, object_at(slab, i));
         CHECK(munmap(slab->memory, slab->mapped_size) == 0);
+        CHECK(munmap(slab->marks, slab->tables_size) == 0);
     }
-    *slab = (struct slab){.free_head = SLAB_NONE};
+    *slab = (struct slab){0};
+}
+
+/* Bits behind the end of a level are 0 and may be found only when all before them are taken: the
+ * caller has seen that they are not. */
+static uint32_t lowest_free(const struct slab *slab) {
+    uint64_t at = 0;
+    for (uint32_t level = slab->levels; level-- > 0;)
+        at = at * 64 + (uint64_t)__builtin_ctzll(~slab->full[level][at]);
+    return (uint32_t)at;
+}
+
+uint32_t slab_acquire_index(struct slab *slab) {
+    if (slab->used == slab->capacity) return SLAB_NONE;
+    uint32_t index = lowest_free(slab);
+    uint32_t at = index;
+    for (uint32_t level = 0; level < slab->levels; level++) {
+        uint64_t *word = &slab->full[level][at / 64];
+        *word |= 1ULL << at % 64;
+        if (*word != UINT64_MAX) break;
+        at /= 64;
+    }
+    slab->used++;
+    if (index >= slab->fresh) slab->fresh = index + 1;
+    unpoison(slab, object_at(slab, index));
+    return index;
+}
+
+void slab_touch(struct slab *slab, uint32_t index) {
+    struct slab_marks *marks = &slab->marks[index / 64];
+    uint64_t bit = 1ULL << index % 64;
+    marks->busy |= bit;
+    marks->recent |= bit;
+    if (marks->held & bit) return;
+    marks->held |= bit;
+    slab->held++;
 }
 
 void *slab_acquire(struct slab *slab) {
-    uint32_t index = slab->free_head;
-    if (index != SLAB_NONE) {
-        char *object = object_at(slab, index);
-        slab->free_head = (uint32_t)((const struct free_link *)(void *)object)->next;
-        unpoison(slab, object);
-        slab->used++;
-        return object;
-    }
-    if (slab->fresh == slab->capacity) return NULL;
-    slab->used++;
-    return object_at(slab, slab->fresh++);
+    uint32_t index = slab_acquire_index(slab);
+    if (index == SLAB_NONE) return NULL;
+    slab_touch(slab, index);
+    return object_at(slab, index);
 }
 
 void slab_release_object(struct slab *slab, void *object) {
     uint32_t index = slab_index(slab, object);
-    CHECK(slab->used > 0);
-    check_not_released(object);
-    ((struct free_link *)object)->next = slab->free_head;
-    slab->free_head = index;
+    CHECK(slab->full[0][index / 64] >> index % 64 & 1);
+    slab->marks[index / 64].busy &= ~(1ULL << index % 64);
+    uint32_t at = index;
+    for (uint32_t level = 0; level < slab->levels; level++) {
+        uint64_t *word = &slab->full[level][at / 64];
+        bool was_full = *word == UINT64_MAX;
+        *word &= ~(1ULL << at % 64);
+        if (!was_full) break;
+        at /= 64;
+    }
     slab->used--;
     poison(slab, object);
 }
@@ -121,4 +180,82 @@ uint32_t slab_index(const struct slab *slab, const void *object) {
 void *slab_at(const struct slab *slab, uint32_t index) {
     CHECK(index < slab->fresh);
     return object_at(slab, index);
+}
+
+size_t slab_tables_held(const struct slab *slab) {
+    if (slab->fresh == 0) return 0;
+    size_t words = words_of(slab->fresh);
+    size_t touched = words * (sizeof(struct slab_marks) + sizeof(uint64_t));
+    /* The levels above the first are small, and begin on the page where that one ends, or near. */
+    size_t pages = 2 + touched / slab->page_size;
+    return pages * slab->page_size < slab->tables_size ? pages * slab->page_size
+                                                       : slab->tables_size;
+}
+
+/* `count` bits from `first` on; count > 0, and both within a word. */
+static uint64_t bits_of(uint32_t first, uint32_t count) {
+    return (UINT64_MAX >> (64 - count)) << first;
+}
+
+/* Gives back the pages that lie wholly in `count` idle objects from `first` on. An object that is
+ * not wholly in them shares a page with one in use: it stays held, and alone is no cause to ask the
+ * kernel. Returns bytes. */
+static size_t give_back(struct slab *slab, uint32_t first, uint32_t count) {
+    size_t size = slab->object_size;
+    size_t page = slab->page_size;
+    size_t begin = ((size_t)first * size + page - 1) / page * page;
+    size_t end = ((size_t)first + count) * size / page * page;
+    if (first + count == slab->capacity) end = slab->mapped_size; /* nobody has the rest */
+    if (begin >= end) return 0;
+    uint32_t from = (uint32_t)((begin + size - 1) / size);
+    uint32_t to = (uint32_t)(end / size);
+    if (from >= to) return 0;
+    struct slab_marks *marks = &slab->marks[first / 64];
+    uint64_t gone = bits_of(from % 64, to - from) & marks->held;
+    if (gone == 0) return 0;
+    /* A lack of memory in the kernel (EAGAIN) is the only error there can be: they stay held, and
+     * the next pass tries again. */
+    if (madvise(slab->memory + begin, end - begin, MADV_DONTNEED) < 0) return 0;
+    marks->held &= ~gone;
+    slab->held -= (uint32_t)__builtin_popcountll(gone);
+    return end - begin;
+}
+
+/* All runs of idle objects in 64 of them, which are whole pages of 4096 bytes, as sizes are
+ * multiples of 64: where pages are larger, runs of small objects hold none. */
+static size_t trim_word(struct slab *slab, uint32_t word) {
+    struct slab_marks *marks = &slab->marks[word];
+    uint32_t left = slab->capacity - word * 64;
+    uint64_t idle = ~(marks->busy | marks->recent) & bits_of(0, left < 64 ? left : 64);
+    uint64_t resting = ~marks->busy & marks->recent;
+    marks->recent = marks->busy;
+    if (word * 64 < slab->reserve) {
+        uint32_t kept = slab->reserve - word * 64;
+        uint64_t below = bits_of(0, kept < 64 ? kept : 64);
+        idle &= ~below;
+        resting &= ~below;
+    }
+    if (resting & marks->held) slab->trim_later = true;
+    size_t total = 0;
+    while (idle & marks->held) {
+        uint32_t first = (uint32_t)__builtin_ctzll(idle);
+        uint64_t rest = ~(idle >> first);
+        uint32_t count = rest == 0 ? 64 : (uint32_t)__builtin_ctzll(rest);
+        if (count > 64 - first) count = 64 - first;
+        total += give_back(slab, word * 64 + first, count);
+        idle &= ~bits_of(first, count);
+    }
+    return total;
+}
+
+bool slab_trim(struct slab *slab, size_t *budget) {
+    if (slab->trim_next == 0) slab->trim_later = false;
+    uint32_t words = words_of(slab->fresh);
+    while (slab->trim_next < words) {
+        size_t given = trim_word(slab, slab->trim_next++);
+        *budget -= given < *budget ? given : *budget;
+        if (*budget == 0 && slab->trim_next < words) return false;
+    }
+    slab->trim_next = 0;
+    return true;
 }

@@ -18,6 +18,9 @@
  * that no RST destroys ours. */
 #define CONN_LINGER_MS 1000
 
+/* All that fits a token's 24 bits but 0. */
+#define CONN_GENERATION_MAX 0xffffff
+
 static void conn_on_timer(struct wheel_timer *timer, uint64_t now_ms);
 
 void conn_mark_dirty(struct conn *conn) {
@@ -67,8 +70,8 @@ void conn_op_begin(struct conn *conn) {
 static struct conn *conn_acquire(struct net *net, int fd, enum conn_state state) {
     struct conn *conn = slab_acquire(&net->conns);
     if (!conn) return NULL;
-    uint32_t generation = conn->generation;
-    *conn = (struct conn){.net = net, .generation = generation, .fd = fd, .state = state};
+    net->generation = net->generation % CONN_GENERATION_MAX + 1;
+    *conn = (struct conn){.net = net, .generation = net->generation, .fd = fd, .state = state};
     list_init(&conn->dirty_link);
     list_init(&conn->starved_link);
     wheel_timer_init(&conn->timer, conn_on_timer);
@@ -94,8 +97,7 @@ static void conn_release(struct conn *conn) {
     if (conn->ends) slab_release(&net->ends, conn->ends);
     (void)close(conn->fd); /* nothing can be done about an error, and the descriptor is gone anyway
                             */
-    conn->fd = -1;
-    conn->generation = (conn->generation + 1) & 0xffffff;
+    conn->generation = 0;
     if (conn->listener) listener_on_released(conn);
     slab_release(&net->conns, conn);
     stat_set(net->stats, STAT_CONN_SLOTS_USED, net->conns.used);
@@ -477,7 +479,7 @@ uint32_t conn_close_finishing(struct net *net) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < net->conns.fresh; i++) {
         struct conn *conn = slab_at(&net->conns, i);
-        if (conn->fd < 0 || conn->state != CONN_FINISHING) continue;
+        if (conn->generation == 0 || conn->state != CONN_FINISHING) continue;
         conn_reset(conn);
         count++;
     }
@@ -487,7 +489,7 @@ uint32_t conn_close_finishing(struct net *net) {
 void conn_close_all(struct net *net) {
     for (uint32_t i = 0; i < net->conns.fresh; i++) {
         struct conn *conn = slab_at(&net->conns, i);
-        if (conn->fd >= 0) conn_lose(conn, ECANCELED);
+        if (conn->generation != 0) conn_lose(conn, ECANCELED);
     }
 }
 
@@ -516,6 +518,10 @@ int conn_init_room(struct net *net) {
         conn_fini_room(net);
         return error;
     }
+    net_add_slab(net, &net->conns);
+    net_add_slab(net, &net->queues);
+    net_add_slab(net, &net->pumps);
+    net_add_slab(net, &net->ends);
     ring_handle(&net->ring, RING_POLL_IN, conn_on_completion, net);
     ring_handle(&net->ring, RING_POLL_OUT, conn_on_completion, net);
     ring_handle(&net->ring, RING_RECV, conn_on_completion, net);

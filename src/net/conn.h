@@ -64,8 +64,9 @@ enum __attribute__((packed)) conn_state {
 };
 
 struct conn {
-    /* Fixed after init. In a free slot only bytes 8 to 15 are ours (base/slab.h): the generation
-     * survives, and the descriptor is -1. */
+    /* Fixed after init. In a free slot only bytes 8 to 15 are ours, and they may read zero
+     * (base/slab.h): generation 0, which no completion carries, is that of a free slot. Each use of
+     * a slot has another one, counted by the net. */
     struct net *net;
     uint32_t generation;
     int fd;

@@ -5,6 +5,42 @@
 #include "net/conn.h"
 #include "net/listener.h"
 
+/* What was used at no time between two passes, this far apart, goes back to the kernel: long enough
+ * that a load which comes in waves keeps its memory. */
+#define NET_TRIM_MS 2000
+/* A pass stops after so many bytes, which take the kernel some 50 us, and lets connections have the
+ * worker for so long. */
+#define NET_TRIM_BYTES (1024 * 1024)
+#define NET_TRIM_PAUSE_MS 5
+
+/* Nothing is armed again when nothing is left to give back: a worker at rest sleeps. */
+static void net_on_trim_timer(struct wheel_timer *timer, uint64_t now_ms) {
+    struct net *net = LIST_OWNER(timer, struct net, trim_timer);
+    size_t budget = NET_TRIM_BYTES;
+    for (; net->trim_slab < net->slab_count; net->trim_slab++) {
+        bool done = slab_trim(net->slabs[net->trim_slab], &budget);
+        if (done && budget != 0) continue;
+        net->trim_slab += done;
+        wheel_arm(&net->wheel, timer, now_ms + NET_TRIM_PAUSE_MS);
+        return;
+    }
+    net->trim_slab = 0;
+    buf_pool_calm(&net->small);
+    buf_pool_calm(&net->bulk);
+    for (uint32_t i = 0; i < net->slab_count; i++) {
+        if (!net->slabs[i]->trim_later) continue;
+        wheel_arm(&net->wheel, timer, now_ms + NET_TRIM_MS);
+        return;
+    }
+}
+
+void net_add_slab(struct net *net, struct slab *slab) {
+    CHECK(net->slab_count < NET_SLABS_MAX);
+    net->slabs[net->slab_count] = slab;
+    /* Another worker's thread may be writing a page of metrics already. */
+    __atomic_store_n(&net->slab_count, net->slab_count + 1, __ATOMIC_RELEASE);
+}
+
 int net_init(struct net *net, const struct net_options *options, struct stat_block *stats) {
     *net = (struct net){.options = *options, .stats = stats};
     list_init(&net->dirty);
@@ -15,6 +51,7 @@ int net_init(struct net *net, const struct net_options *options, struct stat_blo
     net->now_ns = clock_now_ns();
     net->now_ms = clock_ms(net->now_ns);
     wheel_init(&net->wheel, net->now_ms);
+    wheel_timer_init(&net->trim_timer, net_on_trim_timer);
     struct ring_options ring_options = {options->sq_entries, options->cq_entries};
     int error = ring_init(&net->ring, &ring_options, stats);
     if (error < 0) return error;
@@ -44,6 +81,8 @@ int net_start(struct net *net) {
                               options->bulk_count, options->bulk_count);
     }
     if (error < 0) return error;
+    net_add_slab(net, &net->small.slab);
+    net_add_slab(net, &net->bulk.slab);
     buf_pool_refill(&net->small, false);
     buf_pool_refill(&net->bulk, false);
     return 0;
@@ -119,6 +158,8 @@ int net_turn(struct net *net) {
     net->now_ms = clock_ms(net->now_ns);
     uint32_t count = ring_run(&net->ring);
     stat_observe(net->stats, STAT_HIST_URING_CQE_PER_WAKE, count);
+    if (count != 0 && !wheel_timer_armed(&net->trim_timer))
+        wheel_arm(&net->wheel, &net->trim_timer, net->now_ms + NET_TRIM_MS);
     wheel_advance(&net->wheel, net->now_ms);
     net_flush(net);
     return 0;

@@ -14,6 +14,9 @@
 #include "ring/buf.h"
 #include "ring/ring.h"
 
+/* All slabs of a worker: of net, and of the rooms above. */
+#define NET_SLABS_MAX 24
+
 struct net_options {
     uint32_t conns_max; /* connections of all kinds */
     uint32_t ends_max;  /* of them, those that a PROXY header is about */
@@ -43,6 +46,8 @@ struct net {
     struct slab pumps;  /* struct pump */
     struct pipe_pool pipes;
     struct slab ends; /* struct addr_pair */
+    struct slab *slabs[NET_SLABS_MAX];
+    uint32_t slab_count;
     struct stat_block *stats;
     struct net_options options;
     /* Changes in routine work. */
@@ -53,12 +58,18 @@ struct net {
     struct list starved[BUF_GROUP_COUNT]; /* connections that wait for a receive buffer, by group */
     struct list tasks;
     struct list listeners;
+    uint32_t generation; /* of the conn acquired last */
+    struct wheel_timer trim_timer;
+    uint32_t trim_slab; /* which of the slabs a pass of trimming has come to */
 };
 
 /* By any thread. 0 or -errno. `stats` must outlive the net. */
 int net_init(struct net *net, const struct net_options *options, struct stat_block *stats);
 /* By the worker, once, before the first turn. 0 or -errno. */
 int net_start(struct net *net);
+/* At the start, for each slab that lives as long as the net: it is trimmed by the turn, and counted
+ * in the budget and the metrics. */
+void net_add_slab(struct net *net, struct slab *slab);
 /* CHECKs that nothing is open any more. */
 void net_fini(struct net *net);
 

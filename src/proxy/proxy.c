@@ -58,7 +58,10 @@ int proxy_init(struct proxy *proxy, const struct proxy_options *options) {
     if (!proxy->upstreams || !proxy->fronts || !proxy->series) return -ENOMEM;
     int error = slab_init(&proxy->exchanges, "exchange", exchange_size(), options->exchanges_max);
     if (error == 0) error = slab_init(&proxy->relays, "relay", relay_size(), options->relays_max);
-    return error < 0 ? error : proxy_init_parts(proxy, options);
+    if (error < 0) return error;
+    net_add_slab(options->net, &proxy->exchanges);
+    net_add_slab(options->net, &proxy->relays);
+    return proxy_init_parts(proxy, options);
 }
 
 void proxy_fini(struct proxy *proxy) {

@@ -1,15 +1,18 @@
 /* buf.h: receive buffers, lent to the kernel by group and leased to whoever holds received bytes.
  *
  * A pool belongs to one ring. Each buffer is in exactly one place: the kernel's ring of provided
- * buffers, a lease, or the spare stack: kernel + leased + spare == total. Only a few spare buffers
- * are lent at a time, hottest first, so that a calm worker cycles through little memory. A lease
- * also serves as memory for bytes to send (buf_take). A lease is counted: whoever keeps bytes of it
- * holds a reference.
+ * buffers, a lease, or spare: kernel + leased + spare == total. Only a few buffers are lent at a
+ * time, those with the lowest addresses, so that a calm worker cycles through little memory. A
+ * lease also serves as memory for bytes to send (buf_take). A lease is counted: whoever keeps bytes
+ * of it holds a reference.
+ *
+ * Buffers are objects of a slab, each behind its lease. What is spare or lent has no contents, so
+ * slab_trim may take its memory away: the kernel that receives into a lent buffer finds a new page.
  */
 #ifndef WEIR_RING_BUF_H
 #define WEIR_RING_BUF_H
 
-#include "base/list.h"
+#include "base/slab.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,24 +30,22 @@ enum buf_group {
 #define BUF_IDS_PER_GROUP 4096
 
 struct lease {
-    /* Fixed after init. */
+    /* Fixed while it is out; means nothing before. */
     struct buf_pool *pool;
     char *memory;
     uint32_t size;
     /* Changes in routine work. */
-    uint32_t refs;      /* 0: spare or the kernel's */
+    uint32_t refs;
     uint32_t at;        /* for the one holder that queues it: where its unread bytes start */
     uint32_t len;       /* and how many they are */
-    struct lease *next; /* for that holder's queue, or the spare stack */
+    struct lease *next; /* for that holder's queue */
 };
 
 struct buf_pool {
     /* Fixed after init. */
     struct ring *ring;
     enum buf_group group;
-    char *memory;
-    size_t memory_size;
-    struct lease *leases;
+    struct slab slab;  /* struct lease, then its memory */
     void *kernel_ring; /* struct io_uring_buf_ring, page-aligned, ring_entries long */
     uint32_t ring_entries;
     uint32_t total;
@@ -52,11 +53,10 @@ struct buf_pool {
     /* Changes in routine work. */
     struct lease **lent; /* by id: the lease the kernel has under it, NULL when the id is free */
     uint16_t *free_ids;  /* stack of ring_entries - kernel_count ids */
-    struct lease *spare; /* stack */
     uint32_t spare_count;
-    uint32_t fresh; /* leases never used yet start here: their memory is untouched */
     uint32_t kernel_count;
     uint32_t kernel_target; /* how many to keep lent */
+    uint32_t kernel_low;    /* the fewest that were lent since buf_pool_calm */
 };
 
 /* Registers the group with the ring: by the owning thread, after ring_enable. ring_entries is a
@@ -68,6 +68,8 @@ void buf_pool_fini(struct buf_pool *pool);
 /* Lends spare buffers until the target is reached; raises the target when `starved`. True when the
  * kernel has some. */
 bool buf_pool_refill(struct buf_pool *pool, bool starved);
+/* Now and then: halves the target when half of it would have done since the last call. */
+void buf_pool_calm(struct buf_pool *pool);
 static inline uint32_t buf_pool_leased(const struct buf_pool *pool) {
     return pool->total - pool->spare_count - pool->kernel_count;
 }

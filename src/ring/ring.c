@@ -33,6 +33,7 @@ int ring_init(struct ring *ring, const struct ring_options *options, struct stat
         return error;
     }
     *ring = (struct ring){.uring = uring, .stats = stats, .batch = batch};
+    ring->mapped_size = uring->sq.ring_sz + params.sq_entries * sizeof(struct io_uring_sqe);
     /* Without NO_IOWAIT an idle worker is shown as waiting for a disk. */
     if (params.features & IORING_FEAT_NO_IOWAIT) ring->enter_flags |= IORING_ENTER_NO_IOWAIT;
     return 0;

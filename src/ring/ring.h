@@ -70,6 +70,7 @@ struct ring {
     /* Fixed after init. */
     struct io_uring *uring;
     struct stat_block *stats;
+    size_t mapped_size; /* bytes of both queues: pages of the kernel that lie in our memory */
     uint32_t enter_flags;
     bool fd_registered; /* io_uring_register_ring_fd(3) */
     struct {

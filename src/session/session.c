@@ -36,6 +36,10 @@ int session_room_init(struct session_room *room, struct net *net,
                                 session_arena_large(options), options->exchanges_max);
     }
     if (error < 0) return error;
+    net_add_slab(net, &room->sessions);
+    net_add_slab(net, &room->heads);
+    net_add_slab(net, &room->arenas.small);
+    net_add_slab(net, &room->arenas.large);
     room->parser = malloc(sizeof *room->parser);
     room->spans = malloc(options->max_headers * sizeof *room->spans);
     room->text = malloc(room->text_size);

@@ -46,6 +46,7 @@ void net_world_free(struct net_world *world) {
     TURN_UNTIL(world, world->net.ring.ops_in_flight == 0 && world->net.conns.used == 0 &&
                           list_empty(&world->net.tasks));
     wheel_disarm(&world->net.wheel, &world->guard);
+    wheel_disarm(&world->net.wheel, &world->net.trim_timer);
     assert_int_equal(world->net.wheel.armed, 0);
     assert_int_equal(world->net.queues.used, 0);
     assert_int_equal(buf_pool_leased(&world->net.small), 0);
@@ -73,17 +74,18 @@ static void assert_pool_whole(const struct buf_pool *pool) {
     for (uint32_t i = 0; i < pool->ring_entries; i++)
         lent += pool->lent[i] != NULL;
     assert_int_equal(lent, pool->kernel_count);
-    uint32_t spare = pool->total - pool->fresh;
-    for (const struct lease *lease = pool->spare; lease; lease = lease->next) {
-        assert_int_equal(lease->refs, 0);
-        spare++;
-    }
-    assert_int_equal(spare, pool->spare_count);
+    const struct slab *slab = &pool->slab;
+    assert_int_equal(pool->total - slab->used, pool->spare_count);
+    /* What is out has contents and a reference; what is lent or spare has not. */
     uint32_t leased = 0;
-    for (uint32_t i = 0; i < pool->fresh; i++)
-        leased += pool->leases[i].refs != 0;
+    for (uint32_t i = 0; i < slab->fresh; i++) {
+        if (!(slab->marks[i / 64].busy >> i % 64 & 1)) continue;
+        const struct lease *lease = slab_at(slab, i);
+        assert_true(lease->refs != 0 && lease->pool == pool);
+        leased++;
+    }
     assert_int_equal(leased, buf_pool_leased(pool));
-    assert_int_equal(lent + leased + spare, pool->total);
+    assert_int_equal(lent + leased + pool->spare_count, pool->total);
 }
 
 void assert_buffers_whole(const struct net_world *world) {

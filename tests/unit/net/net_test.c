@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -101,12 +102,98 @@ static void gauges_say_where_the_buffers_are(void **state) {
     net_world_free(world);
 }
 
+/* As often as the timer would, without the seconds between. */
+static void trim(struct net_world *world, int passes) {
+    struct net *net = &world->net;
+    for (int i = 0; i < passes; i++) {
+        do {
+            wheel_disarm(&net->wheel, &net->trim_timer);
+            net->trim_timer.on_expire(&net->trim_timer, net->now_ms);
+        } while (net->trim_slab != 0);
+    }
+}
+
+static void memory_not_used_for_two_passes_goes_back(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    struct net *net = &world->net;
+    enum { COUNT = 4096, SIZE = 4096 };
+    static struct slab slab;
+    static void *objects[COUNT];
+    assert_int_equal(slab_init(&slab, "test", SIZE, COUNT), 0);
+    net_add_slab(net, &slab);
+    for (int i = 0; i < COUNT; i++) {
+        objects[i] = slab_acquire(&slab);
+        memset(objects[i], 1, SIZE);
+    }
+    trim(world, 3);
+    assert_int_equal(slab.held, COUNT);
+    assert_false(wheel_timer_armed(&net->trim_timer));
+    for (int i = 0; i < COUNT; i++)
+        slab_release(&slab, objects[i]);
+    trim(world, 1);
+    assert_int_equal(slab.held, COUNT);
+    assert_true(wheel_timer_armed(&net->trim_timer)); /* though nothing happens any more */
+    trim(world, 1);
+    assert_int_equal(slab.held, slab.reserve);
+    trim(world, 1);
+    assert_false(wheel_timer_armed(&net->trim_timer)); /* a worker at rest sleeps */
+    slab_fini(&slab);
+    net->slab_count--;
+    net_world_free(world);
+}
+
+static void a_pass_over_much_memory_stops_for_the_connections(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    struct net *net = &world->net;
+    enum { COUNT = 4096, SIZE = 4096 };
+    static struct slab slab;
+    static void *objects[COUNT];
+    assert_int_equal(slab_init(&slab, "test", SIZE, COUNT), 0);
+    net_add_slab(net, &slab);
+    for (int i = 0; i < COUNT; i++)
+        objects[i] = slab_acquire(&slab);
+    for (int i = 0; i < COUNT; i++)
+        slab_release(&slab, objects[i]);
+    trim(world, 1);
+    wheel_disarm(&net->wheel, &net->trim_timer);
+    uint32_t before = slab.held;
+    int steps = 0;
+    do {
+        net->trim_timer.on_expire(&net->trim_timer, net->now_ms);
+        uint32_t gone = before - slab.held;
+        assert_in_range(gone, 0, 2 * 256); /* about a megabyte */
+        before = slab.held;
+        steps++;
+        wheel_disarm(&net->wheel, &net->trim_timer);
+    } while (net->trim_slab != 0);
+    assert_int_equal(slab.held, slab.reserve);
+    assert_true(steps >= 8);
+    slab_fini(&slab);
+    net->slab_count--;
+    net_world_free(world);
+}
+
+/* Only what completions bring can have used memory. */
+static void a_worker_that_is_idle_arms_no_timer_of_its_own(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    net_world_turn(world);
+    net_world_turn(world);
+    assert_false(wheel_timer_armed(&world->net.trim_timer));
+    net_world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_task_runs_once_in_the_next_turn),
         cmocka_unit_test(what_a_task_defers_waits_for_the_next_turn),
         cmocka_unit_test(a_task_may_cancel_another_of_its_turn),
         cmocka_unit_test(gauges_say_where_the_buffers_are),
+        cmocka_unit_test(memory_not_used_for_two_passes_goes_back),
+        cmocka_unit_test(a_pass_over_much_memory_stops_for_the_connections),
+        cmocka_unit_test(a_worker_that_is_idle_arms_no_timer_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
