@@ -2,13 +2,9 @@
 
 #include "base/clock.h"
 #include "control/command.h"
-
-#ifndef WEIR_NO_JEMALLOC
-#include <jemalloc/jemalloc.h>
-#endif
+#include "control/memory.h"
 
 #define PREFIX "weir_"
-#define SLABS 11
 
 struct label {
     const char *name;
@@ -248,77 +244,81 @@ static void write_workers(const struct scrape *scrape) {
     }
 }
 
-static void slabs_of(const struct worker *worker, const struct slab *slabs[SLABS]) {
-    slabs[0] = &worker->net.conns;
-    slabs[1] = &worker->net.queues;
-    slabs[2] = &worker->room.sessions;
-    slabs[3] = &worker->room.heads;
-    slabs[4] = &worker->room.arenas.small;
-    slabs[5] = &worker->room.arenas.large;
-    slabs[6] = &worker->proxy.exchanges;
-    slabs[7] = &worker->net.ends;
-    slabs[8] = &worker->gates.gates;
-    slabs[9] = &worker->room.tcp;
-    slabs[10] = &worker->proxy.relays;
-}
-
-/* A worker may be changing the numbers: read one after the other they need not add up. */
-static uint64_t leased_bytes(const struct buf_pool *pool) {
-    uint64_t elsewhere = (uint64_t)READ(pool->spare_count) + READ(pool->kernel_count);
-    uint64_t total = READ(pool->total);
-    return elsewhere < total ? (total - elsewhere) * READ(pool->buffer_size) : 0;
-}
-
-static uint64_t service_bytes(const struct worker *worker) {
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < worker->config->service_count; i++) {
-        const struct slab *slab = worker->services[i]->slab;
-        if (slab) bytes += (uint64_t)READ(slab->used) * slab->object_size;
+/* Of all workers; each has the same pools in the same order. */
+static uint32_t all_pools(const struct scrape *scrape, struct memory_pool sum[MEMORY_POOLS_MAX]) {
+    uint32_t count = memory_pools(scrape->admin->workers[0], sum);
+    for (uint32_t i = 1; i < scrape->config->workers; i++) {
+        struct memory_pool pools[MEMORY_POOLS_MAX];
+        uint32_t have = memory_pools(scrape->admin->workers[i], pools);
+        for (uint32_t j = 0; j < count && j < have; j++) {
+            sum[j].count += pools[j].count;
+            sum[j].used += pools[j].used;
+            sum[j].held += pools[j].held;
+        }
     }
-    return bytes;
+    return count;
 }
 
-/* What the whole process has from its allocator; false when that cannot tell. */
-static bool heap_bytes(uint64_t *bytes) {
-#ifndef WEIR_NO_JEMALLOC
-    uint64_t epoch = 1; /* writing one refreshes the statistics */
-    size_t allocated = 0;
-    size_t size = sizeof allocated;
-    if (mallctl("epoch", NULL, NULL, &epoch, sizeof epoch) != 0) return false;
-    if (mallctl("stats.allocated", &allocated, &size, NULL, 0) != 0) return false;
-    *bytes = allocated;
-    return true;
-#else
-    (void)bytes;
-    return false;
-#endif
+enum pool_column { POOL_HELD, POOL_USED, POOL_CAPACITY };
+
+static void write_pools(const struct scrape *scrape, const char *metric, enum pool_column column) {
+    struct memory_pool pools[MEMORY_POOLS_MAX];
+    uint32_t count = all_pools(scrape, pools);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct memory_pool *pool = &pools[i];
+        uint64_t objects = column == POOL_HELD   ? pool->held
+                           : column == POOL_USED ? pool->used
+                                                 : pool->count;
+        write_count(scrape->page, metric, LABELS({"pool", pool->name}), objects * pool->size);
+    }
+}
+
+/* Pages of files without the rings, which are pools. Kernels before 6.10 do not count these as
+ * resident: then the sum is still right, and the program looks smaller by them. */
+static uint64_t program_bytes(const struct scrape *scrape, const struct memory_process *process) {
+    uint64_t rings = 0;
+    for (uint32_t i = 0; i < scrape->config->workers; i++)
+        rings += scrape->admin->workers[i]->net.ring.mapped_size;
+    return process->files > rings ? process->files - rings : 0;
+}
+
+static void write_heap(struct page *page, const struct memory_heap *heap) {
+    write_count(page, "heap_bytes", LABELS({"state", "allocated"}), heap->allocated);
+    write_count(page, "heap_bytes", LABELS({"state", "active"}), heap->active);
+    write_count(page, "heap_bytes", LABELS({"state", "metadata"}), heap->metadata);
+    write_count(page, "heap_bytes", LABELS({"state", "resident"}), heap->resident);
+    write_count(page, "heap_bytes", LABELS({"state", "mapped"}), heap->mapped);
 }
 
 static void write_memory(const struct scrape *scrape) {
-    uint64_t slab_bytes[SLABS] = {0};
-    uint64_t services = 0, small = 0, bulk = 0, capacity = 0, heap = 0;
-    const struct slab *slabs[SLABS];
-    for (uint32_t i = 0; i < scrape->config->workers; i++) {
-        const struct worker *worker = scrape->admin->workers[i];
-        slabs_of(worker, slabs);
-        for (uint32_t j = 0; j < SLABS; j++)
-            slab_bytes[j] += (uint64_t)READ(slabs[j]->used) * slabs[j]->object_size;
-        services += service_bytes(worker);
-        small += leased_bytes(&worker->net.small);
-        bulk += leased_bytes(&worker->net.bulk);
-        capacity += (uint64_t)READ(worker->net.small.total) + READ(worker->net.bulk.total);
-    }
     struct page *page = scrape->page;
+    struct memory_heap heap = {0};
+    struct memory_process process = {0};
+    bool heap_known = memory_heap(&heap);
+    bool process_known = memory_process(&process);
     write_about(page, "memory_bytes", "gauge",
-                "memory in use now: slots of the pools, receive buffers with bytes, the heap");
-    for (uint32_t j = 0; j < SLABS; j++)
-        write_count(page, "memory_bytes", LABELS({"pool", slabs[j]->name}), slab_bytes[j]);
-    write_count(page, "memory_bytes", LABELS({"pool", "service"}), services);
-    write_count(page, "memory_bytes", LABELS({"pool", "buffer_small"}), small);
-    write_count(page, "memory_bytes", LABELS({"pool", "buffer_bulk"}), bulk);
-    if (heap_bytes(&heap)) write_count(page, "memory_bytes", LABELS({"pool", "heap"}), heap);
+                "memory held: of the pools, the heap, the program; their sum is about the next");
+    write_pools(scrape, "memory_bytes", POOL_HELD);
+    if (heap_known) write_count(page, "memory_bytes", LABELS({"pool", "heap"}), heap.active);
+    if (process_known)
+        write_count(page, "memory_bytes", LABELS({"pool", "program"}),
+                    program_bytes(scrape, &process));
+    write_about(page, "memory_resident_bytes", "gauge",
+                "memory of the process, as the kernel counts it");
+    if (process_known) write_count(page, "memory_resident_bytes", NO_LABELS, process.resident);
+    write_about(page, "memory_used_bytes", "gauge", "what of a pool is in use now");
+    write_pools(scrape, "memory_used_bytes", POOL_USED);
+    write_about(page, "memory_capacity_bytes", "gauge", "what a pool can grow to");
+    write_pools(scrape, "memory_capacity_bytes", POOL_CAPACITY);
+    write_about(page, "heap_bytes", "gauge", "the heap of the process, as jemalloc counts it");
+    if (heap_known) write_heap(page, &heap);
+    uint64_t buffers = 0;
+    for (uint32_t i = 0; i < scrape->config->workers; i++) {
+        const struct net *net = &scrape->admin->workers[i]->net;
+        buffers += (uint64_t)READ(net->small.total) + READ(net->bulk.total);
+    }
     write_about(page, "buffers_capacity", "gauge", "receive buffers there are");
-    write_count(page, "buffers_capacity", NO_LABELS, capacity);
+    write_count(page, "buffers_capacity", NO_LABELS, buffers);
 }
 
 /* Rows of stat.def, those of one metric side by side. */

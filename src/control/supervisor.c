@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/admin.h"
+#include "control/command.h"
+#include "control/memory.h"
 #include "ring/mail.h"
 
 #include <errno.h>
@@ -133,23 +135,6 @@ static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t ind
                   strerror(-error),
                   error == -EADDRINUSE ? " (does another weir, or somebody else, serve it?)" : "");
     return error;
-}
-
-static unsigned long long supervisor_mib(uint64_t bytes) { return (bytes + 1048575) >> 20; }
-
-/* Address space is reserved for all of it and used only as connections come. */
-static void supervisor_print_budget(const struct supervisor *supervisor) {
-    struct worker_budget one = worker_budget(supervisor->workers[0]);
-    uint64_t sum = one.ring + one.buffers + one.conns + one.sessions + one.heads + one.exchanges +
-                   one.services + one.arenas;
-    uint32_t workers = supervisor->config->workers;
-    log_info("memory at most: %u x (ring %llu + buffers %llu + connections %llu + sessions %llu + "
-             "heads %llu + "
-             "exchanges %llu + services %llu + arenas %llu) = %llu MiB for %u client connections",
-             workers, supervisor_mib(one.ring), supervisor_mib(one.buffers),
-             supervisor_mib(one.conns), supervisor_mib(one.sessions), supervisor_mib(one.heads),
-             supervisor_mib(one.exchanges), supervisor_mib(one.services),
-             supervisor_mib(one.arenas), supervisor_mib(sum * workers), supervisor->files.clients);
 }
 
 static const char *supervisor_target(const struct config_listener *listener) {
@@ -351,9 +336,9 @@ int supervisor_run(const struct config *config) {
         bool no_ring = error == -ENOSYS || error == -EPERM || error == -EINVAL;
         return no_ring && !supervisor.workers ? SUPERVISOR_EXIT_NO_RING : SUPERVISOR_EXIT_FAILED;
     }
-    supervisor_print_budget(&supervisor);
     supervisor_print_listeners(config);
     if (supervisor_start_threads(&supervisor) < 0) return SUPERVISOR_EXIT_FAILED;
+    memory_print_budget(supervisor.workers[0], config->workers);
     log_info("ready: %u workers", config->workers);
     return supervisor_serve_and_end(&supervisor, &signals) ? 0 : SUPERVISOR_EXIT_FAILED;
 }

@@ -91,13 +91,13 @@ static bool worker_has_tcp(const struct config *config) {
     return false;
 }
 
-static struct service *worker_make_service(const struct worker *worker,
+static struct service *worker_make_service(struct worker *worker,
                                            const struct config_service *config) {
     switch (config->type) {
     case CONFIG_SERVICE_RESPOND:
         return respond_new(config);
     case CONFIG_SERVICE_ECHO:
-        return echo_new(worker->clients_max);
+        return echo_new(&worker->echoes);
     }
     return NULL;
 }
@@ -111,12 +111,18 @@ static void worker_free_services(struct worker *worker) {
         }
     }
     free(worker->services);
+    slab_fini(&worker->echoes);
 }
 
 static int worker_make_services(struct worker *worker) {
     const struct config *config = worker->config;
     worker->services = calloc(config->service_count + 1, sizeof(struct service *));
     if (!worker->services) return -ENOMEM;
+    bool has_echo = false;
+    for (uint32_t i = 0; i < config->service_count; i++)
+        has_echo |= config->services[i].type == CONFIG_SERVICE_ECHO;
+    int error = has_echo ? echo_room_init(&worker->echoes, &worker->net, worker->clients_max) : 0;
+    if (error < 0) return error;
     for (uint32_t i = 0; i < config->service_count; i++) {
         worker->services[i] = worker_make_service(worker, &config->services[i]);
         if (!worker->services[i]) return -ENOMEM;
@@ -414,27 +420,4 @@ void worker_fini(struct worker *worker) {
     net_fini(&worker->net);
     free(worker->listeners);
     free(worker->own_quotas);
-}
-
-struct worker_budget worker_budget(const struct worker *worker) {
-    const struct net *net = &worker->net;
-    const struct net_options *options = &net->options;
-    const struct session_room *room = &worker->room;
-    uint64_t services = 0;
-    for (uint32_t i = 0; i < worker->config->service_count; i++) {
-        const struct slab *slab = worker->services[i]->slab;
-        if (slab) services += slab->mapped_size;
-    }
-    return (struct worker_budget){
-        .ring = (uint64_t)options->sq_entries * 64 + (uint64_t)options->cq_entries * 16,
-        .buffers = (uint64_t)options->small_count * options->small_size +
-                   (uint64_t)options->bulk_count * options->bulk_size,
-        .conns = net->conns.mapped_size + net->queues.mapped_size + net->ends.mapped_size,
-        .sessions =
-            room->sessions.mapped_size + room->tcp.mapped_size + worker->gates.gates.mapped_size,
-        .heads = room->heads.mapped_size,
-        .exchanges = worker->proxy.exchanges.mapped_size + worker->proxy.relays.mapped_size,
-        .services = services,
-        .arenas = room->arenas.small.mapped_size + room->arenas.large.mapped_size,
-    };
 }

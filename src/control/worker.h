@@ -57,6 +57,7 @@ struct worker {
     struct session_room room;
     struct proxy proxy;
     struct service **services; /* by index of the configuration */
+    struct slab echoes;        /* connections of services with type = echo */
     struct worker_listener *listeners;
     uint32_t listener_count;
     uint32_t opened; /* listeners whose socket is open */
@@ -92,17 +93,5 @@ void worker_fini(struct worker *worker);
 static inline enum worker_state worker_state(const struct worker *worker) {
     return __atomic_load_n(&worker->state, __ATOMIC_ACQUIRE);
 }
-/* Upper bound in bytes of what the worker's pools may ever use. */
-struct worker_budget {
-    uint64_t ring;
-    uint64_t buffers;
-    uint64_t conns;
-    uint64_t sessions;
-    uint64_t heads;
-    uint64_t exchanges; /* and relays */
-    uint64_t services;
-    uint64_t arenas;
-};
-struct worker_budget worker_budget(const struct worker *worker);
 
 #endif

@@ -20,7 +20,9 @@ struct pp_gate {
 int pp_gate_room_init(struct pp_gate_room *room, struct net *net, uint32_t gates_max) {
     *room = (struct pp_gate_room){.net = net};
     list_init(&room->waiting);
-    return slab_init(&room->gates, "pp_gate", sizeof(struct pp_gate), gates_max);
+    int error = slab_init(&room->gates, "pp_gate", sizeof(struct pp_gate), gates_max);
+    if (error == 0) net_add_slab(net, &room->gates);
+    return error;
 }
 
 void pp_gate_room_fini(struct pp_gate_room *room) {

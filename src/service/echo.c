@@ -11,7 +11,7 @@
 
 struct echo {
     struct service service;
-    struct slab streams; /* struct echo_stream */
+    struct slab *streams; /* struct echo_stream; of all echo services of the worker */
 };
 
 /* One connection. Pieces wait in the order of their arrival, each in a lease of its own. */
@@ -93,7 +93,7 @@ static void echo_close(struct stream *stream, enum reason reason) {
         lease_unref(lease);
     net_task_cancel(&echo->task);
     if (echo->closed) *echo->closed = true;
-    slab_release(&echo->echo->streams, echo);
+    slab_release(echo->echo->streams, echo);
 }
 
 /* Gives pieces back as far as they are wanted; the user may close in each event. */
@@ -136,7 +136,7 @@ static const struct stream_ops echo_stream_ops = {
 static struct stream *echo_open(struct service *service, struct net *net, struct arena *arena) {
     (void)arena; /* no message is ever built */
     struct echo *echo = LIST_OWNER(service, struct echo, service);
-    struct echo_stream *stream = slab_acquire(&echo->streams);
+    struct echo_stream *stream = slab_acquire(echo->streams);
     if (!stream) return NULL;
     *stream = (struct echo_stream){.stream = {.ops = &echo_stream_ops}, .echo = echo, .net = net};
     net_task_init(&stream->task, echo_run);
@@ -145,19 +145,19 @@ static struct stream *echo_open(struct service *service, struct net *net, struct
 
 static const struct service_ops echo_ops = {.type = "echo", .open = echo_open};
 
-struct service *echo_new(uint32_t streams_max) {
+int echo_room_init(struct slab *streams, struct net *net, uint32_t streams_max) {
+    int error = slab_init(streams, "echo", sizeof(struct echo_stream), streams_max);
+    if (error == 0) net_add_slab(net, streams);
+    return error;
+}
+
+struct service *echo_new(struct slab *streams) {
     struct echo *echo = calloc(1, sizeof *echo);
     if (!echo) return NULL;
-    echo->service = (struct service){.ops = &echo_ops, .slab = &echo->streams};
-    if (slab_init(&echo->streams, "echo", sizeof(struct echo_stream), streams_max) == 0)
-        return &echo->service;
-    free(echo);
-    return NULL;
+    *echo = (struct echo){.service = {.ops = &echo_ops}, .streams = streams};
+    return &echo->service;
 }
 
 void echo_free(struct service *service) {
-    if (!service) return;
-    struct echo *echo = LIST_OWNER(service, struct echo, service);
-    slab_fini(&echo->streams);
-    free(echo);
+    if (service) free(LIST_OWNER(service, struct echo, service));
 }

@@ -7,7 +7,6 @@
 #ifndef WEIR_SERVICE_SERVICE_H
 #define WEIR_SERVICE_SERVICE_H
 
-#include "base/slab.h"
 #include "session/stream.h"
 
 struct net;
@@ -23,7 +22,6 @@ struct service_ops {
 /* Embedded in each service's own struct. */
 struct service {
     const struct service_ops *ops;
-    struct slab *slab; /* of its streams; NULL: they lie in the arenas */
 };
 
 #endif

@@ -37,6 +37,7 @@ int session_room_init(struct session_room *room, struct net *net,
     }
     if (error < 0) return error;
     net_add_slab(net, &room->sessions);
+    net_add_slab(net, &room->tcp);
     net_add_slab(net, &room->heads);
     net_add_slab(net, &room->arenas.small);
     net_add_slab(net, &room->arenas.large);

@@ -171,7 +171,7 @@ def test_a_head_that_is_under_way_is_waited_for(new_stage):
     stage = new_stage(INI, drain_timeout="60s")
     client = stage.connect()
     client.send(b"GET /hello HTTP/1.1\r\nHo")
-    stage.weir.eventually_metric(lambda now: now >= 1, "weir_memory_bytes", pool="head")
+    stage.weir.eventually_metric(lambda now: now >= 1, "weir_memory_used_bytes", pool="head")
     draining(stage)
     client.send(b"st: test\r\n\r\n")
     got = client.read_response()

@@ -101,7 +101,7 @@ def test_every_client_in_the_middle_of_a_head_is_served(new_stage):
     clients = [stage.connect() for _ in range(20)]
     for client in clients:
         client.send(get("/hello", FILLER)[:-2])
-    stage.weir.eventually_metric(lambda now: now > 0, "weir_memory_bytes", pool="head")
+    stage.weir.eventually_metric(lambda now: now > 0, "weir_memory_used_bytes", pool="head")
     for client in clients:
         client.send(b"\r\n")
     for client in clients:

@@ -43,10 +43,14 @@ static void make_pools(struct worker *worker) {
     assert_int_equal(slab_init(&worker->room.heads, "head", 256, 8), 0);
     assert_int_equal(arena_pool_init(&worker->room.arenas, 1024, 8, 4096, 8), 0);
     assert_int_equal(slab_init(&worker->proxy.exchanges, "exchange", 320, 8), 0);
-    assert_int_equal(slab_init(&worker->net.ends, "conn_ends", 64, 8), 0);
-    assert_int_equal(slab_init(&worker->gates.gates, "pp_gate", 64, 8), 0);
-    assert_int_equal(slab_init(&worker->room.tcp, "session_tcp", 256, 8), 0);
-    assert_int_equal(slab_init(&worker->proxy.relays, "relay", 256, 8), 0);
+    assert_int_equal(slab_init(&worker->net.small.slab, "buffer_small", 8256, 100), 0);
+    assert_int_equal(slab_init(&worker->net.bulk.slab, "buffer_bulk", 65600, 32), 0);
+    struct slab *slabs[] = {
+        &worker->net.conns,       &worker->net.queues,        &worker->room.sessions,
+        &worker->room.heads,      &worker->room.arenas.small, &worker->room.arenas.large,
+        &worker->proxy.exchanges, &worker->net.small.slab,    &worker->net.bulk.slab};
+    for (size_t i = 0; i < sizeof slabs / sizeof slabs[0]; i++)
+        net_add_slab(&worker->net, slabs[i]);
 }
 
 static void make_proxy(struct proxy *proxy, const struct config *config) {
@@ -100,10 +104,8 @@ static void free_worker(struct worker *worker, const struct config *config) {
     slab_fini(&worker->room.heads);
     arena_pool_fini(&worker->room.arenas);
     slab_fini(&worker->proxy.exchanges);
-    slab_fini(&worker->net.ends);
-    slab_fini(&worker->gates.gates);
-    slab_fini(&worker->room.tcp);
-    slab_fini(&worker->proxy.relays);
+    slab_fini(&worker->net.small.slab);
+    slab_fini(&worker->net.bulk.slab);
     for (uint32_t i = 0; i < config->upstream_count; i++)
         free(worker->proxy.upstreams[i].servers);
     free(worker->proxy.upstreams);

@@ -15,6 +15,7 @@ enum close_in { CLOSE_NEVER, CLOSE_IN_DATA, CLOSE_IN_DRAINED, CLOSE_IN_END };
 struct user {
     struct net_world *net;
     struct service *service;
+    struct slab streams;
     struct stream *stream; /* NULL once closed */
     char text[256];
     size_t len;
@@ -65,7 +66,8 @@ static struct user *user_new(void) {
     assert_non_null(user);
     options.small_count = 64; /* half of them for the kernel */
     user->net = net_world_new(&options);
-    user->service = echo_new(1);
+    assert_int_equal(echo_room_init(&user->streams, &user->net->net, 1), 0);
+    user->service = echo_new(&user->streams);
     assert_non_null(user->service);
     user->stream = user->service->ops->open(user->service, &user->net->net, NULL);
     assert_non_null(user->stream);
@@ -78,8 +80,9 @@ static struct user *user_new(void) {
 static void user_free(struct user *user) {
     if (user->stream) user_close(user);
     net_world_turn_for(user->net, 10); /* nothing comes after the close */
-    assert_int_equal(user->service->slab->used, 0);
+    assert_int_equal(user->streams.used, 0);
     echo_free(user->service);
+    slab_fini(&user->streams);
     net_world_free(user->net); /* all leases are back */
     free(user);
 }
