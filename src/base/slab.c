@@ -197,9 +197,9 @@ static uint64_t bits_of(uint32_t first, uint32_t count) {
     return (UINT64_MAX >> (64 - count)) << first;
 }
 
-/* Gives back the pages that lie wholly in `count` idle objects from `first` on. An object that is
- * not wholly in them shares a page with one in use: it stays held, and alone is no cause to ask the
- * kernel. Returns bytes. */
+/* Gives back the pages that lie wholly in `count` idle objects from `first` on; returns bytes. The
+ * first and the last may share a page with one in use: small ones then stay held, and are no cause
+ * to ask the kernel; large ones are gone but for that page. */
 static size_t give_back(struct slab *slab, uint32_t first, uint32_t count) {
     size_t size = slab->object_size;
     size_t page = slab->page_size;
@@ -207,8 +207,9 @@ static size_t give_back(struct slab *slab, uint32_t first, uint32_t count) {
     size_t end = ((size_t)first + count) * size / page * page;
     if (first + count == slab->capacity) end = slab->mapped_size; /* nobody has the rest */
     if (begin >= end) return 0;
-    uint32_t from = (uint32_t)((begin + size - 1) / size);
-    uint32_t to = (uint32_t)(end / size);
+    bool large = size >= page;
+    uint32_t from = large ? first : (uint32_t)((begin + size - 1) / size);
+    uint32_t to = large ? first + count : (uint32_t)(end / size);
     if (from >= to) return 0;
     struct slab_marks *marks = &slab->marks[first / 64];
     uint64_t gone = bits_of(from % 64, to - from) & marks->held;

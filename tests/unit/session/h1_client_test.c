@@ -109,6 +109,57 @@ static void a_refusal_comes_after_the_answers_before_it(void **state) {
     session_world_free(world);
 }
 
+/* Takes all there is; returns how many. */
+static uint32_t use_up(struct slab *slab, void *objects[1024]) {
+    uint32_t count = 0;
+    while ((objects[count] = slab_acquire(slab)) != NULL)
+        count++;
+    assert_int_equal(slab->used, slab->capacity);
+    return count;
+}
+
+static void a_pool_at_its_limit_refuses_with_its_reason(void **state) {
+    (void)state;
+    /* A head in pieces needs a place to wait, each message an arena. */
+    for (int i = 0; i < 2; i++) {
+        struct session_world *world = session_world_client();
+        struct slab *slab = i == 0 ? &world->room.heads : &world->room.arenas.small;
+        static void *objects[1024];
+        uint32_t count = use_up(slab, objects);
+        peer_send(world->peer,
+                  i == 0 ? "GET / HTTP/1.1\r\nHo" : "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        TURN_UNTIL(world->net, world->closed == 1);
+        assert_int_equal(world->refused_reason, REASON_NO_MEMORY);
+        assert_int_equal(slab->used, slab->capacity);
+        while (count != 0)
+            slab_release_object(slab, objects[--count]);
+        /* An answer is a message as well. */
+        if (i == 0)
+            peer_expect(world->net, world->peer, "HTTP/1.1 503 Service Unavailable\r\n");
+        else
+            peer_expect_eof(world->net, world->peer);
+        session_world_free(world);
+    }
+}
+
+static void without_send_queues_the_stream_is_reset(void **state) {
+    (void)state;
+    struct session_world *world = session_world_client();
+    world->on_reset = seen_on_reset_close;
+    peer_send(world->peer, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    TURN_UNTIL(world->net, world->streams == 1);
+    struct slab *slab = &world->net->net.queues;
+    static void *objects[1024];
+    uint32_t count = use_up(slab, objects);
+    seen_answer_head(&world->seen[0], 200, 5, false);
+    TURN_UNTIL(world->net, world->seen[0].resets == 1);
+    assert_int_equal(world->seen[0].reason, REASON_NO_MEMORY);
+    while (count != 0)
+        slab_release_object(slab, objects[--count]);
+    peer_expect_reset(world->net, world->peer);
+    session_world_free(world);
+}
+
 static void a_host_without_room_is_a_503(void **state) {
     (void)state;
     struct session_world *world = session_world_client();
@@ -494,6 +545,8 @@ int main(void) {
         cmocka_unit_test(many_pipelined_requests_in_pieces_are_all_answered),
         cmocka_unit_test(a_refused_request_is_answered_and_the_connection_ends),
         cmocka_unit_test(a_refusal_comes_after_the_answers_before_it),
+        cmocka_unit_test(a_pool_at_its_limit_refuses_with_its_reason),
+        cmocka_unit_test(without_send_queues_the_stream_is_reset),
         cmocka_unit_test(a_host_without_room_is_a_503),
         cmocka_unit_test(a_body_may_come_byte_by_byte),
         cmocka_unit_test(chunks_with_trailers_may_come_byte_by_byte),

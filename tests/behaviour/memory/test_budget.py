@@ -1,0 +1,90 @@
+"""The most that weir may take is a sum that it prints, and it can work with all of that in use."""
+
+import re
+
+from harness.http1 import answer, get, post
+from harness.memory import MIB, WITH_ASAN, budget, pools, resident
+
+INI = """
+[listener web]
+bind = @web
+upstream = app
+[route hello]
+path = /hello
+respond = 200 hello
+[upstream app]
+server = @origin
+"""
+CLIENTS = 10
+
+
+def test_the_sum_can_be_checked_by_hand(new_stage):
+    stage = new_stage(INI, workers=2, max_connections=101)
+    (of_worker, worker_sum), (of_connection, connection_sum) = budget(stage.weir.log)
+    assert sum(count * size for count, size in of_worker.values()) == worker_sum
+    assert sum(count * size for count, size in of_connection.values()) == connection_sum
+    line = re.search(r"memory at most: 2 workers x (\d+) \+ 102 connections x (\d+) = (\d+) bytes",
+                     stage.weir.log)
+    assert (int(line[1]), int(line[2])) == (worker_sum, connection_sum)
+    total = int(line[3])
+    assert total == 2 * worker_sum + 102 * connection_sum
+    # The same, by pool, is in the metrics: no pool is missing in the sum.
+    capacity = pools(stage.metrics(), "weir_memory_capacity_bytes")
+    assert sum(capacity.values()) == total
+    assert set(capacity) == set(of_worker) | set(of_connection)
+
+
+def test_room_for_many_costs_nothing_until_they_come(new_stage):
+    few = new_stage(INI, max_connections=10).weir
+    many = new_stage(INI, max_connections=15000).weir
+    assert sum(pools(many.metrics()).values()) < sum(pools(few.metrics()).values()) + MIB
+    if not WITH_ASAN:
+        assert resident(many) < resident(few) + MIB
+
+
+def all_within_bounds(stage):
+    metrics = stage.metrics()
+    used = pools(metrics, "weir_memory_used_bytes")
+    held = pools(metrics)
+    for name, bound in pools(metrics, "weir_memory_capacity_bytes").items():
+        assert used[name] <= held[name] <= bound, name
+    return used
+
+
+def test_a_small_weir_works_with_all_it_may_hold_in_use(new_stage):
+    """As many clients as it takes, each with a head at its limit that stops in the middle, then a
+    body that the origin does not read yet, then an answer that nobody reads yet."""
+    stage = new_stage(INI, max_connections=CLIENTS, workers=1)
+    clients = [stage.connect(recv_buffer=4096) for _ in range(CLIENTS)]
+    late = stage.connect()
+    late.send(get("/hello"))
+    body = bytes(range(256)) * 1024
+    head = post("/", b"", "Fill: " + "f" * 15000, *[f"X-{n}: {n}" for n in range(80)])
+    head = head.replace(b"Content-Length: 0", b"Content-Length: %d" % len(body))
+    for client in clients:
+        client.send(head[:-2])
+    size = budget(stage.weir.log)[1][0]["head"][1]
+    stage.weir.eventually_metric(CLIENTS * size, "weir_memory_used_bytes", pool="head")
+    all_within_bounds(stage)
+    for client in clients:
+        client.send(head[-2:])
+    upstreams = [stage.origin.accept() for _ in clients]
+    for upstream in upstreams:
+        assert len(upstream.read_request_head()["Fill"]) == 15000
+    used = all_within_bounds(stage)
+    assert used["arena_large"] > 0 and used["exchange"] > 0
+    for client in clients:
+        client.send(body)
+    all_within_bounds(stage)
+    for upstream in upstreams:
+        assert upstream.read_exactly(len(body)) == body
+    for upstream in upstreams:
+        upstream.send(answer(200, body[:200000], "Fill: " + "f" * 15000))
+    all_within_bounds(stage)
+    assert late.has_nothing(), "it waits in the backlog"
+    for client in clients:
+        got = client.read_response()
+        assert (got.status, got.body) == (200, body[:200000])
+        client.close()
+    assert late.read_response().body == b"hello"
+    all_within_bounds(stage)
