@@ -220,6 +220,7 @@ static void a_close_keeps_the_slot_until_its_operations_ended(void **state) {
     assert_int_not_equal(conn->generation, generation);
     assert_int_not_equal(conn->generation, 0);
     net_world_free(world);
+    close(peer);
     free(next);
     free(user);
 }
