@@ -205,7 +205,7 @@ def rest(stage, churn):
         stage.clear()
         active(stage, 1100)
         stage.clear()
-        slow_readers(stage, 20)
+        slow_readers(stage, 80 // SCALE)
         stage.clear()
         slow_writers(stage, 100)
         stage.clear()
