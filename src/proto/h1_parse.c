@@ -55,21 +55,28 @@ static enum reason check_target(const struct h1_parser *parser, const char *base
     return valid ? REASON_NONE : REASON_BAD_TARGET;
 }
 
-/* method SP request-target SP HTTP-version (RFC 9112 section 3). The version is taken off the end,
- * so a space within the target is a bad target. */
-static enum reason take_request_line(struct h1_parser *parser, const char *base, uint32_t end) {
+/* token SP before base[end]. Also of a line that is refused before its end: how a refusal is
+ * written depends on the method. */
+static bool take_method(struct h1_parser *parser, const char *base, uint32_t end) {
     uint32_t at = parser->line_at;
     while (at < end && http_byte_is(base[at], HTTP_BYTE_TOKEN))
         at++;
-    if (at == end || base[at] != ' ') return REASON_BAD_REQUEST_LINE;
+    if (at == end || base[at] != ' ') return false;
     parser->method_len = at - parser->line_at;
-    parser->target_at = at + 1;
+    parser->method = http_method_of(bytes_make(base + parser->line_at, parser->method_len));
+    return true;
+}
+
+/* method SP request-target SP HTTP-version (RFC 9112 section 3). The version is taken off the end,
+ * so a space within the target is a bad target. */
+static enum reason take_request_line(struct h1_parser *parser, const char *base, uint32_t end) {
+    if (!take_method(parser, base, end)) return REASON_BAD_REQUEST_LINE;
+    parser->target_at = parser->line_at + parser->method_len + 1;
     if (end - parser->target_at < 1 + 1 + VERSION_SIZE) return REASON_BAD_REQUEST_LINE;
     uint32_t version_at = end - VERSION_SIZE;
     if (base[version_at - 1] != ' ') return REASON_BAD_REQUEST_LINE;
     enum reason reason = take_version(parser, base + version_at);
     if (reason != REASON_NONE) return reason;
-    parser->method = http_method_of(bytes_make(base + parser->line_at, parser->method_len));
     parser->target_len = version_at - 1 - parser->target_at;
     return check_target(parser, base, end);
 }
@@ -177,6 +184,8 @@ enum h1_result h1_parse(struct h1_parser *parser, struct bytes head) {
     while (parser->head_size == 0) {
         uint32_t line_end;
         enum h1_result result = next_line(parser, head, &line_end);
+        if (result == H1_BAD && in_request_line(parser))
+            (void)take_method(parser, head.ptr, parser->scanned); /* there may be none */
         if (result != H1_DONE) return result;
         enum reason reason = take_line(parser, head.ptr, line_end);
         if (reason != REASON_NONE) return refuse(parser, reason);

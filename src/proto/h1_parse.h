@@ -55,10 +55,10 @@ struct h1_parser {
     uint32_t scanned; /* bytes already searched for its end */
     uint32_t span_count;
     bool start_line_done;
-    /* Results, valid once DONE; `reason` once BAD. */
+    /* Results, valid once DONE; `reason` and, of a request, `method` once BAD. */
     enum reason reason;
-    uint32_t head_size; /* bytes of the head: the body starts there */
-    enum http_method method;
+    uint32_t head_size;      /* bytes of the head: the body starts there */
+    enum http_method method; /* GET as long as it has not been read */
     uint16_t status;
     uint8_t version_minor;
     bool keep_alive; /* what this message says of its connection (RFC 9112 section 9.3) */

@@ -163,6 +163,7 @@ static void h1_on_lost(struct conn *conn, int error) {
 static void h1_on_client_deadline(struct h1 *h1) {
     if (!h1->stream_open) {
         if (h1->head) {
+            h1->method = h1->head->parser.method;
             h1_refuse(h1, REASON_REQUEST_TIMEOUT);
         } else {
             h1_finish(h1, h1->session.room->draining ? REASON_DRAINED : REASON_CLIENT_IDLE);

@@ -202,6 +202,7 @@ static void h1_feed_head(struct h1 *h1, struct bytes *input) {
         return;
     case H1_BAD:
         if (is_client) {
+            h1->method = parser->method;
             h1_refuse(h1, parser->reason);
         } else {
             h1_reset_stream(h1, h1_side_reason(h1, parser->reason));

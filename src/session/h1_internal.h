@@ -107,7 +107,8 @@ void h1_on_pumped(struct conn *conn, uint64_t bytes);
 
 /* h1_out.c */
 extern const struct stream_ops h1_stream_ops;
-/* Answers with an error of its own: for requests that never became a stream. Then finishes. */
+/* Answers with an error of its own: for requests that never became a stream, as far as known of
+ * h1->method. Then finishes. */
 void h1_refuse(struct h1 *h1, enum reason reason);
 /* As session_ops.refuse: the same answer to a connection that has no session. */
 void h1_refuse_conn(struct session_room *room, struct conn *conn, enum reason reason);

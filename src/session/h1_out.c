@@ -313,8 +313,9 @@ void h1_refuse(struct h1 *h1, enum reason reason) {
     if (reason_entry(reason)->status != 0 &&
         http_error_answer(reason, &h1->arena, &answer, &body) &&
         session_add_date(h1->session.room, &answer, &h1->arena)) {
-        struct h1_framing framing = {.body_kind = H1_BODY_LENGTH, .body_length = body.len};
-        if (h1_put_head(h1, &answer, &framing)) {
+        struct h1_framing framing = h1_frame(h1, &answer, false);
+        bool has_body = framing.body_kind != H1_BODY_NONE; /* not in the answer to HEAD */
+        if (h1_put_head(h1, &answer, &framing) && has_body) {
             (void)conn_send_copy(h1->session.conn, body); /* without memory the connection just ends
                                                            */
         }

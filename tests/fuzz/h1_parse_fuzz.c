@@ -159,8 +159,9 @@ static void report_message(struct writer *w, const struct outcome *out) {
 
 static void report_outcome(struct writer *w, const struct outcome *out) {
     const struct h1_parser *parser = &out->parser;
-    writer_print(w, "head %d reason %d size %u minor %d\n", (int)out->head, (int)parser->reason,
-                 parser->head_size, (int)out->message.version_minor);
+    writer_print(w, "head %d reason %d size %u minor %d method %d\n", (int)out->head,
+                 (int)parser->reason, parser->head_size, (int)out->message.version_minor,
+                 (int)parser->method);
     if (out->head != H1_DONE) return;
     writer_print(w, "keep %d upgrade %d length %llu\n", (int)parser->keep_alive,
                  (int)parser->upgrade_named, (unsigned long long)parser->body_length);

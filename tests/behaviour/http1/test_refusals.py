@@ -1,5 +1,7 @@
 """What the parser must not take: status and reason of the answer, nothing of it at the origin."""
 
+import time
+
 import pytest
 
 from harness.http1 import answer, get, post, post_chunked
@@ -404,6 +406,44 @@ def test_refusal_is_read_by_a_client_that_is_still_sending(stage, client):
         pytest.fail("weir cut the connection before its answer could be read")
     got = client.read_response()
     assert (got.status, got.reason) == (413, "body_too_large")
+
+
+HEAD = b"HEAD / HTTP/1.1"
+
+
+@pytest.mark.parametrize("raw, status, reason", [
+    (head(HEAD), 400, "bad_host"),
+    (head(HEAD, b"Host: test", b"A B: c"), 400, "bad_field_name"),
+    (head(HEAD, b"Host: test", *[b"A: b"] * 20), 431, "too_many_fields"),
+    (head(HEAD, b"Host: test", b"A: " + b"x" * 5000), 431, "head_too_large"),
+    (head(HEAD, b"Host: test", b"Content-Length: 20000"), 413, "body_too_large"),
+    (head(HEAD, b"Host: test", b"Transfer-Encoding: gzip, chunked"), 501, "unknown_coding"),
+    (head(b"HEAD / HTTP/1.2", b"Host: test"), 505, "bad_version"),
+    (head(b"HEAD /a b HTTP/1.1", b"Host: test"), 400, "bad_target"),
+    (head(b"HEAD /" + b"x" * 1024 + b" HTTP/1.1", b"Host: test"), 414, "target_too_long"),
+    (b"HEAD /" + b"x" * 3000, 414, "target_too_long"),
+    (b"HEAD /a\x00", 400, "bad_target"),
+], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("pieces", [False, True], ids=["whole", "pieces"])
+def test_the_refusal_of_a_head_request_has_no_body(stage, client, raw, status, reason, pieces):
+    """RFC 9110 section 9.3.2; as soon as the method could be read."""
+    if pieces:
+        client.send(raw[:6])
+        time.sleep(0.01)  # so that the rest comes by itself
+        client.send(raw[6:])
+    else:
+        client.send(raw)
+    got = client.read_response("HEAD")
+    assert (got.status, got.reason) == (status, reason)
+    assert int(got["Content-Length"]) > 0 and got["Connection"] == "close"
+    client.expect_close()
+
+
+def test_after_a_head_request_the_refusal_of_a_get_has_a_body(stage, client, origin):
+    stage.exchange(get(method="HEAD"), answer(200), client, "HEAD")
+    client.send(b"\x16 / HTTP/1.1\r\n")
+    got = client.read_response()
+    assert (got.status, got.reason) == (400, "bad_request_line") and got.body
 
 
 def test_connect_is_refused(stage, client):

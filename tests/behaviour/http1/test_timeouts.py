@@ -88,6 +88,14 @@ def test_request_head_timeout(stage):
     assert stage.origin.saw_nothing()
 
 
+def test_the_timeout_of_a_head_request_is_answered_without_a_body(stage):
+    client = stage.connect("head")
+    client.send(b"HEAD / HTTP/1.1\r\nHost: te")
+    got = client.read_response("HEAD")
+    assert (got.status, got.reason) == (408, "request_timeout")
+    client.expect_close()
+
+
 def test_request_head_that_drips_times_out(stage):
     """Slowloris: progress does not put this one off."""
     client = stage.connect("head")

@@ -44,6 +44,7 @@ enum h1_result h1_fixture_parse(struct h1_fixture *fixture, enum h1_kind kind, s
     enum h1_result result = parse_copy(&fixture->parser, head);
     assert_int_equal(result, slow_result);
     assert_int_equal(fixture->parser.reason, slow.reason);
+    assert_int_equal(fixture->parser.method, slow.method);
     assert_int_equal(fixture->parser.head_size, slow.head_size);
     return result;
 }

@@ -450,6 +450,43 @@ static void long_lines_are_scanned_the_same_at_every_alignment(void **state) {
     }
 }
 
+/* How a refusal is written depends on it. */
+static void the_method_of_what_is_refused_is_known_where_it_could_be_read(void **state) {
+    (void)state;
+    static const struct {
+        const char *head;
+        enum http_method method;
+    } cases[] = {
+        {"HEAD / HTTP/1.1\r\n\r\n", HTTP_HEAD},
+        {"HEAD / HTTP/1.1\r\nHost: a\r\nA B: c\r\n\r\n", HTTP_HEAD},
+        {"HEAD / HTTP/1.7\r\n\r\n", HTTP_HEAD},
+        {"HEAD / HTTP\r\n\r\n", HTTP_HEAD},
+        {"HEAD /a b HTTP/1.1\r\n\r\n", HTTP_HEAD},
+        {"HEAD /\x01", HTTP_HEAD},
+        {"HEAD \x01", HTTP_HEAD},
+        {"\r\nHEAD /\n", HTTP_HEAD},
+        {"POST /\n", HTTP_POST},
+        {"BREW /\n", HTTP_OTHER},
+        {"HEAD\x01", HTTP_GET},
+        {"HEAD\t/ HTTP/1.1\r\n", HTTP_GET},
+        {" HEAD / HTTP/1.1\r\n", HTTP_GET},
+        {"HEAD\r\n", HTTP_GET},
+        {"{", HTTP_GET},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(h1_fixture_parse(&fixture, H1_REQUEST, bytes_of(cases[i].head)), H1_BAD);
+        assert_int_equal(fixture.parser.method, cases[i].method);
+    }
+    fixture.limits.target_size_max = 10;
+    char text[200] = "HEAD /";
+    memset(text + 6, 'x', sizeof text - 7);
+    h1_fixture_refuse(&fixture, H1_REQUEST, bytes_of(text), REASON_TARGET_TOO_LONG);
+    assert_int_equal(fixture.parser.method, HTTP_HEAD);
+    memset(text, 'X', 6);
+    h1_fixture_refuse(&fixture, H1_REQUEST, bytes_of(text), REASON_TARGET_TOO_LONG);
+    assert_int_equal(fixture.parser.method, HTTP_GET);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -472,6 +509,7 @@ int main(void) {
         TEST(the_framing_of_requests_follows_the_fields),
         TEST(the_framing_of_responses_follows_status_method_and_fields),
         TEST(connections_stay_open_as_the_version_and_connection_say),
+        TEST(the_method_of_what_is_refused_is_known_where_it_could_be_read),
         TEST(long_lines_are_scanned_the_same_at_every_alignment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
