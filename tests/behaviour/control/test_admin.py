@@ -58,6 +58,7 @@ METRICS = {
     "weir_upstream_retries_total": ("counter", {"reason"}),
     "weir_tunnel_bytes_total": ("counter", {"direction"}),
     "weir_uring_enter_total": ("counter", set()),
+    "weir_uring_sqe_total": ("counter", set()),
     "weir_uring_cqe_total": ("counter", set()),
     "weir_uring_cqe_per_wake": ("histogram", set()),
     "weir_uring_cq_overflow_total": ("counter", set()),
@@ -65,6 +66,7 @@ METRICS = {
     "weir_uring_buffers": ("gauge", {"state"}),
     "weir_worker_connections": ("gauge", {"worker"}),
     "weir_worker_busy_ratio": ("gauge", {"worker"}),
+    "weir_heap_allocated_bytes_total": ("counter", set()),
     "weir_memory_bytes": ("gauge", {"pool"}),
     "weir_memory_resident_bytes": ("gauge", set()),
     "weir_memory_used_bytes": ("gauge", {"pool"}),
@@ -296,6 +298,30 @@ def test_totals_agree_with_each_other(stage):
     assert metrics.need("weir_uring_buffers") == metrics.need("weir_buffers_capacity")
     assert metrics.need("weir_uring_cqe_per_wake_sum") == metrics.need("weir_uring_cqe_total")
     assert metrics.need("weir_uring_cq_overflow_total") == 0
+
+
+def test_operations_are_counted(stage):
+    """What is submitted shows in the kernel's calls and completions, and is no less than them."""
+    before = stage.metrics()
+    client = stage.connect()
+    for _ in range(20):
+        assert client.ask(get("/hello")).status == 200
+    after = stage.metrics()
+    assert moved(before, after, "weir_uring_sqe_total") >= 20  # a send for each answer
+    assert moved(before, after, "weir_uring_cqe_total") >= 40  # and what was received
+    assert moved(before, after, "weir_uring_enter_total") >= 20
+
+
+def test_requests_take_nothing_from_the_heap(stage):
+    """The difference of two scrapes is what a page takes, whatever was served between."""
+    client = stage.connect()
+    assert client.ask(get("/hello")).status == 200
+    pages = [stage.metrics() for _ in range(3)]
+    for _ in range(200):
+        assert client.ask(get("/hello")).status == 200
+    pages.append(stage.metrics())
+    name = "weir_heap_allocated_bytes_total"
+    assert moved(pages[2], pages[3], name) == moved(pages[1], pages[2], name)
 
 
 def test_histograms_are_consistent(stage):
