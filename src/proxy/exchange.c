@@ -99,6 +99,13 @@ void exchange_end(struct exchange *x, enum reason reason) {
     stat_set(proxy->net->stats, STAT_EXCHANGE_SLOTS_USED, proxy->exchanges.used);
 }
 
+void exchange_set_answered(struct exchange *x) {
+    struct net *net = exchange_net(x);
+    x->answered = true;
+    stat_observe_ns(net->stats, STAT_HIST_HTTP_TIME_TO_FIRST_BYTE,
+                    net->now_ns - x->client->began_ns);
+}
+
 void exchange_check_end(struct exchange *x) {
     if (!x->response_ended) return;
     /* A server that has answered without the rest of the body does not want it: the answer is
@@ -111,8 +118,8 @@ void exchange_check_end(struct exchange *x) {
 /* Gives the client an answer of the proxy itself. */
 static void exchange_answer(struct exchange *x, struct http_message *answer, struct bytes body) {
     exchange_set_state(x, EXCHANGE_RESPOND);
-    x->answered = true;
     x->status = answer->status;
+    exchange_set_answered(x);
     answer->body_length = body.len;
     x->client->ops->head(x->client, answer, false);
     x->client->ops->data(x->client, body, NULL, true);

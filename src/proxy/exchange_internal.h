@@ -66,6 +66,8 @@ void exchange_fail(struct exchange *x, enum reason reason);
 void exchange_end(struct exchange *x, enum reason reason);
 /* Lets a long request body go to the server inside the kernel, where that can be. */
 void exchange_pass_request(struct exchange *x);
+/* The final head goes out now, whoever gives it. */
+void exchange_set_answered(struct exchange *x);
 /* Ends well when both directions have ended. */
 void exchange_check_end(struct exchange *x);
 

@@ -148,7 +148,7 @@ static void exchange_on_tunnel_end(struct tunnel *tunnel, enum reason reason) {
 
 /* From here on both sides carry bytes. */
 static void exchange_begin_tunnel(struct exchange *x, struct http_message *message) {
-    x->answered = true;
+    exchange_set_answered(x);
     exchange_set_state(x, EXCHANGE_TUNNEL);
     x->client->ops->head(x->client, message, false);
     x->tunnel = (struct tunnel){.client = x->client,
@@ -174,8 +174,6 @@ static void exchange_upgrade(struct exchange *x, struct http_message *message) {
 
 static void exchange_count_answer(struct exchange *x) {
     struct net *net = exchange_net(x);
-    stat_observe_ns(net->stats, STAT_HIST_HTTP_TIME_TO_FIRST_BYTE,
-                    net->now_ns - x->client->began_ns);
     if (!x->server) return;
     stat_observe_ns(net->stats, STAT_HIST_UPSTREAM_RESPONSE, net->now_ns - x->attempt_ns);
     stat_bump(&x->server->answers[upstream_code_class(x->status)], 1);
@@ -206,7 +204,7 @@ static void exchange_on_answer(struct stream *upstream, struct http_message *mes
         return;
     }
     exchange_set_state(x, EXCHANGE_RESPOND);
-    x->answered = true;
+    exchange_set_answered(x);
     x->client->ops->head(x->client, message, end);
     x->response_ended = end;
     if (upstream->bulk && !end) (void)upstream->ops->pass(upstream, x->client); /* or copied */

@@ -293,6 +293,10 @@ def test_totals_agree_with_each_other(stage):
     refused = metrics.need("weir_http_parse_errors_total")
     assert requests == metrics.need("weir_http_exchanges_ended_total")
     assert metrics.need("weir_http_request_duration_seconds_count") == requests - refused
+    # The page that says it has been answered just now, and begins to be counted when it has ended.
+    unanswered = metrics.sum("weir_http_requests_total", code="none")
+    first_bytes = metrics.need("weir_http_time_to_first_byte_seconds_count")
+    assert first_bytes == requests - refused - unanswered
     connections = metrics.need("weir_listener_connections_active")
     assert metrics.need("weir_worker_connections") == connections
     assert metrics.need("weir_uring_buffers") == metrics.need("weir_buffers_capacity")

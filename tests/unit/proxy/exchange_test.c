@@ -383,6 +383,39 @@ static void a_tunnel_begins_unpaused(void **state) {
     proxy_world_free(world);
 }
 
+static uint64_t first_bytes(struct proxy_world *world) {
+    return world->net->stats.histogram[STAT_HIST_HTTP_TIME_TO_FIRST_BYTE].count;
+}
+
+static void every_answer_has_its_first_byte_observed(void **state) {
+    (void)state;
+    struct proxy_world *world = world_new();
+    client_request(world, HTTP_GET, "/old", 0);
+    client_request(world, HTTP_GET, "/text", 0);
+    client_request(world, HTTP_CONNECT, "", 0); /* refused */
+    assert_int_equal(first_bytes(world), 3);
+    client_request(world, HTTP_GET, "/service", 0);
+    TURN_UNTIL(world->net, world->client.closes == 1);
+    assert_int_equal(first_bytes(world), 4);
+    client_request(world, HTTP_GET, "/", 0);
+    server_ready(&world->sessions[0]);
+    server_answer(&world->sessions[0], 103, 0);
+    assert_int_equal(first_bytes(world), 4);
+    server_answer(&world->sessions[0], 200, 5);
+    assert_int_equal(first_bytes(world), 5);
+    client_reset(world, REASON_CLIENT_RESET);
+    client_request(world, HTTP_GET, "/", 0);
+    client_reset(world, REASON_CLIENT_RESET); /* without an answer */
+    assert_int_equal(first_bytes(world), 5);
+    proxy_world_free(world);
+    world = world_new();
+    begin_upgrade(world, 0)->stream.ends = 0;
+    server_answer(&world->sessions[0], 101, 0);
+    assert_int_equal(first_bytes(world), 1);
+    client_reset(world, REASON_CLIENT_RESET);
+    proxy_world_free(world);
+}
+
 static void h2c_is_not_passed_on(void **state) {
     (void)state;
     struct proxy_world *world = world_new();
@@ -412,6 +445,7 @@ int main(void) {
         cmocka_unit_test(an_upgrade_nobody_asked_for_is_a_bad_answer),
         cmocka_unit_test(an_upgrade_before_the_request_is_whole_is_a_bad_answer),
         cmocka_unit_test(a_tunnel_begins_unpaused),
+        cmocka_unit_test(every_answer_has_its_first_byte_observed),
         cmocka_unit_test(h2c_is_not_passed_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
