@@ -106,13 +106,33 @@ void exchange_set_answered(struct exchange *x) {
                     net->now_ns - x->client->began_ns);
 }
 
+/* Whether so little of the request may still come that reading it costs less than a new connection
+ * of the client. Of a chunked body that shows only while it is read. */
+static bool exchange_rest_is_small(const struct exchange *x) {
+    uint64_t length = x->request->body_length;
+    return length == HTTP_LENGTH_UNKNOWN || length - x->body_bytes <= EXCHANGE_REST_MAX;
+}
+
 void exchange_check_end(struct exchange *x) {
     if (!x->response_ended) return;
-    /* A server that has answered without the rest of the body does not want it: the answer is
-     * whole, though the connections cannot be used again. An answer of the proxy's own waits, so
-     * that the client's can; but not for a body that waits for a 100. */
+    /* A body that waits for a 100 does not come any more. */
     bool never_comes = x->request->expect_continue && !x->body_begun;
-    if (x->request_ended || x->server || never_comes) exchange_end(x, REASON_NONE);
+    if (x->request_ended || never_comes) {
+        exchange_end(x, REASON_NONE);
+        return;
+    }
+    if (!x->server) return; /* an answer of the proxy's own: the client's connection is kept */
+    /* A server that has answered without the rest of the body does not want it: its connection
+     * cannot be used again, the client's can, behind that rest. Unless some of the body is in a
+     * pipe, and goes with the server's connection: where the rest ends could not be told. */
+    if (x->client->last || x->body_passed || !exchange_rest_is_small(x)) {
+        exchange_end(x, REASON_NONE);
+        return;
+    }
+    exchange_leave_server(x, REASON_NONE);
+    x->rest_unwanted = true;
+    x->body_bytes = 0;
+    x->client->ops->resume(x->client);
 }
 
 /* Gives the client an answer of the proxy itself. */
@@ -244,8 +264,13 @@ static void exchange_on_request_data(struct stream *client, struct bytes data,
                                      struct lease *lease) {
     struct exchange *x = client->user;
     x->body_begun = true;
+    x->body_bytes += data.len;
     if (x->state == EXCHANGE_CONNECT) {
         if (!exchange_keep(x, data, lease)) exchange_fail(x, REASON_NO_MEMORY);
+        return;
+    }
+    if (x->rest_unwanted && x->body_bytes > EXCHANGE_REST_MAX) {
+        exchange_end(x, REASON_NONE);
         return;
     }
     if (!x->upstream) return; /* the proxy's own answer does not depend on it */
@@ -269,7 +294,7 @@ void exchange_pass_request(struct exchange *x) {
 
 static void exchange_on_request_passed(struct stream *client, uint64_t bytes) {
     struct exchange *x = client->user;
-    x->body_begun = true;
+    x->body_begun = x->body_passed = true;
     /* Nobody has a copy of what has passed. */
     if (bytes != 0) {
         x->kept_lost = true;
@@ -294,7 +319,8 @@ static void exchange_on_client_drained(struct stream *client) {
 
 static void exchange_on_client_reset(struct stream *client, enum reason reason) {
     struct exchange *x = client->user;
-    exchange_fail(x, reason);
+    /* With its whole answer a client may leave the rest of its request unsent. */
+    exchange_fail(x, x->rest_unwanted ? REASON_NONE : reason);
 }
 
 static const struct stream_events exchange_client_events = {

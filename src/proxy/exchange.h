@@ -17,7 +17,7 @@
  * streams are closed, the slot is given back             (exchange_end)
  *
  * 1. `client` is open until exchange_end; `upstream` is open exactly in SEND, in RESPOND unless the
- * answer is the exchange's own, and in TUNNEL.
+ * answer is the exchange's own or only the unwanted rest of the request is read, and in TUNNEL.
  * 2. A server's in_flight counts this exchange from exchange_try until the attempt ends.
  * 3. Body bytes are kept for another attempt while few (EXCHANGE_KEPT_MAX) and no final head has
  * come; what was not kept cannot be sent again.

@@ -11,6 +11,10 @@
 /* Request body kept for another attempt: pieces, each with its lease. */
 #define EXCHANGE_KEPT_MAX 16384
 
+/* What is read of a request's body after the server's whole answer, so that the client's connection
+ * can be used again. */
+#define EXCHANGE_REST_MAX 65536
+
 enum exchange_state {
     EXCHANGE_ROUTE,
     EXCHANGE_CONNECT,
@@ -45,6 +49,7 @@ struct exchange {
     struct exchange_piece *kept_first;
     struct exchange_piece *kept_last;
     uint64_t kept_bytes;
+    uint64_t body_bytes; /* of the request's body that have arrived */
     uint64_t attempt_ns; /* when the request was given to the server */
     uint64_t request_id;
     int status;               /* of the final head */
@@ -54,6 +59,8 @@ struct exchange {
     bool request_ended;       /* the whole request has arrived */
     bool response_ended;      /* the whole answer has been given to the client's stream */
     bool answered;            /* a final head was given to the client's stream */
+    bool body_passed;         /* some of the request's body has passed inside the kernel */
+    bool rest_unwanted;       /* the server has answered in full without the rest of the body */
     bool sent_again;          /* the one repetition after a reused connection was used up */
 };
 

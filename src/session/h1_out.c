@@ -85,6 +85,7 @@ static void h1_head_op(struct stream *stream, const struct http_message *message
             !http_response_has_no_body(h1->method, message->status)) {
             h1->keep_alive = false;
         }
+        stream->last = !h1->keep_alive;
     }
     if (interim && message->status == 100) h1->expects = false;
     if (!is_client) {

@@ -89,6 +89,7 @@ struct stream {
     struct session *session;            /* NULL for services */
     struct arena *arena; /* where received messages are built; must outlive the stream */
     uint64_t began_ns;   /* client role: the worker's clock at the first byte of the request */
+    bool last; /* client role, once the final head was given: the connection ends with it */
     /* How far it came, for a user that may try elsewhere; valid in on_reset. */
     bool reused;   /* its connection had carried other streams before */
     bool sent;     /* some of what it was given may have left this process */

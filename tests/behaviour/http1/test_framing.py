@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness.http1 import answer, answer_chunked, answer_head, chunked, get, post, post_chunked
+from harness.http1 import (answer, answer_chunked, answer_head, chunk, chunked, get, post,
+                           post_chunked)
 
 
 def test_request_with_length_keeps_its_length(stage):
@@ -205,11 +206,64 @@ def test_data_with_length_is_passed_on_as_it_comes(stage, client, origin):
     client.expect(b"3456789")
 
 
-def test_answer_before_the_request_is_complete(stage, client, origin):
-    """RFC 9112 section 9.3: it passes at once; what is half done cannot be used again."""
-    client.send(post("/", b"x" * 100)[:-50])
+def answered_early(client, origin, request):
+    """Only `request` has come when its server answers; returns the server's end."""
+    client.send(request)
     upstream = origin.next()
     upstream.read_request_head()
     upstream.send(answer(403, b"no need"))
     got = client.read_response()
     assert (got.status, got.body) == (403, b"no need")
+    return upstream
+
+
+@pytest.mark.parametrize("length, sent", [(100, 50), (100, 0), (65536 + 20, 20)])
+def test_answer_before_the_request_is_complete(stage, client, origin, length, sent):
+    """RFC 9112 section 9.3: it passes at once. What is half done to the server cannot be used
+    again; the client's connection can, behind the rest of the body."""
+    request = post("/", b"x" * length)
+    upstream = answered_early(client, origin, request[:len(request) - length + sent])
+    upstream.expect_end()
+    client.send(request[len(request) - length + sent:] + get("/next"))
+    upstream = origin.next()
+    assert upstream.read_request().target == "/next"
+    upstream.send(answer(200, b"next"))
+    assert client.read_response().body == b"next"
+
+
+def test_the_rest_of_a_chunked_body_is_read_as_well(stage, client, origin):
+    request = get("/", "Transfer-Encoding: chunked", method="POST") + chunk(b"abc")
+    answered_early(client, origin, request).expect_end()
+    client.send(chunk(b"x" * 60000) + b"0\r\n\r\n" + get("/next"))
+    upstream = origin.next()
+    assert upstream.read_request().target == "/next"
+    upstream.send(answer(200, b"next"))
+    assert client.read_response().body == b"next"
+
+
+def test_a_long_rest_is_not_read(stage, client, origin):
+    request = post("/", b"x" * 65556)
+    answered_early(client, origin, request[:-65537])
+    client.expect_end()
+
+
+def test_a_chunked_rest_that_grows_long_is_not_read(stage, client, origin):
+    answered_early(client, origin, get("/", "Transfer-Encoding: chunked", method="POST"))
+    client.send(chunk(b"x" * 65537))
+    client.expect_end()
+
+
+def test_for_the_last_request_of_a_connection_no_rest_is_read(stage, client, origin):
+    answered_early(client, origin, post("/", b"x" * 100, "Connection: close")[:-50])
+    client.expect_end()
+
+
+@pytest.mark.parametrize("how", ["close", "half_close", "reset"])
+def test_with_its_answer_a_client_may_leave_the_rest_unsent(stage, client, origin, how):
+    """It is no abort: nothing that somebody wanted was cut."""
+    requests = stage.count("weir_http_requests_total", code="4xx")
+    aborts = stage.count("weir_http_aborts_total")
+    answered_early(client, origin, post("/", b"x" * 100)[:-50])
+    getattr(client, how)()
+    stage.weir.eventually_metric(requests + 1, "weir_http_requests_total", code="4xx")
+    assert stage.count("weir_http_aborts_total") == aborts

@@ -1,5 +1,7 @@
 #include "proxy/exchange.h"
 
+#include "proxy/exchange_internal.h"
+
 #include "unit/proxy/proxy_fixture.h"
 
 #include <setjmp.h>
@@ -115,16 +117,66 @@ static void a_full_side_pauses_the_other(void **state) {
     proxy_world_free(world);
 }
 
-static void a_server_may_answer_before_the_request_is_whole(void **state) {
-    (void)state;
+/* A POST of which three bytes have come when its server has answered in full. */
+static struct proxy_world *answered_early(uint64_t body_length, bool last) {
     struct proxy_world *world = world_new();
-    client_request(world, HTTP_POST, "/a", 10);
+    client_request(world, HTTP_POST, "/a", body_length);
     struct fake_session *server = &world->sessions[0];
     server_ready(server);
     client_data(world, "hel");
+    world->client.stream.last = last;
+    world->client.stream.ops->pause(&world->client.stream); /* the server had stopped reading */
     server_answer(server, 403, 0);
+    assert_int_equal(world->client.ends, 1);
+    assert_int_equal(server->stream.closes, 1);
+    return world;
+}
+
+static void a_server_may_answer_before_the_request_is_whole(void **state) {
+    (void)state;
+    struct proxy_world *world = answered_early(10, false);
+    assert_int_equal(world->client.closes, 0);
+    assert_false(world->client.paused);
+    client_data(world, "lo");
+    assert_int_equal(world->client.closes, 0);
+    client_data(world, "world");
+    client_end(world);
     assert_answer(world, 403, REASON_NONE);
     assert_int_equal(ended(world, REASON_NONE), 1);
+    proxy_world_free(world);
+}
+
+static void after_an_early_answer_a_long_rest_is_not_read(void **state) {
+    (void)state;
+    struct proxy_world *world = answered_early(3 + EXCHANGE_REST_MAX, false);
+    assert_int_equal(world->client.closes, 0);
+    client_reset(world, REASON_CLIENT_CLOSED); /* it has its answer */
+    assert_answer(world, 403, REASON_NONE);
+    assert_int_equal(ended(world, REASON_NONE), 1);
+    proxy_world_free(world);
+    world = answered_early(3 + EXCHANGE_REST_MAX + 1, false);
+    assert_answer(world, 403, REASON_NONE);
+    proxy_world_free(world);
+    world = answered_early(10, true); /* nothing to keep it for */
+    assert_answer(world, 403, REASON_NONE);
+    proxy_world_free(world);
+    /* Some of it is on its way in a pipe: nobody knows where the rest would end. */
+    world = world_new();
+    client_request(world, HTTP_POST, "/a", 10);
+    server_ready(&world->sessions[0]);
+    client_data(world, "hel");
+    world->client.stream.events->on_passed(&world->client.stream, 0);
+    server_answer(&world->sessions[0], 403, 0);
+    assert_answer(world, 403, REASON_NONE);
+    proxy_world_free(world);
+    world = answered_early(HTTP_LENGTH_UNKNOWN, false);
+    char piece[4001] = "";
+    memset(piece, 'x', sizeof piece - 1);
+    for (size_t sent = 0; sent + sizeof piece - 1 <= EXCHANGE_REST_MAX; sent += sizeof piece - 1)
+        client_data(world, piece);
+    assert_int_equal(world->client.closes, 0);
+    client_data(world, piece);
+    assert_answer(world, 403, REASON_NONE);
     proxy_world_free(world);
 }
 
@@ -434,6 +486,7 @@ int main(void) {
         cmocka_unit_test(a_body_that_comes_before_the_connection_is_kept),
         cmocka_unit_test(a_full_side_pauses_the_other),
         cmocka_unit_test(a_server_may_answer_before_the_request_is_whole),
+        cmocka_unit_test(after_an_early_answer_a_long_rest_is_not_read),
         cmocka_unit_test(interim_answers_go_through),
         cmocka_unit_test(every_ending_has_its_reason_and_its_answer),
         cmocka_unit_test(without_slots_a_request_is_refused),

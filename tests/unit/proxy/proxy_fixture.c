@@ -100,13 +100,21 @@ static void fake_close(struct stream *stream, enum reason reason) {
     }
 }
 
-static const struct stream_ops fake_stream_ops = {.head = fake_head,
-                                                  .data = fake_data,
-                                                  .end = fake_end,
-                                                  .pause = fake_pause,
-                                                  .resume = fake_resume,
-                                                  .tunnel = fake_tunnel,
-                                                  .close = fake_close};
+static void fake_passed(struct stream *stream, uint64_t bytes) {
+    (void)bytes; /* there is no socket that they have gone to */
+    assert_int_equal(fake_of(stream)->closes, 0);
+}
+
+static const struct stream_ops fake_stream_ops = {
+    .head = fake_head,
+    .data = fake_data,
+    .end = fake_end,
+    .pause = fake_pause,
+    .resume = fake_resume,
+    .tunnel = fake_tunnel,
+    .passed = fake_passed,
+    .close = fake_close,
+};
 
 static struct proxy_world *world_of_room(struct session_room *room) {
     return LIST_OWNER(room, struct proxy_world, room);
