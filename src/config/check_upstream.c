@@ -174,6 +174,7 @@ void check_upstream(struct check *check, const struct ini_section *section,
     upstream->keepalive = (uint32_t)check_number(check, section, KEY_KEEPALIVE);
     upstream->keepalive_timeout_ms = check_number(check, section, KEY_KEEPALIVE_TIMEOUT);
     check_send_proxy(check, section, upstream);
+    upstream->queue = (uint32_t)check_number(check, section, KEY_QUEUE);
     check_limits(check, section, &upstream->limits);
     check_servers(check, section, upstream);
     check_hash_key(check, section, upstream);

@@ -32,6 +32,7 @@ struct config_limits {
     uint64_t timeout_keepalive_ms;
     uint64_t timeout_handshake_ms;
     uint64_t timeout_connect_ms;
+    uint64_t timeout_queue_ms;
     uint64_t timeout_server_ms;
     uint64_t timeout_tunnel_ms;
     uint64_t min_read_rate;   /* bytes/s, 0: off */
@@ -108,7 +109,8 @@ struct config_upstream {
     uint32_t keepalive; /* idle connections kept per server, all workers together; 0: none */
     uint64_t keepalive_timeout_ms;
     uint8_t send_proxy;          /* version, 0: off; keepalive is 0 then */
-    struct config_limits limits; /* timeout_connect, timeout_server, timeout_tunnel are used */
+    uint32_t queue;              /* requests that may wait, all workers together; 0: none */
+    struct config_limits limits; /* timeout_connect, _queue, _server, _tunnel are used */
 };
 
 enum config_forwarded { CONFIG_FORWARDED_X, CONFIG_FORWARDED_RFC7239, CONFIG_FORWARDED_OFF };

@@ -200,6 +200,19 @@ static void write_upstreams(const struct scrape *scrape) {
     }
 }
 
+static void write_queues(const struct scrape *scrape) {
+    const struct config *config = scrape->config;
+    write_about(scrape->page, "upstream_queue_length", "gauge",
+                "requests that wait for a server to have room");
+    for (uint32_t i = 0; i < config->upstream_count; i++) {
+        uint64_t sum = 0;
+        for (uint32_t j = 0; j < config->workers; j++)
+            sum += READ(scrape->admin->workers[j]->proxy.upstreams[i].queue.count);
+        write_count(scrape->page, "upstream_queue_length",
+                    LABELS({"upstream", config->upstreams[i].name}), sum);
+    }
+}
+
 static double worker_clients(const struct scrape *scrape, const struct worker *worker) {
     (void)scrape; /* of the worker alone */
     uint64_t sum = 0;
@@ -387,6 +400,7 @@ void metrics_write(struct page *page, const struct admin *admin) {
     write_listeners(&scrape, "listener_connections_total", false);
     write_requests(&scrape);
     write_upstreams(&scrape);
+    write_queues(&scrape);
     write_workers(&scrape);
     write_memory(&scrape);
     write_stats(&scrape);

@@ -65,15 +65,17 @@ void balance_fini(struct balance *balance); /* harmless after an init that faile
 uint32_t balance_pick(struct balance *balance, struct balance_pick *pick);
 /* Adds to pick->tried; false when BALANCE_TRIED_MAX is reached. */
 bool balance_mark_tried(struct balance_pick *pick, uint32_t index);
+static inline bool balance_was_tried(const struct balance_pick *pick, uint32_t index) {
+    for (uint32_t i = 0; i < pick->tried_count; i++) {
+        if (pick->tried[i] == index) return true;
+    }
+    return false;
+}
 /* Available, of the tier asked and not tried. Inline: some policies ask it of every server. */
 static inline bool balance_eligible(const struct balance *balance, const struct balance_pick *pick,
                                     uint32_t index) {
     const struct balance_server *server = &balance->servers[index];
-    if (!server->available || server->backup != pick->backups) return false;
-    for (uint32_t i = 0; i < pick->tried_count; i++) {
-        if (pick->tried[i] == index) return false;
-    }
-    return true;
+    return server->available && server->backup == pick->backups && !balance_was_tried(pick, index);
 }
 
 extern const struct balance_ops balance_round_robin;

@@ -10,10 +10,12 @@ size_t exchange_size(void) { return sizeof(struct exchange); }
 
 /* Rows: from; bits: to. */
 static const uint8_t exchange_transitions[] = {
-    [EXCHANGE_ROUTE] =
+    [EXCHANGE_ROUTE] = 1 << EXCHANGE_QUEUE | 1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND |
+                       1 << EXCHANGE_RESPOND | 1 << EXCHANGE_DONE,
+    [EXCHANGE_QUEUE] =
         1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND | 1 << EXCHANGE_RESPOND | 1 << EXCHANGE_DONE,
-    [EXCHANGE_CONNECT] =
-        1 << EXCHANGE_SEND | 1 << EXCHANGE_CONNECT | 1 << EXCHANGE_RESPOND | 1 << EXCHANGE_DONE,
+    [EXCHANGE_CONNECT] = 1 << EXCHANGE_QUEUE | 1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND |
+                         1 << EXCHANGE_RESPOND | 1 << EXCHANGE_DONE,
     [EXCHANGE_SEND] = 1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND | 1 << EXCHANGE_RESPOND |
                       1 << EXCHANGE_TUNNEL | 1 << EXCHANGE_DONE,
     [EXCHANGE_RESPOND] = 1 << EXCHANGE_DONE,
@@ -91,6 +93,7 @@ void exchange_end(struct exchange *x, enum reason reason) {
     exchange_count(x, reason);
     exchange_drop_kept(x);
     exchange_leave_server(x, reason);
+    if (x->target) queue_leave(&x->target->queue, &x->turn);
     net_task_cancel(&x->again);
     /* An error answer to a whole request leaves the connection as good as before. */
     bool whole = x->response_ended && x->request_ended;
@@ -217,7 +220,7 @@ static void exchange_to_upstream(struct exchange *x, const struct config_action 
         x->pick.hash =
             hash_key(x->target->config, x->request, session_client_ip(x->client->session));
     }
-    exchange_try(x, false);
+    exchange_begin(x);
 }
 
 /* Each action ends in exactly one call that may end the exchange. */
@@ -265,8 +268,12 @@ static void exchange_on_request_data(struct stream *client, struct bytes data,
     struct exchange *x = client->user;
     x->body_begun = true;
     x->body_bytes += data.len;
-    if (x->state == EXCHANGE_CONNECT) {
-        if (!exchange_keep(x, data, lease)) exchange_fail(x, REASON_NO_MEMORY);
+    if (x->state == EXCHANGE_CONNECT || x->state == EXCHANGE_QUEUE) {
+        if (!exchange_keep(x, data, lease)) {
+            exchange_fail(x, REASON_NO_MEMORY);
+        } else if (x->kept_bytes >= EXCHANGE_KEPT_MAX) {
+            client->ops->pause(client);
+        }
         return;
     }
     if (x->rest_unwanted && x->body_bytes > EXCHANGE_REST_MAX) {
@@ -307,7 +314,7 @@ static void exchange_on_request_end(struct stream *client, const struct http_fie
     struct exchange *x = client->user;
     x->request_ended = true;
     x->request_trailers = trailers;
-    if (x->state == EXCHANGE_CONNECT) return;
+    if (x->state == EXCHANGE_CONNECT || x->state == EXCHANGE_QUEUE) return;
     if (x->upstream) x->upstream->ops->end(x->upstream, trailers);
     exchange_check_end(x);
 }
@@ -333,7 +340,7 @@ static const struct stream_events exchange_client_events = {
 };
 
 static void exchange_run_again(struct net_task *task) {
-    exchange_try(LIST_OWNER(task, struct exchange, again), true);
+    exchange_try(LIST_OWNER(task, struct exchange, again));
 }
 
 static bool exchange_on_stream_begun(struct session *session, struct stream *stream) {
@@ -345,6 +352,7 @@ static bool exchange_on_stream_begun(struct session *session, struct stream *str
         .proxy = proxy, .front = front, .client = stream, .state = EXCHANGE_ROUTE};
     x->request_id = proxy->instance + ++proxy->requests;
     net_task_init(&x->again, exchange_run_again);
+    exchange_init_turn(x);
     stream->events = &exchange_client_events;
     stream->user = x;
     stat_add(proxy->net->stats, STAT_HTTP_REQUESTS_IN_FLIGHT, 1);

@@ -2,23 +2,31 @@
  * service's).
  *
  *   ROUTE --upstream--> CONNECT --stream--> SEND --final head--> RESPOND --both ended--> DONE
- *     |                   ^  |               |                      |
- *     |                   |  +--no server----|----------------------|--(error answer)---> DONE
- *     |                   +--may try again---+                      |
- *     |                                      +--101--> TUNNEL ------|--------------------> DONE
- *     +--redirect, respond--> RESPOND                               +--reset-------------> DONE
+ *     |  \              ^  | ^              |                      |
+ *     |   all at limit  |  | |              +--no server-----------|--(error answer)---> DONE
+ *     |      \          |  | +--try again---+                      |
+ *     |       +--> QUEUE <-+                +--101--> TUNNEL ------|-------------------> DONE
+ *     |              |                                             |
+ *     |              +--full, late--> RESPOND (error answer)       +--reset------------> DONE
+ *     +--redirect, respond--> RESPOND
  *
- *   ROUTE    the request head has arrived; lasts for one call            (exchange_on_request)
- *   CONNECT  waits for the pool: client body is held, the client paused  (exchange_try ->
- * exchange_on_stream) SEND     the request went out or is going out; no final head yet
- * (exchange_on_stream -> exchange_on_answer) RESPOND  the final head went to the client; bodies
- * still flow        (exchange_on_answer -> exchange_check_end) TUNNEL   both streams belong to the
- * tunnel                           (exchange_on_answer -> exchange_on_tunnel_end) DONE     both
- * streams are closed, the slot is given back             (exchange_end)
+ *   ROUTE    the request head has arrived; lasts for one call (exchange_on_request)
+ *   QUEUE    every server is at its limit: waits for its turn; the body is held while it is small,
+ *            otherwise the client is paused
+ *            (exchange_join_queue -> exchange_on_turn, exchange_on_queue_timeout)
+ *   CONNECT  waits for the pool: the body is held, the client paused
+ *            (exchange_try -> exchange_on_stream)
+ *   SEND     the request went out or is going out; no final head yet
+ *            (exchange_on_stream -> exchange_on_answer)
+ *   RESPOND  the final head went to the client; bodies still flow
+ *            (exchange_on_answer -> exchange_check_end)
+ *   TUNNEL   both streams belong to the tunnel (exchange_on_answer -> exchange_on_tunnel_end)
+ *   DONE     both streams are closed, the slot is given back (exchange_end)
  *
  * 1. `client` is open until exchange_end; `upstream` is open exactly in SEND, in RESPOND unless the
  * answer is the exchange's own or only the unwanted rest of the request is read, and in TUNNEL.
- * 2. A server's in_flight counts this exchange from exchange_try until the attempt ends.
+ * 2. A server's in_flight counts this exchange from exchange_pick until the attempt ends; not in
+ * QUEUE, where it has a place in the target's queue instead and no server.
  * 3. Body bytes are kept for another attempt while few (EXCHANGE_KEPT_MAX) and no final head has
  * come; what was not kept cannot be sent again.
  * 4. A tunnel follows a 101, and a 2xx to CONNECT.

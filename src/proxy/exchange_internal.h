@@ -17,6 +17,7 @@
 
 enum exchange_state {
     EXCHANGE_ROUTE,
+    EXCHANGE_QUEUE,
     EXCHANGE_CONNECT,
     EXCHANGE_SEND,
     EXCHANGE_RESPOND,
@@ -44,7 +45,8 @@ struct exchange {
     struct server *server; /* of the attempt under way; NULL when there is none */
     struct balance_pick pick;
     struct pool_wait wait;
-    struct net_task again; /* sends the request once more, on a new connection */
+    struct queue_entry turn; /* in the target's queue while in QUEUE */
+    struct net_task again;   /* sends the request once more, on a new connection */
     struct tunnel tunnel;
     struct exchange_piece *kept_first;
     struct exchange_piece *kept_last;
@@ -83,8 +85,11 @@ bool exchange_keep(struct exchange *x, struct bytes data, struct lease *lease);
 void exchange_drop_kept(struct exchange *x);
 
 /* exchange_serve.c */
-/* Picks servers until one gives a stream, or a dial, or none is left. */
-void exchange_try(struct exchange *x, bool fresh);
+void exchange_init_turn(struct exchange *x);
+/* The first attempt: at once, or behind those that wait already. */
+void exchange_begin(struct exchange *x);
+/* Picks servers until one gives a stream, or a dial; or waits for one; or none is left. */
+void exchange_try(struct exchange *x);
 /* A stream that will answer: gives it the request as far as it is there. */
 void exchange_send(struct exchange *x, struct stream *stream);
 /* The attempt is over: the server's counts and the stream. */

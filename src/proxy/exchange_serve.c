@@ -77,7 +77,17 @@ static void exchange_on_connect_failed(struct pool_wait *wait, enum reason reaso
     x->last_failure = reason;
     stat_bump(&exchange_net(x)->stats->retries[reason], 1);
     exchange_leave_server(x, reason);
-    exchange_try(x, false);
+    exchange_try(x);
+}
+
+/* A server was taken: its stream, or NULL while it is being dialled. */
+static void exchange_serve(struct exchange *x, struct stream *stream) {
+    if (stream) {
+        exchange_send(x, stream);
+        return;
+    }
+    exchange_set_state(x, EXCHANGE_CONNECT);
+    if (!x->request_ended) x->client->ops->pause(x->client);
 }
 
 static void exchange_enter_server(struct exchange *x, uint32_t index) {
@@ -89,29 +99,91 @@ static void exchange_enter_server(struct exchange *x, uint32_t index) {
                                  .client = x->client->session};
 }
 
-void exchange_try(struct exchange *x, bool fresh) {
-    struct balance *balance = &x->target->balance;
+/* Picks servers until one gives a stream, or a dial, or none is left. True: so it is, and the
+ * exchange goes on or has ended. False: nothing has changed, as every server that is left is at its
+ * limit. */
+static bool exchange_pick(struct exchange *x) {
+    struct upstream *target = x->target;
     for (;;) {
-        uint32_t index = balance_pick(balance, &x->pick);
+        uint32_t index = balance_pick(&target->balance, &x->pick);
+        if (index == BALANCE_NONE && upstream_is_busy(target, &x->pick)) return false;
         if (index == BALANCE_NONE || !balance_mark_tried(&x->pick, index)) {
             exchange_fail(x, x->last_failure != REASON_NONE ? x->last_failure : REASON_SERVER_BUSY);
-            return;
+            return true;
         }
         enum reason failure;
         exchange_enter_server(x, index);
-        struct stream *stream = pool_take(x->server, x->client->arena, fresh, &x->wait, &failure);
-        if (stream) {
-            exchange_send(x, stream);
-            return;
+        /* What is sent again must not meet another connection that is old. */
+        struct stream *stream =
+            pool_take(x->server, x->client->arena, x->sent_again, &x->wait, &failure);
+        if (stream || failure == REASON_NONE) {
+            queue_leave(&target->queue, &x->turn);
+            exchange_serve(x, stream);
+            return true;
         }
-        if (failure == REASON_NONE) {
-            exchange_set_state(x, EXCHANGE_CONNECT);
-            if (!x->request_ended) x->client->ops->pause(x->client);
-            return;
-        }
-        x->last_failure = failure;
         exchange_leave_server(x, failure);
+        if (failure != REASON_SERVER_BUSY) {
+            x->last_failure = failure;
+            continue;
+        }
+        /* Its idle connections had died. Not a failure: it may be waited for. */
+        CHECK(!target->balance_servers[index].available);
+        x->pick.tried_count--;
     }
+}
+
+/* In the queue a body is read as long as it is small: only who reads sees that a client has gone,
+ * and to resume does the same for a request that is whole. */
+static void exchange_pause_queued(struct exchange *x) {
+    const struct stream_ops *ops = x->client->ops;
+    uint64_t length = x->request->body_length;
+    bool large = length != HTTP_LENGTH_UNKNOWN && length > EXCHANGE_KEPT_MAX;
+    bool enough = !x->request_ended && (large || x->kept_bytes >= EXCHANGE_KEPT_MAX);
+    ops->pause(x->client);
+    if (!enough) ops->resume(x->client);
+}
+
+static void exchange_join_queue(struct exchange *x) {
+    struct queue *queue = &x->target->queue;
+    if (queue->max == 0) {
+        exchange_fail(x, x->last_failure != REASON_NONE ? x->last_failure : REASON_SERVER_BUSY);
+    } else if (!queue_join(queue, &x->turn)) {
+        exchange_fail(x, REASON_QUEUE_FULL);
+    } else {
+        exchange_set_state(x, EXCHANGE_QUEUE);
+        exchange_pause_queued(x);
+    }
+}
+
+void exchange_try(struct exchange *x) {
+    if (!exchange_pick(x)) exchange_join_queue(x);
+}
+
+void exchange_begin(struct exchange *x) {
+    struct queue *queue = &x->target->queue;
+    if (!queue_must_wait(queue)) {
+        exchange_try(x);
+        return;
+    }
+    exchange_join_queue(x);
+    /* Those before it may wait for one server, while another one has room. */
+    queue_poke(queue);
+}
+
+static enum queue_turn exchange_on_turn(struct queue_entry *entry) {
+    struct exchange *x = LIST_OWNER(entry, struct exchange, turn);
+    CHECK(x->state == EXCHANGE_QUEUE);
+    if (exchange_pick(x)) return QUEUE_TAKEN;
+    /* Who has tried some servers waits for the others, and these may have room. */
+    return x->pick.tried_count != 0 ? QUEUE_PASSED : QUEUE_NOTHING;
+}
+
+static void exchange_on_queue_timeout(struct queue_entry *entry) {
+    exchange_fail(LIST_OWNER(entry, struct exchange, turn), REASON_QUEUE_TIMEOUT);
+}
+
+void exchange_init_turn(struct exchange *x) {
+    queue_entry_init(&x->turn, exchange_on_turn, exchange_on_queue_timeout);
 }
 
 /* RFC 9110 section 9.2.2, RFC 9112 section 9.6: a server may close an idle connection just when a

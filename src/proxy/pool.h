@@ -4,7 +4,8 @@
  * connection that was dialled for a waiter that has gone becomes idle, or ends when its protocol
  * has one stream a connection (session_ops.one_stream). Idle connections are used last-in
  * first-out, so that surplus ones reach keepalive_timeout. A connection that began with a PROXY
- * header is one client's: it never becomes idle, but ends.
+ * header is one client's: it never becomes idle, but ends. Whatever gives a server room
+ * (an idle connection, one that has ended, a connect that failed) pokes its upstream's queue.
  */
 #ifndef WEIR_PROXY_POOL_H
 #define WEIR_PROXY_POOL_H
@@ -23,9 +24,10 @@ struct pool_wait {
 };
 
 /* An idle connection's stream; or NULL with `wait` under way and *failure REASON_NONE; or NULL with
- * the reason why not even a dial could begin. `fresh`: only a new connection will do, and an idle
- * one makes room for it where the server is at its max_connections. `arena` outlives the stream;
- * NULL where nothing is built for it. */
+ * the reason why not even a dial could begin: SERVER_BUSY when the server is at its limit, and then
+ * it is not available until there is room. `fresh`: only a new connection will do, and an idle one
+ * makes room for it where the server is at its max_connections. `arena` outlives the stream; NULL
+ * where nothing is built for it. */
 struct stream *pool_take(struct server *server, struct arena *arena, bool fresh,
                          struct pool_wait *wait, enum reason *failure);
 /* The waiter goes; harmless when it does not wait. */

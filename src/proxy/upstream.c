@@ -25,8 +25,8 @@ const struct balance_ops *upstream_policy(enum config_balance balance) {
     return NULL;
 }
 
-/* This worker's part of a number that is meant for all of them: rounded up, so that it is never 0.
- */
+/* This worker's part of a number that is meant for all of them: rounded up, so that it is 0 only if
+ * the whole is. */
 static uint32_t upstream_share(uint32_t whole, uint32_t workers) {
     return (whole + workers - 1) / workers;
 }
@@ -36,6 +36,8 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
     uint32_t count = config->server_count;
     *upstream = (struct upstream){
         .config = config, .session_ops = ops, .room = room, .idle_max = UINT32_MAX};
+    queue_init(&upstream->queue, room ? room->net : NULL, upstream_share(config->queue, workers),
+               config->limits.timeout_queue_ms);
     upstream->options = (struct session_options){
         .timeout_connect_ms = config->limits.timeout_connect_ms,
         .timeout_server_ms = config->limits.timeout_server_ms,
@@ -67,6 +69,7 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
 }
 
 void upstream_fini(struct upstream *upstream) {
+    queue_fini(&upstream->queue);
     if (upstream->balance.ops) balance_fini(&upstream->balance);
     free(upstream->servers);
     free(upstream->balance_servers);
@@ -74,7 +77,19 @@ void upstream_fini(struct upstream *upstream) {
     *upstream = (struct upstream){0};
 }
 
+/* Neither a connection more nor one that waits for a request. */
+static bool server_at_limit(const struct server *server) {
+    return server->connections >= server->connections_max && server->idle_count == 0;
+}
+
 void server_update(struct server *server) {
-    server->balance->available =
-        server->connections < server->connections_max || server->idle_count != 0;
+    server->balance->available = !server_at_limit(server);
+    if (server->balance->available) queue_poke(&server->upstream->queue);
+}
+
+bool upstream_is_busy(const struct upstream *upstream, const struct balance_pick *pick) {
+    for (uint32_t i = 0; i < upstream->config->server_count; i++) {
+        if (server_at_limit(&upstream->servers[i]) && !balance_was_tried(pick, i)) return true;
+    }
+    return false;
 }

@@ -1,5 +1,5 @@
-/* upstream.h: a worker's view of one upstream: its servers, their idle connections, and who takes
- * the next request.
+/* upstream.h: a worker's view of one upstream: its servers, their idle connections, who takes the
+ * next request, and who waits for one that may.
  *
  * Limits of the configuration are for all workers together; nothing is shared between workers, so
  * each has its share (at least one).
@@ -9,6 +9,7 @@
 
 #include "config/config.h"
 #include "proxy/balance.h"
+#include "proxy/queue.h"
 #include "session/session.h"
 
 #define UPSTREAM_CODES 6 /* classes of status: [0] none, [1] 1xx ... [5] 5xx */
@@ -37,6 +38,7 @@ struct upstream {
     const char **names;
     uint32_t idle_max; /* connections this worker keeps idle, to the servers of all upstreams */
     struct balance balance;
+    struct queue queue;
 };
 
 /* The policy of a configured word. Never NULL. */
@@ -45,8 +47,11 @@ const struct balance_ops *upstream_policy(enum config_balance balance);
 int upstream_init(struct upstream *upstream, const struct config_upstream *config,
                   const struct session_ops *ops, struct session_room *room, uint32_t workers);
 void upstream_fini(struct upstream *upstream);
-/* After connections or idle_count changed: whether the server may take a request. */
+/* After connections or idle_count changed: whether the server may take a request. Pokes the queue
+ * if so. */
 void server_update(struct server *server);
+/* Whether some server that `pick` has not tried is only at its limit: it is worth waiting for. */
+bool upstream_is_busy(const struct upstream *upstream, const struct balance_pick *pick);
 /* Class of a status as index of answers. */
 static inline uint32_t upstream_code_class(int status) {
     return status >= 100 && status <= 599 ? (uint32_t)status / 100 : 0;

@@ -31,6 +31,11 @@ server = @origin_b
 keepalive = 0
 [upstream refused]
 server = @dead
+[listener narrow]
+bind = @narrow
+upstream = narrow
+[upstream narrow]
+server = @origin_narrow max_connections=1
 """
 
 # VOCABULARY, as far as this version has what is counted: name -> (type, labels).
@@ -49,6 +54,8 @@ METRICS = {
     "weir_http_exchanges_ended_total": ("counter", {"reason"}),
     "weir_upstream_up": ("gauge", {"upstream", "server"}),
     "weir_upstream_requests_total": ("counter", {"upstream", "server", "code"}),
+    "weir_upstream_queue_length": ("gauge", {"upstream"}),
+    "weir_upstream_queue_seconds": ("histogram", set()),
     "weir_upstream_connect_seconds": ("histogram", set()),
     "weir_upstream_response_seconds": ("histogram", set()),
     "weir_upstream_connections": ("gauge", {"state"}),
@@ -218,7 +225,7 @@ def test_upstreams_are_counted_exactly(stage):
                  reason="connect_failed") == 1
     assert moved(before, after, "weir_upstream_connect_seconds_count") == 12
     assert moved(before, after, "weir_upstream_response_seconds_count") == 12
-    assert after.sum("weir_upstream_up") == 3
+    assert after.sum("weir_upstream_up") == 4
 
 
 def test_bytes_are_counted_exactly(stage):
@@ -304,6 +311,20 @@ def test_totals_agree_with_each_other(stage):
     assert metrics.need("weir_uring_cq_overflow_total") == 0
 
 
+def one_waits_for_the_other(stage):
+    clients = [stage.connect("narrow") for _ in range(2)]
+    origin = stage.origins["origin_narrow"]
+    clients[0].send(get())
+    upstream = origin.next()
+    clients[1].send(get())
+    stage.weir.eventually_metric(1, "weir_upstream_queue_length", upstream="narrow")
+    for client in clients:
+        upstream.read_request()
+        upstream.send(answer())
+        assert client.read_response().status == 200
+    stage.clear()
+
+
 def test_operations_are_counted(stage):
     """What is submitted shows in the kernel's calls and completions, and is no less than them."""
     before = stage.metrics()
@@ -329,6 +350,7 @@ def test_requests_take_nothing_from_the_heap(stage):
 
 
 def test_histograms_are_consistent(stage):
+    one_waits_for_the_other(stage)
     traffic(stage)
     metrics = stage.metrics()
     for name, (kind, _) in METRICS.items():

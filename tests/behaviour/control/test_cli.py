@@ -60,7 +60,7 @@ backlog = 5
 [upstream app]
 server = 127.0.0.1:1
 balance = roundrobin
-queue = 100
+sticky = on
 [route r]
 path = ~ (
 respond = 99
@@ -75,7 +75,7 @@ FAULTS = [
     (9, "listener web.backlogg", "unknown key", "backlog"),
     (11, "listener web.backlog", "duplicate", None),
     (14, "upstream app.balance", "roundrobin", "round_robin"),
-    (15, "upstream app.queue", "not supported", None),
+    (15, "upstream app.sticky", "not supported", None),
     (17, "route r.path", "", None),
     (18, "route r.respond", "", None),
 ]

@@ -31,6 +31,7 @@ keepalive = 2
 server = @origin
 keepalive = 0
 [upstream limited]
+queue = 0
 server = @origin max_connections=2
 [upstream two]
 balance = first

@@ -295,6 +295,7 @@ def test_http_and_tcp_may_share_an_upstream(new_stage):
         mode = tcp
         upstream = app
         [upstream app]
+        queue = 1
         server = @origin max_connections=1
         """)
     stage.exchange(get(), answer(200, b"hello"))
@@ -305,10 +306,17 @@ def test_http_and_tcp_may_share_an_upstream(new_stage):
     kept.expect_close()
     client.send(get("/raw"))
     upstream.expect(get("/raw"))
-    # The server is full now, for requests too.
-    assert stage.connect().ask(get()).reason == "server_busy"
+    # The server is full now, for requests too, and both wait in one queue.
+    waiting = stage.connect()
+    waiting.send(get("/waits"))
+    stage.weir.eventually_metric(1, "weir_upstream_queue_length", upstream="app")
+    assert stage.connect().ask(get()).reason == "queue_full"
     client.close()
     upstream.expect_close()
     upstream.close()
+    upstream = stage.origin.accept()
+    assert upstream.read_request().target == "/waits"
+    upstream.send(answer(200, b"served"))
+    assert waiting.read_response().body == b"served"
     stage.weir.eventually_metric(0, "weir_upstream_connections", state="active")
     stage.exchange(get(), answer(200, b"again"))

@@ -324,15 +324,20 @@ static void bad_upstreams_are_named(void **state) {
         {"[upstream a]\nserver = unix:/a\nbalance = maglev\nhash_key = path:x\n",
          "12: upstream a.hash_key: \"path:x\" is none of client_ip, header:NAME, cookie:NAME, "
          "path\n"},
-        {"[upstream a]\nserver = unix:/a\nretries = 2\nqueue = 5\nsticky = off\n"
+        {"[upstream a]\nserver = unix:/a\nretries = 2\nsticky = off\n"
          "healthcheck = x\n",
          "11: upstream a.retries: not supported by this version\n"
-         "12: upstream a.queue: not supported by this version\n"
-         "13: upstream a.sticky: not supported by this version\n"
-         "14: upstream a.healthcheck: not supported by this version\n"},
+         "12: upstream a.sticky: not supported by this version\n"
+         "13: upstream a.healthcheck: not supported by this version\n"},
         {"[upstream a]\nserver = unix:/a\nsend_proxy = v1\nkeepalive = 1\n",
          "12: upstream a.keepalive: with send_proxy a connection is one client's and cannot be "
          "kept: it must be 0, or left out\n"},
+        {"[upstream a]\nserver = unix:/a\nqueue = -1\ntimeout_queue = 0s\n",
+         "11: upstream a.queue: \"-1\" is not a whole number\n"
+         "12: upstream a.timeout_queue: \"0s\" is out of range, it must be 1ms to 720h\n"},
+        {"[listener a]\nbind = unix:/a\nservice = one\ntimeout_queue = 1s\n",
+         "12: listener a.timeout_queue: does not belong here but in [defaults] or [upstream "
+         "NAME]\n"},
         {"[upstream a]\nserver = unix:/a\nmax_body_size = 1k\n",
          "11: upstream a.max_body_size: does not belong here but in [defaults] or [listener "
          "NAME]\n"},
@@ -363,11 +368,11 @@ static void bad_services_are_named(void **state) {
 static void bad_defaults_are_named_once(void **state) {
     (void)state;
     /* Two listeners and an upstream take their limits from there. */
-    assert_errors(GOOD "timeout_request = 1x\ntimeout_queue = 5s\n[listener b]\n"
+    assert_errors(GOOD "timeout_request = 1x\nqueue = 5\n[listener b]\n"
                        "bind = unix:/b\nservice = one\n",
                   "9: defaults.timeout_request: \"1x\" is not a duration with a unit (500ms 10s 5m "
                   "1h)\n"
-                  "10: defaults.timeout_queue: not supported by this version\n");
+                  "10: defaults.queue: does not belong here but in [upstream NAME]\n");
 }
 
 static void all_errors_come_at_once_in_file_order(void **state) {

@@ -64,6 +64,8 @@ static void what_is_not_said_has_its_default(void **state) {
     assert_int_equal(upstream->keepalive, 256);
     assert_int_equal(upstream->keepalive_timeout_ms, 60000);
     assert_int_equal(upstream->limits.timeout_tunnel_ms, 3600000);
+    assert_int_equal(upstream->queue, 1000);
+    assert_int_equal(upstream->limits.timeout_queue_ms, 5000);
     assert_int_equal(upstream->servers[0].weight, 1);
     assert_int_equal(upstream->servers[0].max_connections, 0);
     assert_false(upstream->servers[0].backup);
@@ -249,8 +251,10 @@ static void servers_and_their_parameters_are_read(void **state) {
         load_good("[listener w]\nbind = unix:/w\nupstream = a\n[upstream a]\n"
                   "server = 10.0.0.1:80 weight=1000 max_connections=200\n"
                   "server = unix:/run/x backup\nbalance = maglev\nhash_key = header:X-User\n"
-                  "keepalive = 0\n");
+                  "keepalive = 0\nqueue = 0\ntimeout_queue = 200ms\n");
     const struct config_upstream *upstream = &config->upstreams[0];
+    assert_int_equal(upstream->queue, 0);
+    assert_int_equal(upstream->limits.timeout_queue_ms, 200);
     assert_int_equal(upstream->server_count, 2);
     assert_string_equal(upstream->servers[0].name, "10.0.0.1:80");
     assert_int_equal(upstream->servers[0].weight, 1000);

@@ -24,14 +24,16 @@ static void limits_are_shared_between_workers_and_never_zero(void **state) {
     } cases[] = {{1, 1, 1}, {8, 4, 2}, {9, 4, 3}, {1, 4, 1}, {3, 2, 2}, {100, 64, 2}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char text[200];
-        snprintf(text, sizeof text, "keepalive = %u\nserver = 127.0.0.1:2 max_connections=%u\n",
-                 cases[i].whole, cases[i].whole);
+        snprintf(text, sizeof text,
+                 "keepalive = %u\nqueue = %u\nserver = 127.0.0.1:2 max_connections=%u\n",
+                 cases[i].whole, cases[i].whole, cases[i].whole);
         struct config *config = config_new(text);
         struct upstream upstream;
         assert_int_equal(
             upstream_init(&upstream, &config->upstreams[0], NULL, NULL, cases[i].workers), 0);
         assert_int_equal(upstream.servers[0].connections_max, cases[i].share);
         assert_int_equal(upstream.servers[0].idle_max, cases[i].share);
+        assert_int_equal(upstream.queue.max, cases[i].share);
         upstream_fini(&upstream);
         config_free(config);
     }
@@ -39,11 +41,12 @@ static void limits_are_shared_between_workers_and_never_zero(void **state) {
 
 static void no_limit_stays_none(void **state) {
     (void)state;
-    struct config *config = config_new("keepalive = 0\nserver = 127.0.0.1:2\n");
+    struct config *config = config_new("keepalive = 0\nqueue = 0\nserver = 127.0.0.1:2\n");
     struct upstream upstream;
     assert_int_equal(upstream_init(&upstream, &config->upstreams[0], NULL, NULL, 4), 0);
     assert_int_equal(upstream.servers[0].connections_max, UINT32_MAX);
     assert_int_equal(upstream.servers[0].idle_max, 0);
+    assert_int_equal(upstream.queue.max, 0);
     upstream_fini(&upstream);
     config_free(config);
 }
