@@ -6,7 +6,7 @@
 #include "proxy/pool.h"
 #include "proxy/tunnel.h"
 
-enum relay_state { RELAY_CHOOSE, RELAY_CONNECT, RELAY_TUNNEL, RELAY_DONE };
+enum relay_state { RELAY_CHOOSE, RELAY_QUEUE, RELAY_CONNECT, RELAY_TUNNEL, RELAY_DONE };
 
 struct relay {
     struct front *front;
@@ -16,6 +16,7 @@ struct relay {
     struct server *server;   /* of the attempt under way; NULL when there is none */
     struct balance_pick pick;
     struct pool_wait wait;
+    struct queue_entry turn; /* in the target's queue while in QUEUE */
     struct tunnel tunnel;
     enum relay_state state;
     enum reason last_failure; /* of the attempts so far */
@@ -25,8 +26,9 @@ size_t relay_size(void) { return sizeof(struct relay); }
 
 /* Rows: from; bits: to. */
 static const uint8_t relay_transitions[] = {
-    [RELAY_CHOOSE] = 1 << RELAY_CONNECT | 1 << RELAY_TUNNEL | 1 << RELAY_DONE,
-    [RELAY_CONNECT] = 1 << RELAY_CONNECT | 1 << RELAY_TUNNEL | 1 << RELAY_DONE,
+    [RELAY_CHOOSE] = 1 << RELAY_QUEUE | 1 << RELAY_CONNECT | 1 << RELAY_TUNNEL | 1 << RELAY_DONE,
+    [RELAY_QUEUE] = 1 << RELAY_CONNECT | 1 << RELAY_DONE,
+    [RELAY_CONNECT] = 1 << RELAY_QUEUE | 1 << RELAY_CONNECT | 1 << RELAY_TUNNEL | 1 << RELAY_DONE,
     [RELAY_TUNNEL] = 1 << RELAY_DONE,
     [RELAY_DONE] = 0,
 };
@@ -62,6 +64,7 @@ static void relay_end(struct relay *relay, enum reason reason) {
     relay_set_state(relay, RELAY_DONE);
     stat_bump(&relay_stats(relay)->relays[reason], 1);
     relay_leave_server(relay, reason);
+    if (relay->target) queue_leave(&relay->target->queue, &relay->turn);
     relay->client->ops->close(relay->client, reason);
     slab_release(&proxy->relays, relay);
     stat_set(proxy->net->stats, STAT_RELAY_SLOTS_USED, proxy->relays.used);
@@ -109,26 +112,59 @@ static void relay_enter_server(struct relay *relay, uint32_t index) {
                                      .client = relay->client->session};
 }
 
-/* Picks servers until one is being dialled, or none is left. */
-static void relay_try(struct relay *relay) {
+/* Picks servers until one is being dialled, or none is left. True: so it is, and the relay goes on
+ * or has ended. False: nothing has changed, as every server that is left is at its limit. */
+static bool relay_pick(struct relay *relay) {
+    struct upstream *target = relay->target;
     for (;;) {
-        uint32_t index = balance_pick(&relay->target->balance, &relay->pick);
+        uint32_t index = balance_pick(&target->balance, &relay->pick);
+        if (index == BALANCE_NONE && upstream_is_busy(target, &relay->pick)) return false;
         if (index == BALANCE_NONE || !balance_mark_tried(&relay->pick, index)) {
             bool failed = relay->last_failure != REASON_NONE;
             relay_end(relay, failed ? relay->last_failure : REASON_SERVER_BUSY);
-            return;
+            return true;
         }
         enum reason failure;
         relay_enter_server(relay, index);
         struct stream *stream = pool_take(relay->server, NULL, true, &relay->wait, &failure);
         CHECK(!stream); /* a fresh one takes at least a turn */
         if (failure == REASON_NONE) {
+            queue_leave(&target->queue, &relay->turn);
             relay_set_state(relay, RELAY_CONNECT);
-            return;
+            return true;
         }
+        CHECK(failure != REASON_SERVER_BUSY); /* it would not have been available */
         relay->last_failure = failure;
         relay_leave_server(relay, failure);
     }
+}
+
+static void relay_join_queue(struct relay *relay) {
+    struct queue *queue = &relay->target->queue;
+    if (queue->max == 0) {
+        bool failed = relay->last_failure != REASON_NONE;
+        relay_end(relay, failed ? relay->last_failure : REASON_SERVER_BUSY);
+    } else if (!queue_join(queue, &relay->turn)) {
+        relay_end(relay, REASON_QUEUE_FULL);
+    } else {
+        relay_set_state(relay, RELAY_QUEUE);
+    }
+}
+
+static void relay_try(struct relay *relay) {
+    if (!relay_pick(relay)) relay_join_queue(relay);
+}
+
+static enum queue_turn relay_on_turn(struct queue_entry *entry) {
+    struct relay *relay = LIST_OWNER(entry, struct relay, turn);
+    CHECK(relay->state == RELAY_QUEUE);
+    if (relay_pick(relay)) return QUEUE_TAKEN;
+    /* Who has tried some servers waits for the others, and these may have room. */
+    return relay->pick.tried_count != 0 ? QUEUE_PASSED : QUEUE_NOTHING;
+}
+
+static void relay_on_queue_timeout(struct queue_entry *entry) {
+    relay_end(LIST_OWNER(entry, struct relay, turn), REASON_QUEUE_TIMEOUT);
 }
 
 static void relay_to_service(struct relay *relay, struct service *service) {
@@ -144,7 +180,14 @@ static void relay_to_upstream(struct relay *relay, const struct config_upstream 
     relay->target = &relay_proxy(relay)->upstreams[config->index];
     if (relay->target->balance.ops->uses_hash)
         relay->pick.hash = hash_key(config, NULL, session_client_ip(relay->client->session));
-    relay_try(relay);
+    struct queue *queue = &relay->target->queue;
+    if (!queue_must_wait(queue)) {
+        relay_try(relay);
+        return;
+    }
+    relay_join_queue(relay);
+    /* Those before it may wait for one server, while another one has room. */
+    queue_poke(queue);
 }
 
 static void relay_on_client_reset(struct stream *client, enum reason reason) {
@@ -161,6 +204,7 @@ static bool relay_on_stream_begun(struct session *session, struct stream *stream
     struct relay *relay = slab_acquire(&proxy->relays);
     if (!relay) return false;
     *relay = (struct relay){.front = front, .client = stream, .state = RELAY_CHOOSE};
+    queue_entry_init(&relay->turn, relay_on_turn, relay_on_queue_timeout);
     stream->events = &relay_held_events;
     stream->user = relay;
     stat_set(proxy->net->stats, STAT_RELAY_SLOTS_USED, proxy->relays.used);

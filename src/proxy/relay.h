@@ -2,13 +2,19 @@
  * mode = tcp.
  *
  *   CHOOSE --dial--> CONNECT --stream--> TUNNEL --both ended, reset, idle--> DONE
- *     |                |  ^ |
- *     |                |  +-+ the connect failed: the next server
- *     |                +--no server is left, the client has reset---------> DONE
+ *     |              ^ |  ^ |
+ *     |              | |  +-+ the connect failed: the next server
+ *     |              | +--no server is left, the client has reset---------> DONE
+ *     |          turn| |the next server is at its limit
+ *     |              | v
+ *     +--all at----> QUEUE --full, late, the client has reset-------------> DONE
+ *     |  their limit
  *     +--a service's stream--> TUNNEL
  *     +--no server may be taken-------------------------------------------> DONE
  *
  *   CHOOSE   a client has connected; lasts for one call               (relay_on_stream_begun)
+ *   QUEUE    waits for its turn; holds what the client sends as CONNECT does
+ *                                                            (relay_join_queue -> relay_on_turn)
  *   CONNECT  waits for the pool; what the client sends meanwhile is held by its session, bounded by
  *            one receive buffer                                       (relay_try)
  *   TUNNEL   both streams belong to the tunnel                        (relay_serve)

@@ -91,8 +91,25 @@ balance = least_conn
 server = @origin_a
 server = @origin_b
 [upstream full]
+queue = 0
 server = @origin max_connections=2
+[listener narrow]
+bind = @narrow
+mode = tcp
+upstream = narrow
+[upstream narrow]
+queue = 2
+timeout_queue = 60s
+server = @origin max_connections=1
+[listener late]
+bind = @late
+mode = tcp
+upstream = late
+[upstream late]
+timeout_queue = 200ms
+server = @origin max_connections=1
 [upstream fullslow]
+queue = 0
 server = @originslow max_connections=1
 [upstream spill]
 balance = first
@@ -229,6 +246,48 @@ def test_max_connections_of_a_server(stage, origin):
     upstream = origin.accept()
     client.send(b"room again")
     upstream.expect(b"room again")
+
+
+def test_connections_wait_for_a_full_server_in_their_order(stage, origin):
+    full = ended(stage, "queue_full")
+    clients = [stage.connect("narrow")]
+    upstream = origin.accept()
+    for number in (1, 2):
+        clients.append(stage.connect("narrow"))
+        clients[-1].send(b"%d" % number)  # what comes meanwhile is kept
+        stage.weir.eventually_metric(number, "weir_upstream_queue_length", upstream="narrow")
+    is_reset(stage, "narrow")
+    stage.weir.eventually_metric(full + 1, "weir_tcp_connections_ended_total",
+                                 reason="queue_full")
+    for number in (1, 2):
+        clients[number - 1].close()
+        upstream.expect_close()
+        upstream.close()
+        upstream = origin.accept()
+        upstream.expect(b"%d" % number)
+
+
+def test_who_resets_while_waiting_is_not_connected(stage, origin):
+    first = stage.connect("narrow")
+    upstream = origin.accept()
+    second = stage.connect("narrow")
+    stage.weir.eventually_metric(1, "weir_upstream_queue_length", upstream="narrow")
+    second.reset()
+    stage.weir.eventually_metric(0, "weir_upstream_queue_length", upstream="narrow")
+    first.close()
+    upstream.expect_close()
+    upstream.close()
+    stage.weir.eventually_metric(0, "weir_upstream_connections", state="active")
+    assert len(origin.open_connections()) == 0
+
+
+def test_a_connection_that_waits_too_long_is_reset(stage, origin):
+    late = ended(stage, "queue_timeout")
+    stage.connect("late")
+    origin.accept()
+    is_reset(stage, "late")
+    stage.weir.eventually_metric(late + 1, "weir_tcp_connections_ended_total",
+                                 reason="queue_timeout")
 
 
 def test_a_full_server_gives_way_to_the_next(stage):

@@ -92,14 +92,74 @@ static void a_dial_that_cannot_begin_ends_it_at_once(void **state) {
     proxy_world_free(world);
 }
 
-static void servers_that_are_full_are_busy(void **state) {
-    (void)state;
+/* Both servers have all they may have. */
+static struct proxy_world *world_full(uint32_t queue_max) {
     struct proxy_world *world = world_new();
-    proxy_world_server(world, 0)->balance->available = false;
-    proxy_world_server(world, 1)->balance->available = false;
+    world->proxy.upstreams[0].queue.max = queue_max;
+    for (uint32_t i = 0; i < 2; i++) {
+        proxy_world_server(world, i)->connections_max = 0;
+        server_update(proxy_world_server(world, i));
+    }
+    return world;
+}
+
+static void give_room(struct proxy_world *world, uint32_t index) {
+    proxy_world_server(world, index)->connections_max = 1;
+    server_update(proxy_world_server(world, index));
+}
+
+static void without_a_queue_full_servers_are_busy(void **state) {
+    (void)state;
+    struct proxy_world *world = world_full(0);
     assert_true(client_connect(world));
     assert_ended(world, REASON_SERVER_BUSY);
     assert_int_equal(world->session_count, 0);
+    proxy_world_free(world);
+}
+
+static void full_servers_are_waited_for(void **state) {
+    (void)state;
+    struct proxy_world *world = world_full(1);
+    struct queue *queue = &world->proxy.upstreams[0].queue;
+    assert_true(client_connect(world));
+    assert_int_equal(queue->count, 1);
+    struct fake_stream first = world->client;
+    assert_true(client_connect(world)); /* there is no place for a second one */
+    assert_int_equal(world->client.closes, 1);
+    assert_int_equal(world->client.reason, REASON_QUEUE_FULL);
+    assert_int_equal(world->net->stats.relays[REASON_QUEUE_FULL], 1);
+    world->client = first;
+    give_room(world, 1);
+    assert_int_equal(world->session_count, 0);
+    TURN_UNTIL(world->net, world->session_count == 1);
+    assert_int_equal(queue->count, 0);
+    /* It could not be reached: back to waiting, for the other one only. */
+    server_closed(&world->sessions[0], REASON_CONNECT_FAILED);
+    assert_int_equal(queue->count, 1);
+    queue_poke(queue);
+    net_world_turn_for(world->net, 10);
+    assert_int_equal(world->session_count, 1);
+    give_room(world, 0);
+    TURN_UNTIL(world->net, world->session_count == 2);
+    server_ready(&world->sessions[1]);
+    client_end(world);
+    server_end(&world->sessions[1]);
+    assert_ended(world, REASON_NONE);
+    proxy_world_free(world);
+}
+
+static void who_waits_may_leave_or_be_late(void **state) {
+    (void)state;
+    struct proxy_world *world = world_full(1);
+    struct queue *queue = &world->proxy.upstreams[0].queue;
+    assert_true(client_connect(world));
+    client_reset(world, REASON_CLIENT_RESET);
+    assert_ended(world, REASON_CLIENT_RESET);
+    assert_int_equal(queue->count, 0);
+    queue->timeout_ms = 10;
+    assert_true(client_connect(world));
+    TURN_UNTIL(world->net, world->client.closes == 1);
+    assert_ended(world, REASON_QUEUE_TIMEOUT);
     proxy_world_free(world);
 }
 
@@ -160,7 +220,9 @@ int main(void) {
         cmocka_unit_test(a_failed_connect_tries_the_next_server),
         cmocka_unit_test(the_last_failure_is_the_reason),
         cmocka_unit_test(a_dial_that_cannot_begin_ends_it_at_once),
-        cmocka_unit_test(servers_that_are_full_are_busy),
+        cmocka_unit_test(without_a_queue_full_servers_are_busy),
+        cmocka_unit_test(full_servers_are_waited_for),
+        cmocka_unit_test(who_waits_may_leave_or_be_late),
         cmocka_unit_test(a_client_that_leaves_takes_its_dial_with_it),
         cmocka_unit_test(a_reset_of_one_side_resets_the_other),
         cmocka_unit_test(without_a_slot_the_client_is_refused),
