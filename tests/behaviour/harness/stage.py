@@ -116,7 +116,7 @@ class Stage:
         base = self.count("weir_tunnel_bytes_total", direction="to_upstream")
         sent, stuck_since = 0, None
         while not stuck_since or time.monotonic() - stuck_since < stuck_s:
-            if not self.count("weir_memory_bytes", pool="send_queue"):
+            if not self.count("weir_memory_used_bytes", pool="send_queue"):
                 client.send(b"q" * 8000)
                 sent += 8000
                 self.weir.eventually_metric(base + sent, "weir_tunnel_bytes_total",

@@ -32,10 +32,10 @@ listener = web
 path = /inner
 upstream = inner
 [upstream app]
-server = @origin
+server = @origin max_connections=5000
 [upstream inner]
 keepalive_timeout = 1s
-server = @inner
+server = @inner max_connections=1000
 [service hello]
 type = respond
 body = hello

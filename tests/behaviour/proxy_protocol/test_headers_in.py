@@ -361,7 +361,7 @@ def test_what_ends_within_the_header_is_counted(stage):
     with rejects(stage, "client_reset"):
         client = stage.connect("any")
         client.send(pp.v2()[:20])
-        stage.weir.eventually_metric(lambda n: n > 0, "weir_memory_bytes", pool="pp_gate")
+        stage.weir.eventually_metric(lambda n: n > 0, "weir_memory_used_bytes", pool="pp_gate")
         eventually(lambda: unread(client) == 0, "weir has read the bytes")
         client.reset()
 
@@ -405,12 +405,12 @@ def test_memory_of_a_header_is_given_back(stage):
         clients.append(client)
     waiting = stage.connect("any")
     waiting.send(b"PROXY")
-    stage.weir.eventually_metric(50 * 64, "weir_memory_bytes", pool="conn_ends")
-    stage.weir.eventually_metric(lambda size: size > 0, "weir_memory_bytes", pool="pp_gate")
+    stage.weir.eventually_metric(50 * 64, "weir_memory_used_bytes", pool="conn_ends")
+    stage.weir.eventually_metric(lambda size: size > 0, "weir_memory_used_bytes", pool="pp_gate")
     for client in [*clients, waiting]:
         client.close()
-    stage.weir.eventually_metric(0, "weir_memory_bytes", pool="conn_ends")
-    stage.weir.eventually_metric(0, "weir_memory_bytes", pool="pp_gate")
+    stage.weir.eventually_metric(0, "weir_memory_used_bytes", pool="conn_ends")
+    stage.weir.eventually_metric(0, "weir_memory_used_bytes", pool="pp_gate")
 
 
 def test_connections_that_wait_for_a_header_do_not_hold_up_a_drain(new_stage):

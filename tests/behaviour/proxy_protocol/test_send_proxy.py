@@ -205,7 +205,7 @@ def test_a_client_that_leaves_during_the_connect_leaves_nothing(new_stage):
     client = stage.connect()
     client.send(get("/"))
     stage.weir.eventually_metric(1, "weir_upstream_connections", state="connecting")
-    assert stage.count("weir_memory_bytes", pool="conn_ends") == 64
+    assert stage.count("weir_memory_used_bytes", pool="conn_ends") == 64
     client.reset()
     stage.weir.eventually_metric(0, "weir_upstream_connections", state="connecting")
-    stage.weir.eventually_metric(0, "weir_memory_bytes", pool="conn_ends")
+    stage.weir.eventually_metric(0, "weir_memory_used_bytes", pool="conn_ends")

@@ -77,7 +77,7 @@ def test_a_reset_leaves_nothing(stage):
     client.send_until_stuck(b"z" * 1000000)
     client.reset()
     stage.weir.eventually_metric(0, "weir_relay_slots_used")
-    stage.weir.eventually_metric(0, "weir_memory_bytes", pool="service")
+    stage.weir.eventually_metric(0, "weir_memory_used_bytes", pool="echo")
 
 
 def test_2500_connections_at_once(stage):
@@ -88,7 +88,7 @@ def test_2500_connections_at_once(stage):
             client.send(b"%d of turn %d" % (number, turn))
         for number, client in enumerate(clients):
             client.expect(b"%d of turn %d" % (number, turn))
-    each = stage.count("weir_memory_bytes", pool="service") / MANY
+    each = stage.count("weir_memory_used_bytes", pool="echo") / MANY
     assert 0 < each <= 192
     for client in clients[::2]:
         client.half_close()

@@ -241,11 +241,11 @@ def test_what_is_counted(stage):
 
 def test_an_idle_pair_takes_at_most_1536_bytes(stage):
     pools = ("conn", "send_queue", "session", "session_tcp", "head", "relay", "exchange",
-             "arena_small", "arena_large", "buffer_small", "buffer_bulk", "service")
+             "arena_small", "arena_large", "buffer_small", "buffer_bulk", "echo", "pump")
 
     def used():
         metrics = stage.metrics()
-        return sum(metrics.need("weir_memory_bytes", pool=pool) for pool in pools)
+        return sum(metrics.need("weir_memory_used_bytes", pool=pool) for pool in pools)
 
     count = 1000
     first = pair(stage)

@@ -102,7 +102,7 @@ def leave_bytes(stage):
     sent = stage.send_into_queue(client)
     client.close()
     stage.weir.eventually_metric(0, "weir_relay_slots_used")
-    assert stage.count("weir_memory_bytes", pool="send_queue") > 0
+    assert stage.count("weir_memory_used_bytes", pool="send_queue") > 0
     return upstream, sent
 
 

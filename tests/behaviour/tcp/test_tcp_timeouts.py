@@ -124,7 +124,7 @@ def test_a_slow_reader_of_the_last_bytes_is_not_idle(stage):
     upstream = stage.origin.accept()
     sent, stuck_since = 0, None
     while not stuck_since or time.monotonic() - stuck_since < 0.4:
-        if stage.count("weir_memory_bytes", pool="send_queue") == 0:
+        if stage.count("weir_memory_used_bytes", pool="send_queue") == 0:
             upstream.send(b"z" * 8000)
             sent += 8000
             stuck_since = time.monotonic()
