@@ -1,5 +1,7 @@
 #include "unit/net/conn_user.h"
 
+#include "net/pump.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -20,11 +22,36 @@ static void on_bytes(struct conn *conn, struct bytes bytes, struct lease *lease)
     user->reads_bulk += lease->pool->group == BUF_BULK;
     if (user->echo) assert_true(conn_send_copy(conn, bytes));
     if (user->echo_lease) assert_true(conn_send_lease(conn, bytes, lease));
+    if (user->send_on) assert_true(conn_send_lease(user->pump_to, bytes, lease));
+    if (user->pump_to && !conn->pump_out && !user->pump_to->pump_in)
+        assert_true(pump_start(conn, user->pump_to));
+    if (user->keep) {
+        lease_ref(lease);
+        *user->keep++ = lease;
+    }
     if (user->close_on_bytes) conn_close(conn);
     lease_unref(lease);
 }
 
-static void on_eof(struct conn *conn) { user_of(conn)->eofs++; }
+static void on_eof(struct conn *conn) {
+    struct conn_user *user = user_of(conn);
+    user->eofs++;
+    user->pumped_at_eof = user->pumped;
+    user->pumping_at_eof = conn->pump_out != NULL;
+}
+
+static uint64_t pump_limit(struct conn *conn) { return user_of(conn)->pump_limit; }
+
+static void on_pumped(struct conn *conn, uint64_t bytes) {
+    struct conn_user *user = user_of(conn);
+    assert_true(bytes <= user->pump_limit);
+    if (user->pump_limit != UINT64_MAX) user->pump_limit -= bytes;
+    user->pumped += bytes;
+    user->pumped_calls++;
+    for (int i = 0; i < 2; i++) {
+        if (user->reset_on_pumped[i]) conn_reset(user->reset_on_pumped[i]);
+    }
+}
 static void on_drained(struct conn *conn) { user_of(conn)->drained++; }
 static void on_sent(struct conn *conn) { user_of(conn)->sent++; }
 static void on_deadline(struct conn *conn) { user_of(conn)->deadlines++; }
@@ -40,6 +67,8 @@ const struct conn_events conn_user_events = {
     .on_eof = on_eof,
     .on_drained = on_drained,
     .on_sent = on_sent,
+    .pump_limit = pump_limit,
+    .on_pumped = on_pumped,
     .on_deadline = on_deadline,
     .on_lost = on_lost,
 };

@@ -20,10 +20,20 @@ struct conn_user {
     uint32_t deadlines;
     uint32_t lost;
     int lost_error;
+    /* As `from` of a pump: how many bytes may pass, or UINT64_MAX; how many have; the calls. */
+    uint64_t pump_limit;
+    uint64_t pumped;
+    uint64_t pumped_at_eof;
+    uint32_t pumped_calls;
+    bool pumping_at_eof;
     /* What it does with bytes. */
     bool echo;
     bool echo_lease;
     bool close_on_bytes;
+    struct lease **keep;  /* where it keeps what they lie in: one place after the other */
+    bool send_on;         /* queues them on `to` ... */
+    struct conn *pump_to; /* ... and starts a pump to it with the first ones */
+    struct conn *reset_on_pumped[2];
 };
 
 extern const struct conn_events conn_user_events;

@@ -28,6 +28,7 @@ struct net_options net_world_options(void) {
                                 .small_count = 32,
                                 .bulk_size = 65536,
                                 .bulk_count = 4,
+                                .pipes_max = 4,
                                 .queue_mark = 16384};
 }
 
@@ -49,6 +50,8 @@ void net_world_free(struct net_world *world) {
     wheel_disarm(&world->net.wheel, &world->net.trim_timer);
     assert_int_equal(world->net.wheel.armed, 0);
     assert_int_equal(world->net.queues.used, 0);
+    assert_int_equal(world->net.pumps.used, 0);
+    assert_int_equal(world->net.pipes.used, 0);
     assert_int_equal(buf_pool_leased(&world->net.small), 0);
     assert_int_equal(buf_pool_leased(&world->net.bulk), 0);
     assert_int_equal(stat_get(&world->stats, STAT_URING_CQ_OVERFLOW), 0);

@@ -15,7 +15,7 @@ struct net_world {
 };
 
 /* Small numbers, so that limits are reached: 64 connections, 32 small buffers of 4 KB, 4 bulk ones
- * of 64 KB, a queue mark of 16 KB. A test may change them before the start. */
+ * of 64 KB, 4 pipes, a queue mark of 16 KB. A test may change them before the start. */
 struct net_options net_world_options(void);
 /* Zeroed memory aligned to its cache lines. */
 struct net_world *net_world_new(const struct net_options *options);
