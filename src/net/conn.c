@@ -388,6 +388,9 @@ void conn_end_of_stream(struct conn *conn) {
     if (conn->state == CONN_CLOSING) return;
     conn->eof = true;
     if (conn->state == CONN_OPEN) {
+        /* A receive was still under way when it was started: it has not begun. */
+        CHECK(!pump_holds(conn->pump_out));
+        if (conn->pump_out) pump_stop(conn->pump_out);
         conn->events->on_eof(conn);
     } else if (conn->state == CONN_LINGERING) {
         conn_close(conn);

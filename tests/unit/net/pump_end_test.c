@@ -29,6 +29,26 @@ static void fin_comes_after_the_bytes(void **state) {
     line_free(line);
 }
 
+/* All of it lies in the completion queue when the first bytes start the pump. */
+static void fin_while_starting_ends_the_pump_first(void **state) {
+    (void)state;
+    struct line *line = line_new();
+    line_feed(line, 1); /* from the second receive on it is multishot */
+    TURN_UNTIL(line->world, line->from->len == 1);
+    net_world_turn(line->world);
+    line->from->send_on = true;
+    line->from->pump_to = line->to->conn;
+    line_feed(line, 40000);
+    shutdown(line->source, SHUT_WR);
+    TURN_UNTIL(line->world, line->from->eofs == 1);
+    assert_false(line->from->pumping_at_eof);
+    assert_null(line->to->conn->pump_in);
+    conn_send_fin(line->to->conn);
+    net_world_turn_for(line->world, 30);
+    assert_int_equal(line->from->eofs, 1);
+    line_free(line);
+}
+
 static void reset_of_the_source_comes_after_the_bytes_held(void **state) {
     (void)state;
     struct line *line = line_new();
@@ -237,6 +257,7 @@ int main(void) {
     (void)signal(SIGPIPE, SIG_IGN); /* as the program does: splice(2) has no MSG_NOSIGNAL */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fin_comes_after_the_bytes),
+        cmocka_unit_test(fin_while_starting_ends_the_pump_first),
         cmocka_unit_test(reset_of_the_source_comes_after_the_bytes_held),
         cmocka_unit_test(reset_of_the_source_is_seen_while_waiting),
         cmocka_unit_test(reset_of_the_sink_gives_the_pipe_back),
