@@ -30,6 +30,8 @@ struct ring_token conn_token(const struct conn *conn, enum ring_kind kind);
 /* Submits a send of what is queued, if none is in flight. */
 void conn_flush_send(struct conn *conn);
 void conn_on_send(struct conn *conn, const struct ring_completion *completion);
+/* Nothing is sent for a while, on a socket that cannot be waited for. */
+void conn_send_later(struct conn *conn);
 void conn_on_send_timer(struct wheel_timer *timer, uint64_t now_ms);
 void conn_queue_drop(struct conn *conn);
 /* FIN came, after all bytes before it. Nothing if the connection is no longer in use. */

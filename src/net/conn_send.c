@@ -161,14 +161,16 @@ void conn_flush_send(struct conn *conn) {
 /* Once the other side's FIN is there (EPOLLRDHUP), the kernel's wait for room to send ends at once
  * and for ever: after some rounds the send gives -EAGAIN. Such a connection is tried again and
  * again instead. */
-static void conn_send_later(struct conn *conn) {
+void conn_send_later(struct conn *conn) {
     conn->send_refused = true;
     wheel_arm(&conn->net->wheel, &conn->send_timer, conn->net->now_ms + CONN_SEND_AGAIN_MS);
 }
 
 void conn_on_send_timer(struct wheel_timer *timer, uint64_t now_ms) {
     (void)now_ms;
-    conn_mark_dirty(LIST_OWNER(timer, struct conn, send_timer));
+    struct conn *conn = LIST_OWNER(timer, struct conn, send_timer);
+    conn_mark_dirty(conn);
+    if (conn->pump_in) conn_mark_dirty(conn->pump_in->from);
 }
 
 static void conn_queue_pop(struct conn *conn) {

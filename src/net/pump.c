@@ -117,6 +117,10 @@ static void pump_count(const struct pump *pump, uint64_t moved) {
     pump->to->sent_total += moved;
 }
 
+/* Like the sends of conn_send.c: once the other side's FIN is there (EPOLLRDHUP), every poll ends
+ * at once. Such a connection is tried again and again instead. */
+static bool pump_can_wait_out(const struct conn *to) { return !(to->eof || to->send_refused); }
+
 static void pump_poll(struct conn *conn, enum ring_kind kind, bool *armed, uint32_t events) {
     if (*armed) return; /* one that an earlier pump left behind serves as well */
     *armed = true;
@@ -135,6 +139,7 @@ static bool pump_is_chatty(struct pump *pump, uint64_t moved) {
 /* What the step asks for. Returns false when the pump has ended. */
 static bool pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
     struct conn *from = pump->from;
+    struct conn *to = pump->to;
     switch (step) {
     case PUMP_AGAIN:
         conn_mark_dirty(from);
@@ -148,8 +153,12 @@ static bool pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
         pump_poll(from, RING_POLL_IN, &from->poll_in_armed, POLLIN | POLLRDHUP);
         return true;
     case PUMP_WAIT_OUT:
+        if (!pump_can_wait_out(to)) {
+            conn_send_later(to);
+            return true;
+        }
         pump->waits_out = true;
-        pump_poll(pump->to, RING_POLL_OUT, &pump->to->poll_out_armed, POLLOUT);
+        pump_poll(to, RING_POLL_OUT, &to->poll_out_armed, POLLOUT);
         return true;
     case PUMP_NO_PIPE:
         pump_stop(pump);
@@ -168,7 +177,8 @@ static bool pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
 void pump_run(struct pump *pump) {
     struct conn *from = pump->from;
     struct conn *to = pump->to;
-    bool others_work = from->recv_armed || to->queued != 0 || to->send_armed;
+    bool others_work =
+        from->recv_armed || to->queued != 0 || to->send_armed || wheel_timer_armed(&to->send_timer);
     if (others_work || from->paused || pump->waits_in || pump->waits_out) return;
     uint64_t limit = from->events->pump_limit(from);
     uint64_t moved = 0;
@@ -192,5 +202,8 @@ void pump_on_poll(struct conn *conn, const struct ring_completion *completion) {
     *(in ? &conn->poll_in_armed : &conn->poll_out_armed) = false;
     if (!pump || conn->state == CONN_CLOSING) return;
     *(in ? &pump->waits_in : &pump->waits_out) = false;
+    bool refused =
+        !in && completion->result > 0 && (completion->result & (POLLOUT | POLLERR | POLLHUP)) == 0;
+    if (refused) conn_send_later(conn);
     conn_mark_dirty(pump->from);
 }

@@ -88,6 +88,24 @@ static void a_slow_sink_holds_the_source_and_goes_on(void **state) {
     line_free(line);
 }
 
+/* A poll ends at once and for ever when the other side has sent FIN. */
+static void a_half_closed_slow_sink_does_not_keep_the_worker_busy(void **state) {
+    (void)state;
+    for (int known = 0; known < 2; known++) {
+        struct line *line = line_new();
+        if (!known) conn_pause(line->to->conn); /* its user will not hear of the FIN */
+        conn_user_narrow(line->to, line->sink);
+        shutdown(line->sink, SHUT_WR);
+        line_fill(line);
+        assert_int_equal(line->to->eofs, known);
+        uint64_t before = line_stat(line, STAT_URING_ENTER);
+        net_world_turn_for(line->world, 200);
+        assert_in_range(line_stat(line, STAT_URING_ENTER) - before, 1, 120);
+        line_carry(line, line->sent + 2 * MB);
+        line_free(line);
+    }
+}
+
 static void few_bytes_at_a_time_are_received_again(void **state) {
     (void)state;
     struct line *line = line_new();
@@ -253,6 +271,7 @@ int main(void) {
         cmocka_unit_test(what_follows_the_limit_is_received),
         cmocka_unit_test(what_was_queued_before_goes_first),
         cmocka_unit_test(a_slow_sink_holds_the_source_and_goes_on),
+        cmocka_unit_test(a_half_closed_slow_sink_does_not_keep_the_worker_busy),
         cmocka_unit_test(few_bytes_at_a_time_are_received_again),
         cmocka_unit_test(without_a_pipe_bytes_are_received),
         cmocka_unit_test(no_pipes_no_pump),
