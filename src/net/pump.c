@@ -128,24 +128,17 @@ static void pump_poll(struct conn *conn, enum ring_kind kind, bool *armed, uint3
     op_poll(&conn->net->ring, conn_token(conn, kind), conn->fd, events);
 }
 
-static bool pump_is_chatty(struct pump *pump, uint64_t moved) {
-    if (moved >= PUMP_SMALL) {
-        pump->small_moves = 0;
-        return false;
-    }
-    return ++pump->small_moves >= PUMP_SMALL_MAX;
-}
-
 /* What the step asks for. Returns false when the pump has ended. */
 static bool pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
     struct conn *from = pump->from;
     struct conn *to = pump->to;
+    if (moved >= PUMP_SMALL) pump->small_moves = 0;
     switch (step) {
     case PUMP_AGAIN:
         conn_mark_dirty(from);
         return true;
     case PUMP_WAIT_IN:
-        if (pump_is_chatty(pump, moved)) {
+        if (moved < PUMP_SMALL && ++pump->small_moves == PUMP_SMALL_MAX) {
             from->pumped = false;
             break;
         }

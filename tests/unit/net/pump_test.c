@@ -131,6 +131,23 @@ static void few_bytes_at_a_time_are_received_again(void **state) {
     line_free(line);
 }
 
+/* To be slow is not to be chatty: what the sink takes late is much when it comes. */
+static void a_sink_that_is_slow_at_times_keeps_the_pump(void **state) {
+    (void)state;
+    struct line *line = line_new();
+    line_pump(line);
+    for (int i = 1; i <= 10; i++) {
+        /* A small move, then a large one that ends with the sink full. */
+        line_carry(line, line->sent + 1000);
+        net_world_turn(line->world);
+        size_t end = line->sent + 12 * MB;
+        TURN_UNTIL(line->world, (line_feed(line, end), conn_is_held(line->from->conn)));
+        line_carry(line, line->sent);
+        assert_non_null(line->from->conn->pump_out);
+    }
+    line_free(line);
+}
+
 static void without_a_pipe_bytes_are_received(void **state) {
     (void)state;
     struct net_options options = net_world_options();
@@ -273,6 +290,7 @@ int main(void) {
         cmocka_unit_test(a_slow_sink_holds_the_source_and_goes_on),
         cmocka_unit_test(a_half_closed_slow_sink_does_not_keep_the_worker_busy),
         cmocka_unit_test(few_bytes_at_a_time_are_received_again),
+        cmocka_unit_test(a_sink_that_is_slow_at_times_keeps_the_pump),
         cmocka_unit_test(without_a_pipe_bytes_are_received),
         cmocka_unit_test(no_pipes_no_pump),
         cmocka_unit_test(a_pause_stops_the_pump_until_the_resume),
