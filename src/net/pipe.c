@@ -10,8 +10,8 @@ void pipe_pool_init(struct pipe_pool *pool, uint32_t count, struct stat_block *s
     CHECK(count <= PIPES_MAX);
     *pool = (struct pipe_pool){.count = count, .stats = stats};
     for (uint32_t i = 0; i < count; i++) {
-        pool->pipes[i] = (struct pipe){.read_fd = -1, .write_fd = -1, .next = pool->spare};
-        pool->spare = &pool->pipes[i];
+        pool->pipes[i] = (struct pipe){.read_fd = -1, .write_fd = -1, .next = pool->closed};
+        pool->closed = &pool->pipes[i];
     }
 }
 
@@ -49,14 +49,17 @@ static bool pipe_open(struct pipe *pipe) {
 
 struct pipe *pipe_take(struct pipe_pool *pool) {
     struct pipe *pipe = pool->spare;
-    bool was_open = pipe && pipe->read_fd >= 0;
-    if (!pipe || (!was_open && !pipe_open(pipe))) {
+    if (pipe) {
+        pool->spare = pipe->next;
+    } else if (pool->closed && pipe_open(pool->closed)) {
+        pipe = pool->closed;
+        pool->closed = pipe->next;
+        pool->open++;
+    } else {
         stat_add(pool->stats, STAT_PIPE_SHORTAGES, 1);
         return NULL;
     }
-    pool->spare = pipe->next;
     pool->used++;
-    if (!was_open) pool->open++;
     pipe_count(pool);
     return pipe;
 }
@@ -64,11 +67,13 @@ struct pipe *pipe_take(struct pipe_pool *pool) {
 void pipe_give(struct pipe_pool *pool, struct pipe *pipe) {
     CHECK(pool->used > 0);
     pool->used--;
+    struct pipe **stack = &pool->spare;
     if (pipe->len != 0) {
         pipe_close(pipe);
         pool->open--;
+        stack = &pool->closed;
     }
-    pipe->next = pool->spare;
-    pool->spare = pipe;
+    pipe->next = *stack;
+    *stack = pipe;
     pipe_count(pool);
 }

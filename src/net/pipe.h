@@ -29,7 +29,8 @@ struct pipe_pool {
     uint32_t count;
     struct stat_block *stats;
     /* Changes in routine work. */
-    struct pipe *spare; /* stack */
+    struct pipe *spare;  /* open ones, a stack */
+    struct pipe *closed; /* not open, a stack */
     uint32_t used;
     uint32_t open; /* used ones and spare ones */
     struct pipe pipes[PIPES_MAX];

@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -94,11 +95,49 @@ static void with_all_in_use_there_is_none_and_it_is_counted(void **state) {
     pool_free(world);
 }
 
+static struct rlimit no_more_fds(void) {
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int next = dup(0);
+    close(next);
+    struct rlimit now = {.rlim_cur = (rlim_t)next, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &now), 0);
+    return before;
+}
+
+/* One that was closed since must not stand before one that is open. */
+static void without_descriptors_the_open_ones_still_serve(void **state) {
+    (void)state;
+    struct pool_world *world = pool_new(4);
+    struct pipe *open = pipe_take(&world->pool);
+    struct pipe *dirty = pipe_take(&world->pool);
+    pipe_give(&world->pool, open);
+    dirty->len = 1;
+    pipe_give(&world->pool, dirty);
+    int taken[2] = {dup(0), dup(0)};
+    struct rlimit before = no_more_fds();
+    struct pipe *again = pipe_take(&world->pool);
+    struct pipe *none = pipe_take(&world->pool);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_ptr_equal(again, open);
+    assert_null(none);
+    assert_int_equal(stat_get(&world->stats, STAT_PIPE_SHORTAGES), 1);
+    close(taken[0]);
+    close(taken[1]);
+    struct pipe *opened = pipe_take(&world->pool);
+    assert_non_null(opened);
+    assert_counted(world, 2, 0);
+    pipe_give(&world->pool, opened);
+    pipe_give(&world->pool, again);
+    pool_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pipes_are_opened_when_needed_and_the_last_used_comes_first),
         cmocka_unit_test(a_pipe_that_holds_bytes_is_closed),
         cmocka_unit_test(with_all_in_use_there_is_none_and_it_is_counted),
+        cmocka_unit_test(without_descriptors_the_open_ones_still_serve),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
