@@ -468,10 +468,12 @@ void conn_rearm_starved(struct net *net, struct buf_pool *pool) {
     struct list batch;
     list_init(&batch);
     list_take_all(&batch, starved);
-    for (struct list *node; count != 0 && (node = list_pop_front(&batch)); count--) {
+    for (struct list *node; count != 0 && (node = list_pop_front(&batch));) {
         struct conn *conn = LIST_OWNER(node, struct conn, starved_link);
         conn->recv_starved = false;
         conn_flush_recv(conn);
+        /* One that reads nothing now leaves the buffer to the next. */
+        count -= conn->recv_armed;
     }
     /* Those left keep their turn. */
     list_take_all(&batch, starved);

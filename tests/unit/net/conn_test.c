@@ -435,6 +435,52 @@ static void a_starved_conn_may_close(void **state) {
     free(other);
 }
 
+/* One that waits for a buffer and then is told not to read. */
+static void a_paused_conn_leaves_the_buffer_to_the_next(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    options.small_count = 2;
+    struct net_world *world = net_world_new(&options);
+    int peers[2];
+    struct conn_user *users[2];
+    for (int i = 0; i < 2; i++) {
+        users[i] = conn_user_accept(world, &peers[i]);
+        conn_pause(users[i]->conn);
+    }
+    struct lease *kept[2];
+    for (int i = 0; i < 2; i++)
+        kept[i] = NULL;
+    int other_peer;
+    struct conn_user *other = conn_user_accept(world, &other_peer);
+    other->keep = kept;
+    while (buf_pool_leased(&world->net.small) < 2) {
+        peer_send(other_peer, "x");
+        net_world_turn(world);
+    }
+    conn_close(other->conn);
+    for (int i = 0; i < 2; i++) {
+        conn_resume(users[i]->conn);
+        peer_send(peers[i], "x");
+        TURN_UNTIL(world, users[i]->conn->recv_starved);
+    }
+    conn_pause(users[0]->conn);
+    net_world_turn(world);
+    lease_unref(kept[0]);
+    net_world_turn(world);
+    assert_false(users[1]->conn->recv_starved);
+    TURN_UNTIL(world, users[1]->len == 1);
+    lease_unref(kept[1]);
+    for (int i = 0; i < 2; i++) {
+        conn_close(users[i]->conn);
+        close(peers[i]);
+    }
+    close(other_peer);
+    net_world_free(world);
+    for (int i = 0; i < 2; i++)
+        free(users[i]);
+    free(other);
+}
+
 static void no_slot_leaves_the_socket_alone(void **state) {
     (void)state;
     struct net_options options = net_world_options();
@@ -480,6 +526,7 @@ int main(void) {
         cmocka_unit_test(a_deadline_moves_and_fires_once),
         cmocka_unit_test(with_few_buffers_every_connection_is_served),
         cmocka_unit_test(a_starved_conn_may_close),
+        cmocka_unit_test(a_paused_conn_leaves_the_buffer_to_the_next),
         cmocka_unit_test(no_slot_leaves_the_socket_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
