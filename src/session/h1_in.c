@@ -220,6 +220,10 @@ static void h1_feed_head(struct h1 *h1, struct bytes *input) {
 
 static void h1_end_message(struct h1 *h1, const struct http_fields *trailers) {
     h1->in = H1_IN_DONE;
+    /* The end may have come by a receive that was under way when the pump was started: what follows
+     * is not for the other connection. */
+    struct conn *conn = h1->session.conn;
+    if (conn->pump_out) pump_stop(conn->pump_out);
     h1_touch(h1);
     h1->stream.events->on_end(&h1->stream, trailers);
 }

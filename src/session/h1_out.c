@@ -237,6 +237,7 @@ static void h1_tunnel_op(struct stream *stream, uint64_t idle_ms) {
 /* The exchange is over and the connection may carry another one. */
 static void h1_next(struct h1 *h1) {
     struct session *session = &h1->session;
+    CHECK(!session->conn->pump_in && !session->conn->pump_out);
     h1->paused = false;
     if (!session->is_client) {
         /* The end may have come while the stream was paused. */
