@@ -128,15 +128,15 @@ static void pump_poll(struct conn *conn, enum ring_kind kind, bool *armed, uint3
     op_poll(&conn->net->ring, conn_token(conn, kind), conn->fd, events);
 }
 
-/* What the step asks for. Returns false when the pump has ended. */
-static bool pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
+/* What the step asks for; may end the pump. */
+static void pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
     struct conn *from = pump->from;
     struct conn *to = pump->to;
     if (moved >= PUMP_SMALL) pump->small_moves = 0;
     switch (step) {
     case PUMP_AGAIN:
         conn_mark_dirty(from);
-        return true;
+        return;
     case PUMP_WAIT_IN:
         if (moved < PUMP_SMALL && ++pump->small_moves == PUMP_SMALL_MAX) {
             from->pumped = false;
@@ -144,27 +144,27 @@ static bool pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
         }
         pump->waits_in = true;
         pump_poll(from, RING_POLL_IN, &from->poll_in_armed, POLLIN | POLLRDHUP);
-        return true;
+        return;
     case PUMP_WAIT_OUT:
         if (!pump_can_wait_out(to)) {
             conn_send_later(to);
-            return true;
+            return;
         }
         pump->waits_out = true;
         pump_poll(to, RING_POLL_OUT, &to->poll_out_armed, POLLOUT);
-        return true;
+        return;
     case PUMP_NO_PIPE:
         pump_stop(pump);
         conn_expect_bulk(from, true);
-        return false;
+        return;
+    case PUMP_ERROR_OUT:
+        return; /* ends with `to`; until then the user sees what it holds */
     case PUMP_ALL:
     case PUMP_EOF:
     case PUMP_ERROR_IN:
-    case PUMP_ERROR_OUT:
         break;
     }
     pump_stop(pump);
-    return false;
 }
 
 void pump_run(struct pump *pump) {
@@ -182,7 +182,7 @@ void pump_run(struct pump *pump) {
         step = pump_move(pump, limit, &moved, &error);
     pump_count(pump, moved);
     held ^= pump_holds(pump);
-    (void)pump_go_on(pump, step, moved);
+    pump_go_on(pump, step, moved);
     if (moved != 0 || held) from->events->on_pumped(from, moved);
     if (step == PUMP_EOF) conn_end_of_stream(from);
     if (step == PUMP_ERROR_IN) conn_lose(from, error);

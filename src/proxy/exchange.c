@@ -302,11 +302,9 @@ void exchange_pass_request(struct exchange *x) {
 static void exchange_on_request_passed(struct stream *client, uint64_t bytes) {
     struct exchange *x = client->user;
     x->body_begun = x->body_passed = true;
-    /* Nobody has a copy of what has passed. */
-    if (bytes != 0) {
-        x->kept_lost = true;
-        exchange_drop_kept(x);
-    }
+    /* Nobody has a copy of what has passed, nor of what is on its way. */
+    x->kept_lost = true;
+    exchange_drop_kept(x);
     if (x->upstream) x->upstream->ops->passed(x->upstream, bytes);
 }
 

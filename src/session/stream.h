@@ -34,7 +34,8 @@ struct stream_events {
     /* `trailers` NULL when there are none; they live in stream->arena. */
     void (*on_end)(struct stream *stream, const struct http_fields *trailers);
     /* `bytes` of this stream have reached the one they pass to (stream_ops.pass) by themselves: the
-     * user accounts for them there (stream_ops.passed). 0: only who is waited for has changed. */
+     * user accounts for them there (stream_ops.passed). Others may be on their way, also when it
+     * says 0: then they wait for room. */
     void (*on_passed)(struct stream *stream, uint64_t bytes);
     /* What was queued by head and data has fallen to the low mark, after data said STREAM_FULL. */
     void (*on_drained)(struct stream *stream);

@@ -79,6 +79,16 @@ static void fake_tunnel(struct stream *stream, uint64_t idle_ms) {
     fake->tunnelled = true;
 }
 
+static bool fake_pass(struct stream *stream, struct stream *to) {
+    struct fake_stream *fake = fake_of(stream);
+    assert_int_equal(fake->closes, 0);
+    assert_int_equal(fake_of(to)->closes, 0);
+    fake->passes++;
+    return fake->passable;
+}
+
+static void fake_passed(struct stream *stream, uint64_t bytes) { fake_of(stream)->passed += bytes; }
+
 static void fake_close(struct stream *stream, enum reason reason) {
     struct fake_stream *fake = fake_of(stream);
     assert_int_equal(fake->closes, 0);
@@ -100,11 +110,6 @@ static void fake_close(struct stream *stream, enum reason reason) {
     }
 }
 
-static void fake_passed(struct stream *stream, uint64_t bytes) {
-    (void)bytes; /* there is no socket that they have gone to */
-    assert_int_equal(fake_of(stream)->closes, 0);
-}
-
 static const struct stream_ops fake_stream_ops = {
     .head = fake_head,
     .data = fake_data,
@@ -112,6 +117,7 @@ static const struct stream_ops fake_stream_ops = {
     .pause = fake_pause,
     .resume = fake_resume,
     .tunnel = fake_tunnel,
+    .pass = fake_pass,
     .passed = fake_passed,
     .close = fake_close,
 };
@@ -296,6 +302,10 @@ void client_data(struct proxy_world *world, const char *text) {
     struct stream *stream = &world->client.stream;
     stream->events->on_data(stream, data, world->lease);
     let_go(world);
+}
+
+void client_passed(struct proxy_world *world, uint64_t bytes) {
+    world->client.stream.events->on_passed(&world->client.stream, bytes);
 }
 
 void client_end(struct proxy_world *world) {

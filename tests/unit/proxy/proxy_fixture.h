@@ -26,6 +26,8 @@ struct fake_stream {
     size_t body_len;
     uint32_t ends; /* end, or `end` with head or data */
     bool trailers;
+    uint64_t passed; /* bytes that reached it by themselves */
+    uint32_t passes; /* times it was asked to pass what arrives */
     bool paused;
     uint32_t pauses;
     uint32_t resumes;
@@ -33,6 +35,7 @@ struct fake_stream {
     enum reason reason;
     /* How it answers. */
     bool full;
+    bool passable;
 };
 
 /* A session to a server that exists only here. */
@@ -75,6 +78,7 @@ bool client_connect(struct proxy_world *world);
 void client_request(struct proxy_world *world, enum http_method method, const char *path,
                     uint64_t body_length);
 void client_data(struct proxy_world *world, const char *text);
+void client_passed(struct proxy_world *world, uint64_t bytes);
 void client_end(struct proxy_world *world);
 void client_reset(struct proxy_world *world, enum reason reason);
 void client_drained(struct proxy_world *world);

@@ -1,0 +1,41 @@
+/* Long bodies that pass by themselves: what the exchange asks for, and what it then cannot do. */
+#include "unit/proxy/proxy_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define ONE_SERVER                                                                                 \
+    "[global]\nworkers = 1\ncpu_affinity = off\n[listener web]\nbind = 127.0.0.1:8080\n"           \
+    "upstream = app\n[upstream app]\nserver = 127.0.0.1:9001\n"
+
+/* Nobody has a copy of what a pump has taken, also before any of it has reached the server. */
+static void a_body_on_its_way_is_not_sent_again(void **state) {
+    (void)state;
+    for (uint64_t bytes = 0; bytes < 2; bytes++) {
+        struct proxy_world *world = proxy_world_new(ONE_SERVER);
+        struct fake_session *old = &world->sessions[0];
+        client_request(world, HTTP_GET, "/", 0);
+        server_ready(old);
+        server_answer(old, 204, 0);
+        client_request(world, HTTP_PUT, "/again", 100000);
+        old->stream.stream.sent = true;
+        client_data(world, "hello");
+        client_passed(world, bytes);
+        assert_int_equal(buf_pool_leased(&world->net->net.small), 0);
+        assert_int_equal(old->stream.passed, bytes);
+        server_reset(old, REASON_SERVER_RESET);
+        assert_int_equal(world->client.status, 502);
+        assert_int_equal(world->client.closes, 1);
+        proxy_world_free(world);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_body_on_its_way_is_not_sent_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
