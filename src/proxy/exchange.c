@@ -290,13 +290,7 @@ static void exchange_on_request_data(struct stream *client, struct bytes data,
     }
     if (x->upstream->ops->data(x->upstream, data, lease, false) == STREAM_FULL)
         client->ops->pause(client);
-    exchange_pass_request(x);
-}
-
-void exchange_pass_request(struct exchange *x) {
-    struct stream *client = x->client;
-    if (!client->bulk || x->request_ended || !x->upstream) return;
-    (void)client->ops->pass(client, x->upstream); /* or copied */
+    if (client->bulk) (void)client->ops->pass(client, x->upstream); /* or copied */
 }
 
 static void exchange_on_request_passed(struct stream *client, uint64_t bytes) {

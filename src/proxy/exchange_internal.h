@@ -73,8 +73,6 @@ struct net *exchange_net(const struct exchange *x);
 void exchange_fail(struct exchange *x, enum reason reason);
 /* Closes both streams, counts, and gives the slot back: `x` must not be touched afterwards. */
 void exchange_end(struct exchange *x, enum reason reason);
-/* Lets a long request body go to the server inside the kernel, where that can be. */
-void exchange_pass_request(struct exchange *x);
 /* The final head goes out now, whoever gives it. */
 void exchange_set_answered(struct exchange *x);
 /* Ends well when both directions have ended. */

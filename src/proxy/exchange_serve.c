@@ -62,7 +62,8 @@ void exchange_send(struct exchange *x, struct stream *stream) {
     if (x->request_ended && !no_body) stream->ops->end(stream, x->request_trailers);
     /* Also when the request is whole: a tunnel may follow it. */
     if (room == STREAM_ROOM) x->client->ops->resume(x->client);
-    exchange_pass_request(x);
+    /* Also when what has come of it so far came in small pieces. */
+    if (!x->request_ended) (void)x->client->ops->pass(x->client, stream); /* or copied */
 }
 
 static void exchange_on_stream(struct pool_wait *wait, struct stream *stream) {

@@ -82,7 +82,7 @@ static void fake_tunnel(struct stream *stream, uint64_t idle_ms) {
 static bool fake_pass(struct stream *stream, struct stream *to) {
     struct fake_stream *fake = fake_of(stream);
     assert_int_equal(fake->closes, 0);
-    assert_int_equal(fake_of(to)->closes, 0);
+    (void)to; /* may be a service's */
     fake->passes++;
     return fake->passable;
 }
