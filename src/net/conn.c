@@ -382,7 +382,10 @@ bool conn_is_sending(const struct conn *conn) {
     return conn->queued != 0 || pump_holds(conn->pump_in);
 }
 
-bool conn_is_held(const struct conn *conn) { return pump_holds(conn->pump_out); }
+bool conn_is_held(const struct conn *conn) {
+    const struct pump *pump = conn->pump_out;
+    return pump_holds(pump) || (pump && !pump->begun && !conn->recv_armed && pump->to->queued != 0);
+}
 
 void conn_end_of_stream(struct conn *conn) {
     if (conn->state == CONN_CLOSING) return;

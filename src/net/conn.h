@@ -47,7 +47,7 @@ struct conn_events {
     /* Of `from` of a pump (net/pump.h): how many bytes may still pass; UINT64_MAX for all that
      * come. */
     uint64_t (*pump_limit)(struct conn *conn);
-    /* So many have reached the other connection; 0 when only pump_holds has changed. */
+    /* So many have reached the other connection; 0 when it has begun, or bytes wait in it now. */
     void (*on_pumped)(struct conn *conn, uint64_t bytes);
     /* The deadline passed. The conn goes on. */
     void (*on_deadline)(struct conn *conn);
@@ -163,8 +163,8 @@ void conn_resume(struct conn *conn);
 void conn_expect_bulk(struct conn *conn, bool bulk);
 /* Whether some of what this side was given has not been taken by the kernel yet. */
 bool conn_is_sending(const struct conn *conn);
-/* Whether received bytes wait, in a pump, for the other connection to take them: nothing is read
- * meanwhile. */
+/* Whether nothing is read because the other connection of a pump has no room: for the bytes it
+ * holds or, before it begins, for what was queued there. */
 bool conn_is_held(const struct conn *conn);
 
 /* Absolute, on the worker's clock; 0: none. Cheap: moving a deadline out touches no timer. */

@@ -175,15 +175,17 @@ void pump_run(struct pump *pump) {
     if (others_work || from->paused || pump->waits_in || pump->waits_out) return;
     uint64_t limit = from->events->pump_limit(from);
     uint64_t moved = 0;
+    bool tell = !pump->begun;
     bool held = pump_holds(pump);
     int error = 0;
     enum pump_step step = limit == 0 ? PUMP_ALL : PUMP_AGAIN;
     for (int round = 0; round < PUMP_ROUNDS && step == PUMP_AGAIN; round++)
         step = pump_move(pump, limit, &moved, &error);
     pump_count(pump, moved);
-    held ^= pump_holds(pump);
+    pump->begun = true;
+    tell |= moved != 0 || held != pump_holds(pump);
     pump_go_on(pump, step, moved);
-    if (moved != 0 || held) from->events->on_pumped(from, moved);
+    if (tell) from->events->on_pumped(from, moved);
     if (step == PUMP_EOF) conn_end_of_stream(from);
     if (step == PUMP_ERROR_IN) conn_lose(from, error);
     if (step == PUMP_ERROR_OUT) conn_lose(to, error);

@@ -13,11 +13,11 @@
  *             ended: all that may pass has passed; FIN; an error; no pipe left; few bytes at a time
  *
  * The user of `from` says how much may pass (conn_events.pump_limit), and is told what has reached
- * `to` (on_pumped), also when bytes begin or cease to be held in the pipe. FIN and errors come as
- * they do without a pump, after what was received before them. When a pump ends by itself `from`
- * receives as before, so nothing is lost and its user need not know. Polls and splices keep the
- * order: nothing is read while the pipe holds bytes that `to` has no room for (backpressure), and
- * nobody else sends to `to` meanwhile.
+ * `to` (on_pumped), also when it begins and when bytes begin to be held in the pipe. FIN and errors
+ * come as they do without a pump, after what was received before them. When a pump ends by itself
+ * `from` receives as before, so nothing is lost and its user need not know. Polls and splices keep
+ * the order: nothing is read while the pipe holds bytes that `to` has no room for (backpressure),
+ * and nobody else sends to `to` meanwhile.
  *
  * splice(2), never IORING_OP_SPLICE: that one runs in a thread of the kernel for every call.
  */
@@ -31,6 +31,7 @@ struct pump {
     struct conn *to;
     struct pipe *pipe;   /* NULL unless it holds bytes */
     uint8_t small_moves; /* in a row that carried little */
+    bool begun;
     bool waits_in;
     bool waits_out;
 };

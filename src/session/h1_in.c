@@ -114,6 +114,7 @@ static bool h1_begin_body(struct h1 *h1, const struct h1_parser *parser) {
     h1->full_reads = 0;
     h1->body_received = 0;
     h1->since_ms = h1_net(h1)->now_ms;
+    h1->held_ms = 0;
     /* Who sent a long body is expected to send long ones: this decides for the next message as
      * well, whose first bytes would otherwise come in many small buffers. */
     bool bulk = parser->body_kind == H1_BODY_LENGTH && parser->body_length >= H1_BULK_MIN;
@@ -318,6 +319,14 @@ static void h1_watch_stream(struct h1 *h1, const struct bytes *bytes, const stru
     }
 }
 
+/* Time in which nothing was read for lack of room does not count against the sender. */
+static void h1_note_held(struct h1 *h1) {
+    if (h1->in != H1_IN_BODY) return;
+    uint64_t now_ms = h1_net(h1)->now_ms;
+    if (h1->held_ms != 0) h1->since_ms += now_ms - h1->held_ms;
+    h1->held_ms = conn_is_held(h1->session.conn) ? now_ms : 0;
+}
+
 bool h1_pass_op(struct stream *stream, struct stream *to) {
     struct h1 *h1 = h1_of_stream(stream);
     struct conn *conn = h1->session.conn;
@@ -325,7 +334,9 @@ bool h1_pass_op(struct stream *stream, struct stream *to) {
                                        h1_body_left(&h1->body) >= H1_BULK_MIN);
     if (!conn || !raw || conn->pump_out || h1->eof) return false;
     struct conn *target = to->ops->pass_target ? to->ops->pass_target(to) : NULL;
-    return target && !target->pump_in && pump_start(conn, target);
+    if (!target || target->pump_in || !pump_start(conn, target)) return false;
+    h1_note_held(h1);
+    return true;
 }
 
 uint64_t h1_pump_limit(struct conn *conn) {
@@ -338,13 +349,14 @@ void h1_on_pumped(struct conn *conn, uint64_t bytes) {
     struct h1 *h1 = h1_of_conn(conn);
     if (!h1->stream_open || h1->stream_reset) return;
     enum reason refused = REASON_NONE;
+    h1_note_held(h1);
     if (h1->in == H1_IN_BODY) {
         h1_body_skip(&h1->body, bytes);
         h1->body_received += bytes;
         refused = h1_body_refused(h1);
     }
     h1_touch(h1);
-    h1->stream.events->on_passed(&h1->stream, bytes);
+    if (bytes != 0 || conn_is_held(conn)) h1->stream.events->on_passed(&h1->stream, bytes);
     if (refused != REASON_NONE) {
         h1_reset_stream(h1, refused);
     } else if (h1->in == H1_IN_BODY && h1_body_left(&h1->body) == 0) {

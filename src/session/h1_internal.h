@@ -53,6 +53,7 @@ struct h1 {
     uint64_t out_left;      /* bytes of a LENGTH body still to send */
     uint64_t since_ms;      /* HEAD: first byte or idle since; BODY: start, moved on by pauses */
     uint64_t paused_ms;     /* when the stream's user paused it */
+    uint64_t held_ms;       /* since when a pump has no room, as far as since_ms; 0: it has */
     uint64_t sent_before;   /* conn->sent_total when the stream began */
     uint64_t tunnel_ms;
     enum h1_in in;

@@ -195,6 +195,7 @@ static void h1_resume_op(struct stream *stream) {
     h1->paused = false;
     /* Time spent paused does not count against the sender. */
     h1->since_ms += h1_net(h1)->now_ms - h1->paused_ms;
+    if (h1->held_ms != 0) h1->held_ms = h1_net(h1)->now_ms; /* nor twice */
     if (!h1->pending_first) conn_resume(h1->session.conn);
     h1_touch(h1);
 }

@@ -178,6 +178,7 @@ static struct line *line_at(enum place place) {
         net_world_turn_for(line->world, 20);
         assert_true(line->to->conn->queued != 0);
         assert_int_equal(line->from->pumped_calls, 0);
+        assert_true(conn_is_held(line->from->conn));
         break;
     case WAITS_IN:
         line_pump(line);

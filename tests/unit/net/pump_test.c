@@ -65,6 +65,7 @@ static void what_was_queued_before_goes_first(void **state) {
     conn_user_narrow(line->to, line->sink);
     line_feed(line, 30000); /* more than one buffer: the next ones come while it is starting */
     line_carry(line, 2 * MB);
+    assert_false(conn_is_held(line->from->conn));
     assert_true(line->from->len >= 4096);
     assert_int_equal(line->from->len + line->from->pumped, 2 * MB);
     line_free(line);
