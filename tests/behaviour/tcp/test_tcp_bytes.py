@@ -241,7 +241,7 @@ def test_what_is_counted(stage):
 
 def test_an_idle_pair_takes_at_most_1536_bytes(stage):
     pools = ("conn", "send_queue", "session", "session_tcp", "head", "relay", "exchange",
-             "arena_small", "arena_large", "buffer_small", "buffer_bulk", "echo", "pump")
+             "arena_small", "arena_large", "buffer_small", "buffer_bulk", "pump")
 
     def used():
         metrics = stage.metrics()
