@@ -244,7 +244,7 @@ static void every_end_in_every_state_leaves_nothing_behind(void **state) {
     for (int place = 0; place < PLACES; place++) {
         for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
             for (int turns = 0; turns < 3; turns += 2) {
-                struct line *line = line_at(place);
+                struct line *line = line_at((enum place)place);
                 ends[i](line);
                 for (int turn = 0; turn < turns; turn++)
                     net_world_turn(line->world);
