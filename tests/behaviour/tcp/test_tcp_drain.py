@@ -25,7 +25,7 @@ service = back
 [upstream app]
 server = @origin
 [upstream slow]
-server = @originslow
+server = @originunix
 [upstream hole]
 server = @hole
 timeout_connect = 60s
@@ -95,8 +95,9 @@ def test_a_second_signal_cuts_at_once(new_stage):
 
 
 def leave_bytes(stage):
-    """A client that has gone, and bytes of it that its server has yet to read."""
-    client, upstream = pair(stage, "slow", "originslow")
+    """A client that has gone, and bytes of it that its server has yet to read. By a unix socket:
+    the room of a TCP socket grows while one looks."""
+    client, upstream = pair(stage, "slow", "originunix")
     upstream.half_close()
     client.expect_close()
     sent = stage.send_into_queue(client)
@@ -116,9 +117,10 @@ def test_what_a_client_left_is_still_sent(new_stage):
     ended(stage, cut=0)
 
 
-def test_what_a_client_left_is_cut_visibly(new_stage):
+def test_what_a_client_left_is_cut(new_stage):
     stage = new_stage(INI, drain_timeout="300ms")
-    upstream, _ = leave_bytes(stage)
+    upstream, sent = leave_bytes(stage)
     stage.weir.signal(signal.SIGTERM)
     ended(stage, cut=1)
-    upstream.expect_reset()
+    upstream.expect_end()
+    assert len(upstream.received) < sent

@@ -110,7 +110,7 @@ timeout_queue = 200ms
 server = @origin max_connections=1
 [upstream fullslow]
 queue = 0
-server = @originslow max_connections=1
+server = @originunix max_connections=1
 [upstream spill]
 balance = first
 server = @origin_a max_connections=1
@@ -296,7 +296,7 @@ def test_a_full_server_gives_way_to_the_next(stage):
 
 def test_bytes_still_to_be_sent_hold_the_servers_slot(stage):
     """The client has gone with all it had to say; its server has not read all of it yet."""
-    origin = stage.origins["originslow"]
+    origin = stage.origins["originunix"]
     client = stage.connect("fullslow")
     upstream = origin.accept()
     upstream.half_close()
