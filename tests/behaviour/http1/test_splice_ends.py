@@ -265,3 +265,18 @@ def test_a_drain_lets_long_bodies_end(new_stage):
     sending_down.done()
     sending_up.done()
     assert stage.weir.wait_exit() == 0
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_drain_that_runs_out_cuts_a_stream_visibly(new_stage, version):
+    stage = new_stage(INI, drain_timeout="300ms")
+    client = stage.connect("narrow", recv_buffer=4096)
+    upstream, sending = download(stage, client, MUCH, version=version)
+    if version == "1.1":
+        held(stage)  # the other one waits behind what proved it to be a stream
+    stage.weir.signal(signal.SIGTERM)
+    assert stage.weir.wait_exit() == 0
+    assert "1 requests were cut" in stage.weir.log
+    assert client.expect_end() == ("fin" if version == "1.1" else "reset")
+    sending.wait()
+    upstream.expect_end()
