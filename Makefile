@@ -7,6 +7,7 @@ BUILD = build
 PREFIX = /usr
 CFLAGS = -O2 -g
 SECONDS = 60
+SEEDS = 500
 V = 0
 
 ifeq ($(origin CC),default)
@@ -35,12 +36,17 @@ SOURCES := $(sort $(shell find src -name '*.c'))
 UNIT_SOURCES := $(sort $(shell find tests/unit -name '*.c' 2>/dev/null))
 UNIT_TESTS := $(patsubst %.c,%,$(filter %_test.c,$(UNIT_SOURCES)))
 UNIT_HELPERS := $(patsubst %.c,%.o,$(filter-out %_test.c,$(UNIT_SOURCES)))
+SIM_SOURCES := $(sort $(wildcard tests/sim/*.c))
+# The calls of src/ that the simulation answers: system calls on descriptors, time, chance, sizes.
+SIM_WRAPS = socket bind listen accept4 setsockopt getsockopt shutdown getpeername getsockname ioctl \
+	close fcntl pipe2 splice syscall clock_gettime rand_seed net_init
 FUZZERS := $(patsubst %.c,%,$(sort $(wildcard tests/fuzz/*_fuzz.c)))
 
+COMMA = ,
 Q = $(if $(filter 0,$(V)),@,)
 SAY = @$(if $(filter 0,$(V)),echo,:)
 
-.PHONY: all debug run test unit behaviour tidy fuzz bench format install clean help
+.PHONY: all debug run test unit behaviour sim tidy fuzz bench format install clean help
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -69,7 +75,7 @@ $(BUILD)/$(1)/libweir.a: $(patsubst %.c,$(BUILD)/$(1)/%.o,$(filter-out src/main.
 	@rm -f $$@
 	$$(Q)ar rcs $$@ $$(filter %.o,$$^)
 
--include $(patsubst %.c,$(BUILD)/$(1)/%.d,$(SOURCES) $(UNIT_SOURCES))
+-include $(patsubst %.c,$(BUILD)/$(1)/%.d,$(SOURCES) $(UNIT_SOURCES) $(SIM_SOURCES))
 -include $(patsubst %,$(BUILD)/$(1)/%.d,$(FUZZERS))
 endef
 
@@ -85,11 +91,21 @@ unit-$(1): $(addprefix $(BUILD)/$(1)/,$(UNIT_TESTS))
 .SECONDARY: $(patsubst %.c,$(BUILD)/$(1)/%.o,$(UNIT_SOURCES))
 endef
 
+# The simulation: the library over a kernel of its own, so without liburing.
+define simulation
+$(BUILD)/$(1)/sim: $(patsubst %.c,$(BUILD)/$(1)/%.o,$(SIM_SOURCES)) $(BUILD)/$(1)/libweir.a
+	$$(SAY) "  LINK  $$@"
+	$$(Q)$(CC) -pthread $(2) $(addprefix -Wl$(COMMA)--wrap=,$(SIM_WRAPS)) -o $$@ $$^ \
+		$(filter-out -luring,$(LIBS)) $(3)
+endef
+
 $(eval $(call variant,release,$(CC),$(CFLAGS) $(LTO_$(LTO)),$(LDFLAGS)))
 $(eval $(call variant,debug,$(CC),$(DEBUG),$(LDFLAGS)))
 $(eval $(call variant,fuzz,clang,-O1 $(CHECKED) -fsanitize=fuzzer-no-link))
 $(eval $(call unit,release,-fno-lto $(LDFLAGS),$(JEMALLOC)))
 $(eval $(call unit,debug,$(SANITIZE) $(LDFLAGS),))
+$(eval $(call simulation,release,-fno-lto $(LDFLAGS),$(JEMALLOC)))
+$(eval $(call simulation,debug,$(SANITIZE) $(LDFLAGS),))
 
 $(BUILD)/weir: $(BUILD)/release/src/main.o $(BUILD)/release/libweir.a
 	$(SAY) "  LINK  $@"
@@ -124,6 +140,13 @@ unit: ## the unit tests, also under the sanitizers
 behaviour: ## the behaviour tests, also under the sanitizers; PYTEST="-k name" selects
 	@tools/setup test
 	@PYTEST='$(PYTEST)' tests/run behaviour
+
+sim: $(BUILD)/release/sim ## SEEDS=500 simulated runs; SEED=n one of them, V=1 with its trace
+ifdef SEED
+	$(BUILD)/release/sim --seed $(SEED) $(if $(filter 0,$(V)),,--trace) $(SIM)
+else
+	$(BUILD)/release/sim --seeds $(SEEDS) $(SIM)
+endif
 
 fuzz: ## every fuzz driver for SECONDS=60
 	@tools/setup test

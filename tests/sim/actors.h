@@ -1,0 +1,43 @@
+/* actors.h: the clients and the servers of a run, and what they know of it together. */
+#ifndef WEIR_TESTS_SIM_ACTORS_H
+#define WEIR_TESTS_SIM_ACTORS_H
+
+#include "sim/kernel.h"
+#include "sim/plan.h"
+#include "sim/reader.h"
+
+#define CLIENTS_MAX 24 /* of a run */
+
+/* Which things have happened that excuse an answer which is not the planned one. */
+struct world {
+    /* Fixed after init. */
+    uint16_t http_port;
+    uint16_t tcp_port;
+    uint64_t client_limit_ns; /* the sum of all timeouts: no client waits longer for anything */
+    bool servers_limited;     /* max_connections of servers is in the configuration */
+    bool clients_limited;     /* max_connections is less than there are clients */
+    bool sends_proxy;         /* servers get a PROXY header */
+    uint64_t timeout_ns;      /* each of weir's timeouts is longer than what good actors take */
+    /* Changes in routine work. */
+    bool draining;
+    uint32_t clients_left;
+    uint64_t answers;    /* complete and as planned */
+    uint64_t errors;     /* weir's own, excused */
+    uint64_t unanswered; /* excused */
+};
+extern struct world world;
+
+/* How many bytes an actor reads or writes at once at most, and how long it rests in between: small
+ * steps are quick ones, so that everything is within weir's timeouts whatever its size. */
+uint32_t actor_step(void);
+uint64_t actor_pace(uint32_t one, uint32_t other);
+
+/* Starts a client at a time; it ends by itself. */
+void client_start(uint32_t number, uint64_t at_ns);
+void client_free_all(void);
+
+/* A server of a port, `tcp`: without HTTP. */
+void server_start(uint16_t port, bool tcp);
+void server_free_all(void);
+
+#endif

@@ -1,0 +1,538 @@
+/* client.c: a client of a run: one connection, some requests, and the judge of what comes back. */
+#include "base/check.h"
+#include "sim/actors.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ASKED_MAX 8
+#define READ_SIZE 65536
+/* How long a body waits for the 100 that it asked for. */
+#define EXPECT_NS (300 * SIM_MS)
+
+/* How a client ends, apart from having all its answers. */
+enum leaving {
+    LEAVES_WELL,
+    LEAVES_HALF, /* FIN after its last request, then it reads on */
+    LEAVES_CLOSING,
+    LEAVES_RESETTING,
+    STOPS_WRITING,
+    STOPS_READING,
+    SENDS_NONSENSE
+};
+
+struct client {
+    uint32_t number;
+    struct sock *sock;
+    struct reader reader;
+    struct plan asked[ASKED_MAX];
+    size_t head_sizes[ASKED_MAX];
+    uint32_t asked_count;
+    uint32_t begun;   /* requests of which some bytes were written */
+    uint32_t written; /* requests written whole */
+    uint32_t answered;
+    uint32_t depth; /* requests that may be under way at once */
+    uint32_t write_max, read_max;
+    uint64_t pace_ns; /* between two writes or reads, at most */
+    uint64_t next_write_ns, next_read_ns;
+    struct text out; /* the request being written */
+    size_t out_at;
+    enum leaving leaving;
+    uint64_t leave_at; /* after so many bytes both ways */
+    uint64_t moved;    /* bytes both ways */
+    uint64_t progress_ns;
+    uint32_t interims;
+    bool tcp;
+    bool opened;
+    bool accepted;   /* by weir */
+    bool misbehaved; /* from here on weir owes nothing */
+    bool no_more;    /* weir has said that it takes no more requests here */
+    bool raw;        /* it writes raw bytes */
+    bool fin_sent;
+    bool fin_seen; /* in a tunnel */
+    bool got_continue;
+    bool stopped;
+    bool done;
+    struct sim_event *timer;
+    struct client *next;
+};
+
+struct world world;
+
+static struct client *clients;
+
+uint32_t actor_step(void) {
+    uint32_t least = sim_has(FAULT_SLOW_NETWORK) ? 1 : 200;
+    return (uint32_t)(least + sim_skewed(READ_SIZE - least));
+}
+
+uint64_t actor_pace(uint32_t one, uint32_t other) {
+    uint64_t step = one < other ? one : other;
+    uint64_t a_byte_ns = sim_has(FAULT_SLOW_NETWORK) ? 200000 : 3000;
+    uint64_t most_ns = step * a_byte_ns < 20 * SIM_MS ? step * a_byte_ns : 20 * SIM_MS;
+    return most_ns < 20000 ? 0 : sim_between(20000, most_ns);
+}
+
+static void client_step(void *owner);
+
+static void on_timer(void *owner, uint64_t argument) {
+    (void)argument;
+    client_step(owner);
+}
+
+static const struct plan *current(const struct client *client) {
+    return &client->asked[client->answered];
+}
+
+static void client_end(struct client *client) {
+    if (client->done) return;
+    client->done = true;
+    for (uint32_t i = 0; i < client->begun; i++)
+        requests[client->asked[i].id].left |= client->misbehaved;
+    sim_cancel(&client->timer);
+    sim_note("client ends", client->number, client->answered, client->misbehaved);
+    if (client->leaving == LEAVES_RESETTING) {
+        sock_abort(client->sock);
+    } else {
+        sock_close(client->sock);
+    }
+    text_free(&client->out);
+    world.clients_left--;
+}
+
+static bool is_bad(enum manner manner) { return manner >= MANNER_SILENT; }
+
+/* TCP has no words for why there is no server. */
+static bool tcp_may_fail(void) {
+    return sim_has(FAULT_CONNECT_REFUSED) || sim_has(FAULT_CONNECT_HANGS) ||
+           sim_has(FAULT_SERVER_DEAD) || sim_has(FAULT_SOCKET_SHORT) || world.servers_limited ||
+           world.clients_limited;
+}
+
+/* Whether a request may stay without the rest of its answer. */
+static bool may_be_cut(const struct client *client, const struct plan *plan) {
+    if (client->misbehaved || client->no_more || world.draining) return true;
+    if (client->reader.state == READ_RAW && sim_knows(KNOWN_TUNNEL_DRAIN)) return true;
+    if (sock_is_broken(client->sock) || sim_has(FAULT_FEW_SLOTS)) return true;
+    /* A tunnel that is reset takes with it what of the answers before it is on its way. */
+    const struct plan *newest = &client->asked[client->begun - 1];
+    if (newest->upgrade && (is_bad(newest->manner) || sim_has(FAULT_SERVER_RESET))) return true;
+    if (plan->tcp && tcp_may_fail()) return true;
+    if (plan != current(client)) return false;
+    return is_bad(plan->manner) || (!plan->local && sim_has(FAULT_SERVER_RESET));
+}
+
+/* The connection has ended: what was asked and not answered needs an excuse. */
+static void client_judge_end(struct client *client) {
+    for (uint32_t i = client->answered; i < client->begun; i++) {
+        /* What was cut short may be followed by nothing. */
+        bool follows_cut = i > client->answered && may_be_cut(client, current(client));
+        if (!follows_cut && !may_be_cut(client, &client->asked[i])) {
+            sim_fail(INVARIANT_ANSWERS, "client %u: request %u (%s) has no answer", client->number,
+                     client->asked[i].id, client->asked[i].method);
+        }
+        world.unanswered++;
+    }
+    client_end(client);
+}
+
+static bool any_of(const char *word, const char *const *words) {
+    for (; *words; words++) {
+        if (strcmp(*words, word) == 0) return true;
+    }
+    return false;
+}
+
+/* Whether weir may give its own error with this reason (base/reason.def). */
+static bool may_fail(const struct client *client, const struct plan *plan, const char *reason) {
+    static const char *const of_server[] = {"server_closed", "server_reset", NULL};
+    static const char *const of_queue[] = {"server_busy", "queue_full", "queue_timeout", NULL};
+    /* Without memory everything may take until its timeout. */
+    if (sim_has(FAULT_FEW_SLOTS)) return true;
+    if (strcmp(reason, "drain_cut") == 0) return world.draining;
+    if (strcmp(reason, "max_connections") == 0) return world.clients_limited;
+    if (strcmp(reason, "connect_failed") == 0) {
+        return sim_has(FAULT_CONNECT_REFUSED) || sim_has(FAULT_SERVER_DEAD) ||
+               sim_has(FAULT_SOCKET_SHORT);
+    }
+    if (strcmp(reason, "connect_timeout") == 0) {
+        return sim_has(FAULT_CONNECT_HANGS) || sim_has(FAULT_SERVER_DEAD);
+    }
+    if (any_of(reason, of_queue)) return world.servers_limited;
+    if (strcmp(reason, "server_timeout") == 0) return plan->manner == MANNER_SILENT;
+    if (strcmp(reason, "bad_response") == 0) return plan->manner == MANNER_NONSENSE;
+    if (any_of(reason, of_server)) {
+        return plan->manner != MANNER_SERVES || sim_has(FAULT_SERVER_RESET) ||
+               sim_has(FAULT_SERVER_IDLE_ENDS);
+    }
+    return client->misbehaved;
+}
+
+static void judge_weirs_answer(struct client *client, const struct plan *plan) {
+    const struct reader *reader = &client->reader;
+    if (plan->local && reader->reason[0] == '\0') {
+        if (reader->status != 200) {
+            sim_fail(INVARIANT_ANSWERS, "client %u: %d instead of the answer of weir's route",
+                     client->number, reader->status);
+        }
+        world.answers++;
+        return;
+    }
+    if (!may_fail(client, plan, reader->reason)) {
+        sim_fail(INVARIANT_ANSWERS,
+                 "client %u: request %u (%s): %d %s, for which there is no"
+                 " reason",
+                 client->number, plan->id, plan->method, reader->status, reader->reason);
+    }
+    world.errors++;
+}
+
+static void on_head(struct client *client) {
+    struct reader *reader = &client->reader;
+    const struct plan *plan = current(client);
+    sim_note("client gets head", client->number, reader->id, reader->status);
+    /* One too many is told so before it asks for anything. */
+    bool refused = strcmp(reader->reason, "max_connections") == 0 && world.clients_limited;
+    if (refused) client->misbehaved = client->no_more = true;
+    if (client->answered >= client->begun && !refused) {
+        sim_fail(INVARIANT_ANSWERS, "client %u: a %d that nobody asked for", client->number,
+                 reader->status);
+    }
+    if (reader->id != 0 && (reader->id != plan->id || plan->local)) {
+        sim_fail(INVARIANT_OWNER, "client %u: the answer to %u for request %u", client->number,
+                 reader->id, plan->id);
+    }
+    if (reader->status < 200 && reader->status != 101) {
+        client->got_continue |= reader->status == 100;
+        if (++client->interims > plan->interims + plan->expects) {
+            sim_fail(INVARIANT_ANSWERS, "client %u: too many interim answers to %u", client->number,
+                     plan->id);
+        }
+        return;
+    }
+    /* Of a head that it has not seen whole weir cannot know the method. */
+    reader->no_body = plan->is_head && client->written > client->answered && !refused;
+    if (reader->closes) client->no_more = true;
+    /* The server has not waited for all of it, so weir may not wait either. */
+    if (client->written <= client->answered) client->no_more = true;
+    if (plan->manner == MANNER_EARLY) client->no_more = true;
+    if (reader->id == 0) {
+        judge_weirs_answer(client, plan);
+        return;
+    }
+    if (reader->status != plan->status) {
+        sim_fail(INVARIANT_BYTES, "client %u: request %u: %d instead of %d", client->number,
+                 plan->id, reader->status, plan->status);
+    }
+    reader->pattern_id = plan->id;
+    reader->side = SIDE_ANSWER;
+}
+
+static void on_answer(struct client *client) {
+    const struct reader *reader = &client->reader;
+    const struct plan *plan = current(client);
+    if (reader->id != 0) {
+        uint64_t wanted = plan->is_head ? 0 : plan->answer_size;
+        if (reader->body != wanted) {
+            sim_fail(INVARIANT_BYTES, "client %u: request %u: %llu bytes of body instead of %llu",
+                     client->number, plan->id, (unsigned long long)reader->body,
+                     (unsigned long long)wanted);
+        }
+        world.answers++;
+    }
+    sim_note("client has answer", client->number, plan->id, (int64_t)reader->body);
+    client->answered++;
+    client->interims = 0;
+    client->got_continue = false;
+}
+
+/* What has come, as far as it goes. */
+static void client_take(struct client *client, const char *bytes, size_t size) {
+    for (;;) {
+        switch (reader_feed(&client->reader, &bytes, &size)) {
+        case READER_MORE:
+            return;
+        case READER_HEAD:
+            on_head(client);
+            break;
+        case READER_END:
+            on_answer(client);
+            break;
+        case READER_BAD:
+            sim_fail(INVARIANT_BYTES, "client %u, request %u: %s: '%.40s'", client->number,
+                     current(client)->id, client->reader.why, client->reader.line);
+        }
+    }
+}
+
+/* FIN: everything must be whole, or visibly cut. */
+static void client_on_fin(struct client *client) {
+    struct reader *reader = &client->reader;
+    const struct plan *plan = current(client);
+    if (reader->state == READ_UNTIL_END) {
+        on_answer(client);
+    } else if (reader->state == READ_RAW) {
+        /* Without a slot the connection is closed before anything is known of it. */
+        bool no_slot = client->tcp && sim_has(FAULT_FEW_SLOTS) && reader->body == 0;
+        if (no_slot && plan->answer_size != 0) {
+            client->misbehaved = true;
+            client_judge_end(client);
+            return;
+        }
+        if (reader->body != plan->answer_size && !client->misbehaved) {
+            sim_fail(INVARIANT_BYTES, "client %u: a tunnel ends well after %llu bytes of %u",
+                     client->number, (unsigned long long)reader->body, plan->answer_size);
+        }
+        on_answer(client);
+        /* This direction only: the client's goes on. */
+        client->no_more = client->fin_seen = true;
+        return;
+    }
+    client_judge_end(client);
+}
+
+static void client_moved(struct client *client, size_t count) {
+    client->moved += count;
+    client->progress_ns = sim.now_ns;
+}
+
+static void client_read(struct client *client) {
+    static char bytes[READ_SIZE];
+    while (!client->done && !client->fin_seen && sim.now_ns >= client->next_read_ns) {
+        ssize_t got = sock_read(client->sock, bytes, client->read_max);
+        if (got == -EAGAIN) return;
+        if (got > 0) {
+            client_moved(client, (size_t)got);
+            client_take(client, bytes, (size_t)got);
+            if (client->pace_ns) client->next_read_ns = sim.now_ns + sim_below(client->pace_ns);
+        } else if (got == 0) {
+            client_on_fin(client);
+        } else {
+            client_judge_end(client);
+        }
+    }
+}
+
+static void next_request(struct client *client) {
+    static const char *const nonsense[] = {
+        "GET / HTTP/9.9\r\n\r\n",
+        "\r\n\r\nxyz\r\n\r\n",
+        "GET  / HTTP/1.1\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"};
+    uint32_t i = client->begun++;
+    bool last = client->begun == client->asked_count;
+    client->out.len = client->out_at = 0;
+    if (last && client->leaving == SENDS_NONSENSE) {
+        client->misbehaved = true;
+        client->asked[i] = (struct plan){.id = client->asked[i].id, .method = "nonsense"};
+        const char *line = nonsense[sim_below(sizeof nonsense / sizeof *nonsense)];
+        text_add(&client->out, line, strlen(line));
+    } else {
+        client->raw = client->tcp;
+        plan_request(&client->asked[i], last, &client->out);
+        client->head_sizes[i] = plan_request_head_size(&client->asked[i], last);
+    }
+    sim_note("client asks", client->number, client->asked[i].id, (int64_t)client->out.len);
+}
+
+/* How much of the request may be written now. */
+static size_t client_may_write(struct client *client) {
+    uint32_t i = client->begun - 1;
+    size_t left = client->out.len - client->out_at;
+    const struct plan *plan = &client->asked[i];
+    if (plan->expects && !client->got_continue && client->answered == i &&
+        client->out_at >= client->head_sizes[i]) {
+        return sim.now_ns >= client->progress_ns + EXPECT_NS ? left : 0;
+    }
+    if (plan->expects && !client->got_continue && client->out_at < client->head_sizes[i])
+        left = client->head_sizes[i] - client->out_at;
+    return left < client->write_max ? left : client->write_max;
+}
+
+static bool has_more_to_ask(const struct client *client) {
+    return client->begun < client->asked_count && !client->no_more &&
+           client->begun - client->answered < client->depth;
+}
+
+/* After an upgrade, and its answer: raw bytes. */
+static void client_upgraded(struct client *client) {
+    const struct plan *plan = &client->asked[client->begun - 1];
+    if (!plan->upgrade || client->reader.state != READ_RAW || client->fin_sent) return;
+    if (!client->raw) {
+        client->raw = true;
+        client->written--;
+        client->out.len = client->out_at = 0;
+        plan_raw(plan, SIDE_REQUEST, &client->out);
+    }
+    if (client->out_at < client->out.len) return;
+    client->fin_sent = true;
+    client->written = client->begun;
+    sock_shutdown(client->sock);
+}
+
+static void client_write(struct client *client) {
+    while (!client->done && sim.now_ns >= client->next_write_ns) {
+        if (client->begun != 0) client_upgraded(client);
+        if (client->written == client->begun && has_more_to_ask(client)) next_request(client);
+        if (client->written == client->begun) return;
+        size_t size = client_may_write(client);
+        if (size == 0) return;
+        ssize_t put = sock_write(client->sock, client->out.bytes + client->out_at, size);
+        if (put <= 0) return;
+        client->out_at += (size_t)put;
+        client_moved(client, (size_t)put);
+        if (client->out_at == client->out.len) client->written++;
+        if (client->pace_ns) client->next_write_ns = sim.now_ns + sim_below(client->pace_ns);
+    }
+}
+
+/* Having had enough, one way or the other. True: gone. */
+static bool client_leaves(struct client *client) {
+    bool asked_all = client->begun == client->asked_count && client->written == client->begun;
+    bool raw = client->reader.state == READ_RAW && !(client->fin_seen && client->fin_sent);
+    if (client->fin_seen && sock_is_dead(client->sock)) client_judge_end(client);
+    if (client->done) return true;
+    if (client->answered == client->begun && (asked_all || client->no_more) && !raw) {
+        client_end(client);
+        return true;
+    }
+    if (client->leaving == LEAVES_HALF && asked_all && !client->fin_sent && !raw &&
+        !client->asked[client->begun - 1].upgrade) {
+        client->fin_sent = true;
+        sock_shutdown(client->sock);
+    }
+    if (client->leaving < LEAVES_CLOSING || client->leaving == SENDS_NONSENSE) return false;
+    if (client->moved < client->leave_at) return false;
+    client->misbehaved = true;
+    if (client->leaving == LEAVES_CLOSING || client->leaving == LEAVES_RESETTING) {
+        client_judge_end(client);
+        return true;
+    }
+    if (!client->stopped) client->progress_ns = sim.now_ns;
+    client->stopped = true;
+    if (sock_is_over(client->sock)) client_judge_end(client);
+    return client->done;
+}
+
+static void client_opening(struct client *client) {
+    if (sock_is_open(client->sock)) {
+        client->opened = true;
+        client->progress_ns = sim.now_ns;
+        if (!client->tcp) return;
+        client->reader.state = READ_RAW;
+        client->reader.id = client->reader.pattern_id = client->asked[0].id;
+        client->reader.side = SIDE_ANSWER;
+        return;
+    }
+    bool refused = sock_is_dead(client->sock);
+    if (refused && !world.draining) {
+        sim_fail(INVARIANT_ANSWERS, "client %u is refused", client->number);
+    }
+    if (refused || (world.draining && sim.now_ns > client->progress_ns + SIM_SECOND))
+        client_end(client);
+}
+
+static void client_wait(struct client *client) {
+    if (client->done) return;
+    sim_cancel(&client->timer);
+    uint64_t at_ns = sim.now_ns + 50 * SIM_MS;
+    if (client->next_write_ns > sim.now_ns && client->next_write_ns < at_ns)
+        at_ns = client->next_write_ns;
+    if (client->next_read_ns > sim.now_ns && client->next_read_ns < at_ns)
+        at_ns = client->next_read_ns;
+    sim_event(at_ns, on_timer, client, &client->timer);
+}
+
+static void client_step(void *owner) {
+    struct client *client = owner;
+    if (client->done) return;
+    if (!client->opened) client_opening(client);
+    if (client->opened && !client->done) {
+        if (!client->stopped || client->leaving != STOPS_READING) client_read(client);
+        if (client->done || client_leaves(client)) return;
+        if (!client->stopped || client->leaving != STOPS_WRITING) client_write(client);
+        if (client->done || client_leaves(client)) return;
+    }
+    if (!client->accepted && client->opened && sock_is_accepted(client->sock)) {
+        client->accepted = true;
+        client->progress_ns = sim.now_ns;
+    }
+    /* In the backlog it waits for all those before it. */
+    uint64_t times = client->accepted ? 1 : CLIENTS_MAX;
+    /* One that does not read does not see that its requests are answered one by one. */
+    if (client->stopped) times += client->begun - client->answered;
+    if (sim.now_ns - client->progress_ns > world.client_limit_ns * times) {
+        sim_fail(INVARIANT_TIME, "client %u: nothing has moved for %.1f s: request %u (%s)",
+                 client->number, (double)(sim.now_ns - client->progress_ns) / 1e9,
+                 current(client)->id, current(client)->method);
+    }
+    client_wait(client);
+}
+
+static void client_open(void *owner, uint64_t argument) {
+    (void)argument;
+    struct client *client = owner;
+    client->progress_ns = sim.now_ns;
+    struct sock_actor actor = {client_step, client};
+    client->sock =
+        sock_connect(client->tcp ? world.tcp_port : world.http_port, client->number, actor);
+    client_wait(client);
+}
+
+static enum leaving pick_leaving(void) {
+    if (sim_has(FAULT_CLIENT_BAD) && sim_one_in(4)) return SENDS_NONSENSE;
+    if (sim_has(FAULT_CLIENT_STOPS) && sim_one_in(4))
+        return sim_one_in(2) ? STOPS_WRITING : STOPS_READING;
+    if (sim_has(FAULT_CLIENT_LEAVES) && sim_one_in(4))
+        return sim_one_in(2) ? LEAVES_CLOSING : LEAVES_RESETTING;
+    return sim_one_in(5) ? LEAVES_HALF : LEAVES_WELL;
+}
+
+/* What a client that goes on asks for; an upgrade and an Expect come last. */
+static void pick_requests(struct client *client) {
+    uint32_t count = client->tcp ? 1 : (uint32_t)sim_between(1, ASKED_MAX);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t id = plan_next(client->number, client->tcp);
+        if (id == 0) break;
+        client->asked[client->asked_count++] = plan_of(id);
+        const struct plan *plan = &client->asked[i];
+        if (plan->upgrade || plan->expects) break;
+    }
+}
+
+void client_start(uint32_t number, uint64_t at_ns) {
+    struct client *client = calloc(1, sizeof *client);
+    CHECK(client);
+    client->number = number;
+    client->next = clients;
+    clients = client;
+    reader_init(&client->reader, true);
+    client->tcp = sim_one_in(4);
+    pick_requests(client);
+    if (client->asked_count == 0) {
+        clients = client->next;
+        free(client);
+        return;
+    }
+    client->depth = sim_one_in(2) ? 1 : (uint32_t)sim_between(1, ASKED_MAX);
+    client->write_max = actor_step();
+    client->read_max = actor_step();
+    if (sim_one_in(3)) client->pace_ns = actor_pace(client->write_max, client->read_max);
+    client->leaving = pick_leaving();
+    if (client->tcp && client->leaving == SENDS_NONSENSE) client->leaving = LEAVES_WELL;
+    client->leave_at = sim_skewed(200000);
+    world.clients_left++;
+    sim_at(at_ns, client_open, client, 0);
+}
+
+void client_free_all(void) {
+    for (struct client *client = clients; client; client = clients) {
+        clients = client->next;
+        text_free(&client->out);
+        free(client);
+    }
+}

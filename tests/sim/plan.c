@@ -1,0 +1,251 @@
+#include "sim/plan.h"
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "base/rand.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct request requests[REQUESTS_MAX];
+
+static uint32_t last_id;
+
+void plan_init(void) {
+    memset(requests, 0, sizeof requests);
+    last_id = 0;
+}
+
+uint32_t plan_next(uint32_t client, bool tcp) {
+    if (last_id + 1 == REQUESTS_MAX) return 0;
+    requests[++last_id] = (struct request){.client = client, .tcp = tcp};
+    return last_id;
+}
+
+static uint32_t pick_size(struct rand_state *random) {
+    if (sim_has(FAULT_SLOW_NETWORK)) return rand_below(random, 1500);
+    switch (rand_below(random, 8)) {
+    case 0:
+        return 0;
+    case 1:
+    case 2:
+    case 3:
+        return rand_below(random, 500);
+    case 4:
+        return 2040 + rand_below(random, 16); /* where copying ends */
+    case 5:
+        return rand_below(random, 20000);
+    case 6:
+        return 65536 - 8 + rand_below(random, 16); /* where a stream begins */
+    default:
+        return rand_below(random, rand_below(random, 8) == 0 ? 2000000 : 300000);
+    }
+}
+
+static void plan_method(struct plan *plan, struct rand_state *random) {
+    switch (rand_below(random, 6)) {
+    case 0:
+    case 1:
+    case 2:
+        plan->method = "GET";
+        plan->idempotent = true;
+        return;
+    case 3:
+        plan->method = "HEAD";
+        plan->idempotent = plan->is_head = true;
+        return;
+    case 4:
+        plan->method = "PUT";
+        plan->idempotent = true;
+        break;
+    default:
+        plan->method = "POST";
+        break;
+    }
+    plan->request_framing = rand_below(random, 2) ? FRAMING_LENGTH : FRAMING_CHUNKED;
+    plan->request_size = pick_size(random);
+    plan->expects = rand_below(random, 20) == 0;
+}
+
+static void plan_status(struct plan *plan, struct rand_state *random) {
+    static const int statuses[] = {200, 200, 200, 200, 201, 204, 304, 404, 500, 503};
+    plan->status = statuses[rand_below(random, 10)];
+    plan->interims = rand_below(random, 10) == 0 ? 1 + rand_below(random, 2) : 0;
+    plan->answer_framing = FRAMING_LENGTH + rand_below(random, 3);
+    plan->answer_size = pick_size(random);
+    plan->server_ends = plan->answer_framing == FRAMING_CLOSE || rand_below(random, 10) == 0;
+    if (plan->status != 204 && plan->status != 304) return;
+    plan->answer_framing = FRAMING_NONE;
+    plan->answer_size = 0;
+    plan->server_ends = false;
+}
+
+static enum manner pick_manner(struct rand_state *random) {
+    if (sim_has(FAULT_SERVER_BAD) && rand_below(random, 4) == 0)
+        return MANNER_SILENT + rand_below(random, 4);
+    if (sim_has(FAULT_SERVER_EARLY) && rand_below(random, 4) == 0) return MANNER_EARLY;
+    return MANNER_SERVES;
+}
+
+struct plan plan_of(uint32_t id) {
+    struct rand_state random;
+    sim_seed(&random, hash_u64(sim.options.seed + 1) ^ id);
+    struct plan plan = {.id = id};
+    plan.local = rand_below(&random, 12) == 0;
+    plan_method(&plan, &random);
+    plan_status(&plan, &random);
+    plan.manner = pick_manner(&random);
+    plan.cut_at = rand_below(&random, 1 << 30);
+    bool tcp = requests[id].tcp;
+    plan.upgrade = tcp || (!plan.local && rand_below(&random, 12) == 0);
+    if (plan.local && !tcp) plan.manner = MANNER_SERVES;
+    if (!plan.upgrade) return plan;
+    bool raw_only = plan.manner == MANNER_EARLY || (tcp && plan.manner == MANNER_NONSENSE);
+    return (struct plan){.id = id,
+                         .method = tcp ? "TCP" : "GET",
+                         .idempotent = !tcp,
+                         .tcp = tcp,
+                         .upgrade = true,
+                         .request_size = pick_size(&random),
+                         .status = 101,
+                         .answer_size = plan.answer_size,
+                         .manner = raw_only ? MANNER_SERVES : plan.manner,
+                         .cut_at = plan.cut_at};
+}
+
+char plan_byte(uint32_t id, enum side side, uint64_t offset) {
+    uint64_t x = (id * 2 + side) * 0x9e3779b97f4a7c15ull + offset * 0xbf58476d1ce4e5b9ull;
+    return (char)(x >> 53);
+}
+
+void text_add(struct text *text, const char *bytes, size_t size) {
+    if (text->len + size > text->capacity) {
+        text->capacity = (text->len + size) * 2;
+        text->bytes = realloc(text->bytes, text->capacity);
+        CHECK(text->bytes);
+    }
+    memcpy(text->bytes + text->len, bytes, size);
+    text->len += size;
+}
+
+void text_print(struct text *text, const char *format, ...) {
+    char line[512];
+    va_list arguments;
+    va_start(arguments, format);
+    int size = vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    CHECK(size >= 0 && (size_t)size < sizeof line);
+    text_add(text, line, (size_t)size);
+}
+
+void text_free(struct text *text) {
+    free(text->bytes);
+    *text = (struct text){0};
+}
+
+static void add_pattern(struct text *text, const struct plan *plan, enum side side,
+                        const uint32_t range[2]) {
+    char piece[1024];
+    for (uint32_t at = range[0]; at < range[1];) {
+        uint32_t size = range[1] - at < sizeof piece ? range[1] - at : (uint32_t)sizeof piece;
+        for (uint32_t i = 0; i < size; i++)
+            piece[i] = plan_byte(plan->id, side, at + i);
+        text_add(text, piece, size);
+        at += size;
+    }
+}
+
+static void add_chunks(struct text *text, const struct plan *plan, enum side side, uint32_t size) {
+    struct rand_state random;
+    sim_seed(&random, plan->cut_at + side);
+    for (uint32_t at = 0; at < size;) {
+        uint32_t most = rand_below(&random, 2) ? 100 : 40000;
+        uint32_t chunk = 1 + rand_below(&random, most);
+        if (chunk > size - at) chunk = size - at;
+        text_print(text, "%x\r\n", chunk);
+        add_pattern(text, plan, side, (uint32_t[]){at, at + chunk});
+        text_add(text, "\r\n", 2);
+        at += chunk;
+    }
+    text_print(text, "0\r\n%s\r\n", rand_below(&random, 8) == 0 ? "X-Sum: 1\r\n" : "");
+}
+
+static void add_body(struct text *text, const struct plan *plan, enum side side) {
+    uint32_t size = side == SIDE_REQUEST ? plan->request_size : plan->answer_size;
+    enum framing framing = side == SIDE_REQUEST ? plan->request_framing : plan->answer_framing;
+    if (framing == FRAMING_CHUNKED) {
+        add_chunks(text, plan, side, size);
+    } else if (framing != FRAMING_NONE) {
+        add_pattern(text, plan, side, (uint32_t[]){0, size});
+    }
+}
+
+static void add_framing(struct text *text, enum framing framing, uint32_t size) {
+    if (framing == FRAMING_LENGTH) text_print(text, "Content-Length: %u\r\n", size);
+    if (framing == FRAMING_CHUNKED) text_print(text, "Transfer-Encoding: chunked\r\n");
+}
+
+static void add_request_head(const struct plan *plan, bool last, struct text *text) {
+    text_print(text, "%s %s/%u HTTP/1.1\r\nHost: sim\r\nX-Id: %u\r\n", plan->method,
+               plan->local ? "/local" : "/far", plan->id, plan->id);
+    if (plan->cut_at % 3 == 0) {
+        text_print(text, "Cookie: ");
+        for (uint32_t i = 0; i < plan->cut_at % 50; i++)
+            text_add(text, "abcdefgh", 8);
+        text_add(text, "\r\n", 2);
+    }
+    add_framing(text, plan->request_framing, plan->request_size);
+    if (plan->expects) text_print(text, "Expect: 100-continue\r\n");
+    if (plan->upgrade) {
+        text_print(text, "Connection: upgrade\r\nUpgrade: sim\r\n");
+    } else if (last && plan->cut_at % 2) {
+        text_print(text, "Connection: close\r\n");
+    }
+    text_add(text, "\r\n", 2);
+}
+
+void plan_request(const struct plan *plan, bool last, struct text *text) {
+    if (plan->tcp) {
+        text_print(text, "RAW %u\n", plan->id);
+        plan_raw(plan, SIDE_REQUEST, text);
+        return;
+    }
+    add_request_head(plan, last, text);
+    add_body(text, plan, SIDE_REQUEST);
+}
+
+size_t plan_request_head_size(const struct plan *plan, bool last) {
+    struct text head = {0};
+    if (plan->tcp) return 0;
+    add_request_head(plan, last, &head);
+    size_t size = head.len;
+    text_free(&head);
+    return size;
+}
+
+void plan_interims(const struct plan *plan, struct text *text) {
+    if (plan->expects) text_print(text, "HTTP/1.1 100 Continue\r\nX-Id: %u\r\n\r\n", plan->id);
+    for (uint32_t i = 0; i < plan->interims; i++) {
+        text_print(text, "HTTP/1.1 103 Early Hints\r\nX-Id: %u\r\nLink: </x>\r\n\r\n", plan->id);
+    }
+}
+
+void plan_answer(const struct plan *plan, struct text *text) {
+    if (plan->tcp) return;
+    text_print(text, "HTTP/1.1 %d Planned\r\nX-Id: %u\r\n", plan->status, plan->id);
+    if (plan->upgrade) {
+        text_print(text, "Connection: upgrade\r\nUpgrade: sim\r\n\r\n");
+        return;
+    }
+    add_framing(text, plan->answer_framing, plan->answer_size);
+    if (plan->server_ends) text_print(text, "Connection: close\r\n");
+    text_add(text, "\r\n", 2);
+    if (!plan->is_head) add_body(text, plan, SIDE_ANSWER);
+}
+
+void plan_raw(const struct plan *plan, enum side side, struct text *text) {
+    uint32_t size = side == SIDE_REQUEST ? plan->request_size : plan->answer_size;
+    add_pattern(text, plan, side, (uint32_t[]){0, size});
+}

@@ -1,0 +1,81 @@
+/* plan.h: what every request is and how it will be answered, from its number alone.
+ *
+ * The client that asks and the server that answers both know the plan of a request's number, so
+ * each can check every byte it gets. The number travels in X-Id, and comes back in it.
+ */
+#ifndef WEIR_TESTS_SIM_PLAN_H
+#define WEIR_TESTS_SIM_PLAN_H
+
+#include "sim/sim.h"
+
+#define REQUESTS_MAX 4096 /* in a run */
+
+enum framing { FRAMING_NONE, FRAMING_LENGTH, FRAMING_CHUNKED, FRAMING_CLOSE };
+enum side { SIDE_REQUEST, SIDE_ANSWER };
+
+/* What a server does with a request. */
+enum manner {
+    MANNER_SERVES,
+    MANNER_EARLY,   /* answers before it has the whole request */
+    MANNER_SILENT,  /* never answers */
+    MANNER_CLOSES,  /* sends a part of the answer, then FIN */
+    MANNER_RESETS,  /* sends a part of the answer, then RST */
+    MANNER_NONSENSE /* answers what is no HTTP */
+};
+
+struct plan {
+    uint32_t id;
+    const char *method;
+    bool idempotent;
+    bool is_head;
+    bool local;   /* weir answers by itself */
+    bool tcp;     /* no HTTP at all: the client sends a line with the number, then raw bytes */
+    bool upgrade; /* both sides go on without HTTP; the sizes below are those of raw bytes */
+    bool expects; /* Expect: 100-continue */
+    enum framing request_framing;
+    uint32_t request_size;
+    int status;
+    uint32_t interims;
+    enum framing answer_framing;
+    uint32_t answer_size;
+    bool server_ends; /* the server closes after it */
+    enum manner manner;
+    uint32_t cut_at; /* bytes of the answer's text that a bad server sends, modulo its size */
+};
+
+/* A piece of memory that grows. */
+struct text {
+    char *bytes;
+    size_t len;
+    size_t capacity;
+};
+
+struct plan plan_of(uint32_t id);
+char plan_byte(uint32_t id, enum side side, uint64_t offset);
+/* Adds the whole of it; `last`: the client asks for no more on this connection. */
+void plan_request(const struct plan *plan, bool last, struct text *text);
+/* Where the request's body begins in its text. */
+size_t plan_request_head_size(const struct plan *plan, bool last);
+/* The interim heads, and the answer. */
+void plan_interims(const struct plan *plan, struct text *text);
+void plan_answer(const struct plan *plan, struct text *text);
+/* Raw bytes after an upgrade. */
+void plan_raw(const struct plan *plan, enum side side, struct text *text);
+
+void text_add(struct text *text, const char *bytes, size_t size);
+void text_print(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_free(struct text *text);
+
+/* What the run knows of its requests. */
+struct request {
+    uint32_t client;     /* whose it is */
+    uint32_t executions; /* heads that servers have seen */
+    bool tcp;
+    bool left; /* the client has gone before the end of it, of its own will */
+};
+extern struct request requests[REQUESTS_MAX];
+/* The next number; 0 when there are too many. */
+uint32_t plan_next(uint32_t client, bool tcp);
+void plan_init(void);
+
+#endif

@@ -1,0 +1,246 @@
+#include "sim/stage.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "control/worker.h"
+#include "ring/mail.h"
+#include "sim/actors.h"
+#include "sim/watch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define HTTP_PORT 8080
+#define TCP_PORT 8081
+#define HTTP_SERVERS 9001 /* their first port */
+#define TCP_SERVERS 9101
+#define SERVERS_MAX 3
+/* weir's timeouts of a run, in its configuration; the longest of a request's is their sum. */
+#define TIMEOUT_MS 3000
+#define KEEPALIVE_MS 4000
+#define DRAIN_MS 5000
+/* After the drain: cuts, flushes, lingering. */
+#define END_MS 20000
+
+struct stage {
+    struct worker *worker;
+    struct config *config;
+    struct limit *limits[4]; /* by index of the listener */
+    struct ring mail_ring;   /* the main thread's */
+    struct stat_block mail_stats;
+    bool drain_sent;
+    bool end_sent;
+    uint64_t drain_ns;
+};
+
+static struct stage stage;
+
+/* control gives every worker the same sizes; other ones reach other edges. */
+int __wrap_net_init(struct net *net, const struct net_options *options, struct stat_block *stats);
+int __real_net_init(struct net *net, const struct net_options *options, struct stat_block *stats);
+int __wrap_net_init(struct net *net, const struct net_options *options, struct stat_block *stats) {
+    static const uint32_t small_sizes[] = {1024, 2048, 4096, 8192};
+    static const uint32_t bulk_sizes[] = {4096, 65536, 512 * 1024};
+    struct net_options sized = *options;
+    sized.sq_entries = 4u << sim_below(8);
+    sized.small_size = small_sizes[sim_below(4)];
+    sized.bulk_size = bulk_sizes[sim_below(3)];
+    sized.small_count = sim_one_in(2) ? 4096 : 1024;
+    sized.bulk_count = 1u << sim_below(6);
+    sized.queue_mark = (uint32_t)sim_between(1, 65536);
+    if (sim_has(FAULT_FEW_SLOTS)) {
+        sized.small_count = (uint32_t)sim_between(4, 60);
+        sized.conns_max = (uint32_t)sim_between(3, 30);
+    }
+    return __real_net_init(net, &sized, stats);
+}
+
+static void put_upstream(FILE *file, const char *name, uint32_t servers, unsigned port) {
+    static const char *const policies[] = {"round_robin", "least_conn", "p2c",  "random",
+                                           "source_ip",   "maglev",     "first"};
+    fprintf(file, "[upstream %s]\nbalance = %s\n", name, policies[sim_below(7)]);
+    unsigned kept = (unsigned)(sim_one_in(3) ? sim_below(3) : 64);
+    if (world.sends_proxy) {
+        fprintf(file, "send_proxy = v1\n");
+    } else {
+        fprintf(file, "keepalive = %u\n", kept);
+    }
+    if (world.servers_limited && sim_one_in(2))
+        fprintf(file, "queue = %u\n", (unsigned)sim_between(0, 10));
+    for (uint32_t i = 0; i < servers; i++) {
+        fprintf(file, "server = 127.0.0.1:%u weight=%u", port + i, (unsigned)sim_between(1, 3));
+        if (world.servers_limited)
+            fprintf(file, " max_connections=%u", (unsigned)sim_between(1, 4));
+        fprintf(file, i != 0 && sim_one_in(5) ? " backup\n" : "\n");
+    }
+}
+
+static void put_config(FILE *file, uint32_t servers) {
+    world.clients_limited = sim_one_in(4);
+    world.servers_limited = sim_one_in(6);
+    world.sends_proxy = sim_one_in(4);
+    fprintf(file,
+            "[global]\nworkers = 1\ncpu_affinity = off\nmax_connections = %u\n"
+            "drain_timeout = %dms\n",
+            world.clients_limited ? (unsigned)sim_between(1, 10) : 200, DRAIN_MS);
+    fprintf(file,
+            "[defaults]\ntimeout_request = %dms\ntimeout_client = %dms\n"
+            "timeout_keepalive = %dms\ntimeout_connect = %dms\ntimeout_server = %dms\n"
+            "timeout_tunnel = %dms\ntimeout_queue = %dms\n",
+            TIMEOUT_MS, TIMEOUT_MS, KEEPALIVE_MS, TIMEOUT_MS, TIMEOUT_MS, TIMEOUT_MS, TIMEOUT_MS);
+    fprintf(file, "[listener web]\nbind = 127.0.0.1:%d\nupstream = app\nbacklog = %u\n", HTTP_PORT,
+            (unsigned)sim_between(1, 64));
+    if (sim_one_in(6)) fprintf(file, "max_connection_rate = %u/s\n", (unsigned)sim_between(5, 500));
+    fprintf(file, "[listener raw]\nbind = 127.0.0.1:%d\nmode = tcp\nupstream = raw\nbacklog = %u\n",
+            TCP_PORT, (unsigned)sim_between(1, 64));
+    fprintf(file, "[route local]\npath = /local/\nrespond = 200 from weir\n");
+    put_upstream(file, "app", servers, HTTP_SERVERS);
+    put_upstream(file, "raw", servers, TCP_SERVERS);
+}
+
+static struct config *make_config(uint32_t servers) {
+    char path[] = "/tmp/weir-sim-XXXXXX";
+    int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    FILE *file = fdopen(fd, "w");
+    CHECK(file);
+    put_config(file, servers);
+    fclose(file);
+    struct config_errors errors = {0};
+    struct config *config = config_load(path, &errors);
+    if (!config) fprintf(stderr, "%s", errors.text);
+    CHECK(config);
+    config_errors_fini(&errors);
+    unlink(path);
+    return config;
+}
+
+static void on_mail_sent(void *owner, const struct ring_completion *completion) {
+    (void)owner;
+    CHECK(completion->result == 0);
+}
+
+static void send_mail(enum mail_subject subject) {
+    mail_send(&stage.mail_ring, &stage.worker->net.ring, subject, 0);
+    CHECK(ring_wait(&stage.mail_ring, 0) == 0);
+    ring_run(&stage.mail_ring);
+    sim_note("mail", subject, 0, 0);
+}
+
+/* What the main thread does: it begins the drain, and ends the worker when it is drained. */
+static void on_supervise(void *owner, uint64_t argument) {
+    (void)owner;
+    (void)argument;
+    if (!stage.drain_sent && (world.clients_left == 0 || sim.now_ns >= stage.drain_ns)) {
+        stage.drain_sent = true;
+        stage.drain_ns = sim.now_ns;
+        world.draining = true;
+        bool lost = sim.options.defect == DEFECT_LOSE_DRAIN;
+        if (!lost) send_mail(MAIL_DRAIN);
+        /* As a second signal does. */
+        if (!lost && sim_one_in(8)) send_mail(MAIL_CUT);
+    }
+    if (!stage.end_sent && worker_state(stage.worker) == WORKER_DRAINED) {
+        stage.end_sent = true;
+        send_mail(MAIL_END);
+    }
+    if (stage.drain_sent && sim.now_ns > stage.drain_ns + (DRAIN_MS + END_MS) * SIM_MS) {
+        sim_fail(INVARIANT_TIME, "the worker has not ended %d ms after the drain began",
+                 DRAIN_MS + END_MS);
+    }
+    sim_at(sim.now_ns + 20 * SIM_MS, on_supervise, NULL, 0);
+}
+
+static void on_turn(void *owner) { watch_turn(owner); }
+
+/* As the supervisor does. */
+static void stage_make_limits(uint32_t clients) {
+    for (uint32_t i = 0; i < stage.config->listener_count; i++) {
+        struct limit_options options = {.per_second =
+                                            stage.config->listeners[i].max_connection_rate,
+                                        .connections_max = clients + 1,
+                                        .seed = sim_below(UINT64_MAX)};
+        if (options.per_second == 0) continue;
+        stage.limits[i] = limit_new(&options);
+        CHECK(stage.limits[i]);
+    }
+}
+
+static void stage_build(uint32_t servers) {
+    stage.config = make_config(servers);
+    stage.worker = aligned_alloc(64, (sizeof *stage.worker + 63) / 64 * 64);
+    CHECK(stage.worker);
+    memset(stage.worker, 0, sizeof *stage.worker);
+    struct descriptors files = descriptors_wanted(stage.config);
+    stage_make_limits(files.clients);
+    struct worker_options options = {
+        .config = stage.config, .files = &files, .limits = stage.limits};
+    CHECK(worker_init(stage.worker, &options) == 0);
+    const struct config_address *failed;
+    CHECK(worker_open_listeners(stage.worker, stage.worker, &failed) == 0);
+    struct ring_options ring_options = {8, 64};
+    CHECK(ring_init(&stage.mail_ring, &ring_options, &stage.mail_stats) == 0);
+    ring_handle(&stage.mail_ring, RING_MAIL_SENT, on_mail_sent, NULL);
+    CHECK(ring_enable(&stage.mail_ring) == 0);
+}
+
+static void stage_free(void) {
+    while (stage.mail_ring.ops_in_flight != 0) {
+        sim.now_ns = sim_next_ns();
+        sim_run_due();
+        CHECK(ring_wait(&stage.mail_ring, 0) == 0);
+        ring_run(&stage.mail_ring);
+    }
+    ring_fini(&stage.mail_ring);
+    worker_fini(stage.worker);
+    free(stage.worker);
+    for (uint32_t i = 0; i < stage.config->listener_count; i++)
+        limit_free(stage.limits[i]);
+    config_free(stage.config);
+    stage.worker = NULL;
+}
+
+struct stage_result stage_run(const struct sim_options *options) {
+    sim_init(options);
+    kernel_init();
+    plan_init();
+    world = (struct world){
+        .http_port = HTTP_PORT, .tcp_port = TCP_PORT, .timeout_ns = TIMEOUT_MS * SIM_MS};
+    stage = (struct stage){0};
+    log_set_level(options->verbose ? LOG_DEBUG : LOG_ERROR);
+    uint32_t servers = (uint32_t)sim_between(1, SERVERS_MAX);
+    for (uint32_t i = 0; i < servers; i++) {
+        server_start((uint16_t)(HTTP_SERVERS + i), false);
+        server_start((uint16_t)(TCP_SERVERS + i), true);
+    }
+    stage_build(servers);
+    world.client_limit_ns =
+        (uint64_t)(TIMEOUT_MS * (5 + servers) + KEEPALIVE_MS + DRAIN_MS) * SIM_MS;
+    uint32_t clients = (uint32_t)sim_between(1, CLIENTS_MAX);
+    uint64_t window_ns = sim_skewed(3 * SIM_SECOND);
+    for (uint32_t i = 1; i <= clients; i++)
+        client_start(i, sim.now_ns + SIM_MS + sim_below(window_ns + 1));
+    stage.drain_ns =
+        sim_has(FAULT_DRAIN) ? sim.now_ns + 20 * SIM_MS + sim_skewed(4 * SIM_SECOND) : UINT64_MAX;
+    sim_at(sim.now_ns + SIM_MS, on_supervise, NULL, 0);
+    kernel_on_turn(&stage.worker->net.ring, on_turn, stage.worker);
+    worker_run(stage.worker);
+    CHECK(worker_state(stage.worker) == WORKER_ENDED);
+    watch_end(stage.worker);
+    stage_free();
+    struct stage_result result = {.hash = sim.hash,
+                                  .turns = kernel_turns(),
+                                  .answers = world.answers,
+                                  .errors = world.errors,
+                                  .unanswered = world.unanswered,
+                                  .notes = sim.notes,
+                                  .virtual_seconds =
+                                      (double)(sim.now_ns - 1000 * SIM_SECOND) / SIM_SECOND};
+    client_free_all();
+    server_free_all();
+    sim_fini();
+    kernel_fini();
+    return result;
+}

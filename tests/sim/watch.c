@@ -1,0 +1,209 @@
+#include "sim/watch.h"
+
+#include "control/worker.h"
+#include "sim/kernel.h"
+
+#include <unistd.h>
+
+static bool is_taken(const struct slab *slab, uint32_t index) {
+    return slab->full[0][index / 64] >> index % 64 & 1;
+}
+
+/* What the bitmap says is what is counted. */
+static void watch_slab(const struct slab *slab) {
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < slab->fresh; i++)
+        taken += is_taken(slab, i);
+    if (taken == slab->used) return;
+    sim_fail(INVARIANT_SLOTS, "%s: %u used and %u taken of %u", slab->name, slab->used, taken,
+             slab->fresh);
+}
+
+static bool is_lent(const struct buf_pool *pool, const struct lease *lease) {
+    for (uint32_t id = 0; id < pool->ring_entries; id++) {
+        if (pool->lent[id] == lease) return true;
+    }
+    return false;
+}
+
+/* Leases that somebody holds. */
+static uint32_t count_leased(const struct buf_pool *pool) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < pool->slab.fresh; i++) {
+        if (!is_taken(&pool->slab, i)) continue;
+        const struct lease *lease = slab_at(&pool->slab, i);
+        if (is_lent(pool, lease)) continue;
+        if (lease->refs == 0) sim_fail(INVARIANT_BUFFERS, "buffer %u is nobody's", i);
+        count++;
+    }
+    return count;
+}
+
+static uint32_t watch_buffers(const struct buf_pool *pool, uint32_t with_kernel) {
+    uint32_t lent = 0;
+    for (uint32_t id = 0; id < pool->ring_entries; id++)
+        lent += pool->lent[id] != NULL;
+    uint32_t leased = count_leased(pool);
+    bool sound = lent == pool->kernel_count && lent == with_kernel &&
+                 lent + leased + pool->spare_count == pool->total;
+    if (sound) return leased;
+    sim_fail(INVARIANT_BUFFERS,
+             "group %d: %u lent (%u counted, %u with the kernel), %u leased, %u spare of %u",
+             (int)pool->group, lent, pool->kernel_count, with_kernel, leased, pool->spare_count,
+             pool->total);
+}
+
+/* All that is alive of connections. */
+struct census {
+    uint32_t conns;
+    uint32_t ops;
+    uint32_t clients;
+    uint32_t pumps;
+};
+
+static struct census count_conns(const struct net *net) {
+    struct census census = {0};
+    for (uint32_t i = 0; i < net->conns.fresh; i++) {
+        const struct conn *conn = slab_at(&net->conns, i);
+        if (conn->generation == 0) continue; /* free */
+        census.conns++;
+        census.ops += conn->ops_in_flight;
+        census.clients += conn->listener != NULL;
+        census.pumps += conn->pump_out != NULL;
+    }
+    return census;
+}
+
+static void watch_slots(const struct worker *worker, const struct census *census) {
+    const struct net *net = &worker->net;
+    for (uint32_t i = 0; i < net->slab_count; i++)
+        watch_slab(net->slabs[i]);
+    uint32_t clients = 0, refused = 0;
+    for (uint32_t i = 0; i < worker->opened; i++) {
+        clients += worker->listeners[i].listener.conns;
+        refused += worker->listeners[i].listener.refused;
+    }
+    bool counted =
+        worker->clients.used + worker->admins.used == clients && worker->refusals.used == refused;
+    if (census->conns == net->conns.used && census->clients == clients + refused && counted &&
+        census->pumps == net->pumps.used && net->pipes.used <= census->pumps) {
+        return;
+    }
+    sim_fail(INVARIANT_SLOTS,
+             "%u connections in %u slots; %u of clients, %u of listeners (and %u refused), %u of "
+             "quotas (and %u); %u pumps in %u slots with %u pipes",
+             census->conns, net->conns.used, census->clients, clients, refused,
+             worker->clients.used, worker->refusals.used, census->pumps, net->pumps.used,
+             net->pipes.used);
+}
+
+/* Servers' counts are those of their connections and exchanges. */
+static void watch_pools(const struct worker *worker) {
+    uint64_t in_flight = 0;
+    for (uint32_t i = 0; i < worker->config->upstream_count; i++) {
+        const struct upstream *upstream = &worker->proxy.upstreams[i];
+        for (uint32_t j = 0; j < upstream->config->server_count; j++) {
+            const struct server *server = &upstream->servers[j];
+            uint32_t idle = 0;
+            LIST_FOR_EACH(node, &server->idle) { idle++; }
+            in_flight += server->balance->in_flight;
+            if (idle == server->idle_count && idle <= server->connections) continue;
+            sim_fail(INVARIANT_SLOTS, "server %u has %u idle connections, %u counted, of %u", j,
+                     idle, server->idle_count, server->connections);
+        }
+    }
+    if (in_flight <= worker->proxy.exchanges.used + worker->proxy.relays.used) return;
+    sim_fail(INVARIANT_SLOTS, "%llu requests at servers and %u exchanges",
+             (unsigned long long)in_flight, worker->proxy.exchanges.used);
+}
+
+static void watch_ops(const struct worker *worker, const struct kernel_owed *owed,
+                      const struct census *census) {
+    uint32_t accepts = 0;
+    for (uint32_t i = 0; i < worker->opened; i++)
+        accepts += worker->listeners[i].listener.armed;
+    uint32_t others = owed->by_kind[RING_NOTHING] + owed->by_kind[RING_MAIL_SENT];
+    uint32_t of_conns = owed->all - others - owed->by_kind[RING_ACCEPT];
+    if (owed->all == worker->net.ring.ops_in_flight && of_conns == census->ops &&
+        accepts == owed->by_kind[RING_ACCEPT]) {
+        return;
+    }
+    sim_fail(INVARIANT_OPERATIONS,
+             "the kernel owes %u (%u of connections, %u of listeners); the ring counts %u, "
+             "connections %u, listeners %u",
+             owed->all, of_conns, owed->by_kind[RING_ACCEPT], worker->net.ring.ops_in_flight,
+             census->ops, accepts);
+}
+
+/* The mistakes a --self-test makes in weir's place. */
+static void make_defects(const struct worker *worker) {
+    struct net *net = (struct net *)(uintptr_t)&worker->net;
+    if (sim.defects != 0) return;
+    if (sim_defect(DEFECT_LEAK_LEASE)) (void)buf_take(&net->small);
+    if (sim_defect(DEFECT_LOSE_BUFFER)) buf_take(&net->small)->refs = 0;
+    if (sim_defect(DEFECT_LEAK_SLOT)) ((struct conn *)slab_acquire(&net->conns))->generation = 0;
+    if (sim_defect(DEFECT_LEAK_DESCRIPTOR)) (void)socket(AF_INET, SOCK_STREAM, 0);
+    for (uint32_t i = 0; i < net->conns.fresh; i++) {
+        struct conn *conn = slab_at(&net->conns, i);
+        if (conn->generation == 0 || conn->ops_in_flight == 0) continue;
+        if (sim_defect(DEFECT_CLOSE_EARLY)) (void)close(conn->fd);
+        if (sim_defect(DEFECT_BREAK_LIST)) conn->generation ^= 1;
+    }
+}
+
+void watch_turn(const struct worker *worker) {
+    struct kernel_owed owed = kernel_owed(&worker->net.ring);
+    make_defects(worker);
+    struct census census = count_conns(&worker->net);
+    uint32_t leased = watch_buffers(&worker->net.small, owed.buffers[BUF_SMALL]);
+    leased += watch_buffers(&worker->net.bulk, owed.buffers[BUF_BULK]);
+    watch_slots(worker, &census);
+    watch_pools(worker);
+    watch_ops(worker, &owed, &census);
+    uint32_t open = kernel_open_socks() - owed.accepted;
+    if (open != census.conns) {
+        sim_fail(INVARIANT_DESCRIPTORS, "%u open sockets and %u connections", open, census.conns);
+    }
+    bool at_rest =
+        census.conns == 0 && worker->room.sessions.used == 0 && worker->room.tcp.used == 0;
+    if (at_rest && leased != 0) {
+        sim_fail(INVARIANT_REST, "%u buffers are held and no connection is there", leased);
+    }
+}
+
+void watch_end(const struct worker *worker) {
+    const struct net *net = &worker->net;
+    const struct session_room *room = &worker->room;
+    struct {
+        const char *name;
+        uint32_t count;
+    } left[] = {
+        {"connections", net->conns.used},
+        {"parts of queues", net->queues.used},
+        {"sessions", room->sessions.used},
+        {"kept heads", room->heads.used},
+        {"arenas", room->arenas.small.used + room->arenas.large.used},
+        {"TCP sessions", room->tcp.used},
+        {"exchanges", worker->proxy.exchanges.used},
+        {"relays", worker->proxy.relays.used},
+        {"pumps", net->pumps.used},
+        {"pipes", net->pipes.used},
+        {"buffers", count_leased(&net->small) + count_leased(&net->bulk)},
+        {"operations", net->ring.ops_in_flight},
+        {"connections of clients", worker->clients.used},
+        {"timers", net->wheel.armed - wheel_timer_armed(&net->trim_timer)},
+    };
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
+        if (left[i].count == 0) continue;
+        sim_fail(INVARIANT_REST, "%u %s are left at the end", left[i].count, left[i].name);
+    }
+    for (uint32_t i = 0; i < worker->config->upstream_count; i++) {
+        const struct upstream *upstream = &worker->proxy.upstreams[i];
+        for (uint32_t j = 0; j < upstream->config->server_count; j++) {
+            const struct server *server = &upstream->servers[j];
+            if (server->connections == 0 && server->balance->in_flight == 0) continue;
+            sim_fail(INVARIANT_REST, "server %u still counts %u connections, %llu requests", j,
+                     server->connections, (unsigned long long)server->balance->in_flight);
+        }
+    }
+}
