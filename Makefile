@@ -38,8 +38,8 @@ UNIT_TESTS := $(patsubst %.c,%,$(filter %_test.c,$(UNIT_SOURCES)))
 UNIT_HELPERS := $(patsubst %.c,%.o,$(filter-out %_test.c,$(UNIT_SOURCES)))
 SIM_SOURCES := $(sort $(wildcard tests/sim/*.c))
 # The calls of src/ that the simulation answers: system calls on descriptors, time, chance, sizes.
-SIM_WRAPS = socket bind listen accept4 setsockopt getsockopt shutdown getpeername getsockname ioctl \
-	close fcntl pipe2 splice syscall clock_gettime rand_seed net_init
+SIM_WRAPS = socket bind listen accept4 setsockopt getsockopt shutdown getpeername getsockname \
+	ioctl close fcntl pipe2 splice syscall clock_gettime rand_seed net_init
 FUZZERS := $(patsubst %.c,%,$(sort $(wildcard tests/fuzz/*_fuzz.c)))
 
 COMMA = ,

@@ -295,6 +295,13 @@ static uint32_t splice_size(size_t wanted, uint32_t there, uint32_t room) {
     return size;
 }
 
+/* As sock_error; an operation has not told yet what it took: the kernel posts what it knows before
+ * the application runs on. */
+static int splice_error(struct sock *sock, bool writing) {
+    if (sock->reset && sim.now_ns < sock->reset_told_ns) return -ECONNRESET;
+    return sock_error(sock, writing);
+}
+
 static ssize_t splice_in(struct sock *sock, struct fake_pipe *pipe, size_t wanted) {
     LIST_FOR_EACH(node, &sock->ops) {
         const struct op *op = LIST_OWNER(node, struct op, sock_link);
@@ -304,7 +311,7 @@ static ssize_t splice_in(struct sock *sock, struct fake_pipe *pipe, size_t wante
         }
     }
     if (sock->in.arrived == 0) {
-        int error = sock_error(sock, false);
+        int error = splice_error(sock, false);
         if (error < 0) return fail(-error);
         if (sock->in.fin_arrived || sock->shut_read || sock->reset) return 0;
         return fail(EAGAIN);
@@ -322,7 +329,7 @@ static ssize_t splice_in(struct sock *sock, struct fake_pipe *pipe, size_t wante
 }
 
 static ssize_t splice_out(struct fake_pipe *pipe, struct sock *sock, size_t wanted) {
-    int error = sock_error(sock, true);
+    int error = splice_error(sock, true);
     if (error < 0) return fail(-error);
     if (pipe->len == 0) return pipe->write_open ? fail(EAGAIN) : 0;
     uint32_t size = splice_size(wanted, pipe->len, sock_room(sock));

@@ -1,9 +1,13 @@
 #include "sim/watch.h"
 
+#include "base/check.h"
 #include "control/worker.h"
 #include "sim/kernel.h"
 
+#include <string.h>
 #include <unistd.h>
+
+#define BUFFERS_MAX 8192 /* of a pool, in a run */
 
 static bool is_taken(const struct slab *slab, uint32_t index) {
     return slab->full[0][index / 64] >> index % 64 & 1;
@@ -12,45 +16,50 @@ static bool is_taken(const struct slab *slab, uint32_t index) {
 /* What the bitmap says is what is counted. */
 static void watch_slab(const struct slab *slab) {
     uint32_t taken = 0;
-    for (uint32_t i = 0; i < slab->fresh; i++)
-        taken += is_taken(slab, i);
+    for (uint32_t word = 0; word < (slab->fresh + 63) / 64; word++)
+        taken += (uint32_t)__builtin_popcountll(slab->full[0][word]);
     if (taken == slab->used) return;
     sim_fail(INVARIANT_SLOTS, "%s: %u used and %u taken of %u", slab->name, slab->used, taken,
              slab->fresh);
 }
 
-static bool is_lent(const struct buf_pool *pool, const struct lease *lease) {
+/* Buffers by index of the slab: whether the pool has it lent. Returns how many. */
+static uint32_t mark_lent(const struct buf_pool *pool, bool *lent) {
+    uint32_t count = 0;
     for (uint32_t id = 0; id < pool->ring_entries; id++) {
-        if (pool->lent[id] == lease) return true;
+        if (!pool->lent[id]) continue;
+        lent[slab_index(&pool->slab, pool->lent[id])] = true;
+        count++;
     }
-    return false;
+    return count;
 }
 
 /* Leases that somebody holds. */
-static uint32_t count_leased(const struct buf_pool *pool) {
+static uint32_t count_leased(const struct buf_pool *pool, const bool *lent) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < pool->slab.fresh; i++) {
-        if (!is_taken(&pool->slab, i)) continue;
+        if (lent[i] || !is_taken(&pool->slab, i)) continue;
         const struct lease *lease = slab_at(&pool->slab, i);
-        if (is_lent(pool, lease)) continue;
         if (lease->refs == 0) sim_fail(INVARIANT_BUFFERS, "buffer %u is nobody's", i);
         count++;
     }
     return count;
 }
 
+/* Returns how many buffers are leased. */
 static uint32_t watch_buffers(const struct buf_pool *pool, uint32_t with_kernel) {
-    uint32_t lent = 0;
-    for (uint32_t id = 0; id < pool->ring_entries; id++)
-        lent += pool->lent[id] != NULL;
-    uint32_t leased = count_leased(pool);
-    bool sound = lent == pool->kernel_count && lent == with_kernel &&
-                 lent + leased + pool->spare_count == pool->total;
+    static bool lent[BUFFERS_MAX];
+    CHECK(pool->slab.fresh <= BUFFERS_MAX);
+    memset(lent, 0, pool->slab.fresh * sizeof *lent);
+    uint32_t lent_count = mark_lent(pool, lent);
+    uint32_t leased = count_leased(pool, lent);
+    bool sound = lent_count == pool->kernel_count && lent_count == with_kernel &&
+                 lent_count + leased + pool->spare_count == pool->total;
     if (sound) return leased;
     sim_fail(INVARIANT_BUFFERS,
              "group %d: %u lent (%u counted, %u with the kernel), %u leased, %u spare of %u",
-             (int)pool->group, lent, pool->kernel_count, with_kernel, leased, pool->spare_count,
-             pool->total);
+             (int)pool->group, lent_count, pool->kernel_count, with_kernel, leased,
+             pool->spare_count, pool->total);
 }
 
 /* All that is alive of connections. */
@@ -188,7 +197,7 @@ void watch_end(const struct worker *worker) {
         {"relays", worker->proxy.relays.used},
         {"pumps", net->pumps.used},
         {"pipes", net->pipes.used},
-        {"buffers", count_leased(&net->small) + count_leased(&net->bulk)},
+        {"buffers", buf_pool_leased(&net->small) + buf_pool_leased(&net->bulk)},
         {"operations", net->ring.ops_in_flight},
         {"connections of clients", worker->clients.used},
         {"timers", net->wheel.armed - wheel_timer_armed(&net->trim_timer)},
