@@ -180,6 +180,9 @@ void conn_finish(struct conn *conn, uint64_t flush_ms, bool linger) {
     conn->user = NULL;
     conn->bulk = false;
     conn->linger = linger;
+    conn->flush_ms = (uint32_t)flush_ms;
+    /* What was acknowledged before now is no progress; what is sent at once needs no look. */
+    if (conn->send_armed) (void)conn_send_progressed(conn);
     conn_deadline(conn, conn->net->now_ms + flush_ms);
     conn_mark_dirty(conn);
 }
@@ -266,7 +269,9 @@ static void conn_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
         return;
     }
     conn->deadline_ms = 0;
-    if (conn->state == CONN_FINISHING) {
+    if (conn->state == CONN_FINISHING && conn_send_progressed(conn)) {
+        conn_deadline(conn, now_ms + conn->flush_ms);
+    } else if (conn->state == CONN_FINISHING) {
         conn_reset(conn); /* not all was sent: a FIN would make it look whole */
     } else if (conn->state == CONN_LINGERING) {
         conn_close(conn);

@@ -104,6 +104,7 @@ struct conn {
     uint8_t pp_version; /* of the PROXY header to be sent once connected; 0: none */
     uint32_t queued;    /* bytes queued and not yet accepted by the kernel */
     uint32_t out_used;
+    uint32_t flush_ms; /* of conn_finish */
     struct lease *out; /* the buffer that conn_reserve hands out of; NULL when none */
     struct conn_queue *queue_first;
     struct conn_queue *queue_last;
@@ -175,9 +176,9 @@ bool conn_send_progressed(struct conn *conn);
 
 /* Half-close: FIN after what is queued; receiving goes on. */
 void conn_send_fin(struct conn *conn);
-/* Sends what is queued, then closes; `flush_ms` bounds the sending. `linger`: the other side may
- * still be sending, so its FIN is waited for (a second): the RST that answers bytes nobody reads
- * could destroy what was sent last. */
+/* Sends what is queued, then closes; it is given up and reset when the other side acknowledges
+ * nothing for `flush_ms`. `linger`: the other side may still be sending, so its FIN is waited for
+ * (a second): the RST that answers bytes nobody reads could destroy what was sent last. */
 void conn_finish(struct conn *conn, uint64_t flush_ms, bool linger);
 /* Drops what is queued and closes. */
 void conn_close(struct conn *conn);

@@ -268,6 +268,40 @@ static void a_finish_gives_up_after_its_time(void **state) {
     free(user);
 }
 
+static void a_finish_waits_for_a_reader_that_goes_on(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    options.small_count = 4096;
+    struct net_world *world = net_world_new(&options);
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    conn_user_narrow(user, peer);
+    char memory[4096];
+    size_t at = 0;
+    for (; at < 4000000; at += sizeof memory) {
+        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, at, sizeof memory)));
+        if (at % 65536 == 0) net_world_turn(world);
+    }
+    conn_finish(user->conn, 100, true);
+    uint64_t began_ms = world->net.now_ms;
+    size_t seen = 0;
+    /* Far longer than it may take without progress. */
+    while (world->net.now_ms < began_ms + 500) {
+        char some[16384];
+        ssize_t got = recv(peer, some, sizeof some, MSG_DONTWAIT);
+        for (ssize_t i = 0; i < got; i++)
+            assert_int_equal(some[i], *pattern_bytes(memory, seen++, 1).ptr);
+        net_world_turn_for(world, 10);
+    }
+    assert_true(seen < at);
+    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
+    peer_expect_eof(world, peer);
+    close(peer);
+    TURN_UNTIL(world, world->net.conns.used == 0);
+    net_world_free(world);
+    free(user);
+}
+
 static void a_half_close_leaves_the_other_half(void **state) {
     (void)state;
     struct net_world *world = world_new();
@@ -418,6 +452,7 @@ int main(void) {
         cmocka_unit_test(a_finish_with_nothing_to_read_closes_at_once),
         cmocka_unit_test(a_finish_with_unread_bytes_does_not_reset),
         cmocka_unit_test(a_finish_gives_up_after_its_time),
+        cmocka_unit_test(a_finish_waits_for_a_reader_that_goes_on),
         cmocka_unit_test(a_half_close_leaves_the_other_half),
         cmocka_unit_test(who_has_half_closed_still_gets_everything),
         cmocka_unit_test(a_full_send_pool_is_a_refusal_not_a_crash),
