@@ -321,8 +321,8 @@ static void next_request(struct client *client) {
         "GET  / HTTP/1.1\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
         "GET / HTTP/1.1\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
-        "Transfer-Encoding: chunked\r\n\r\n"};
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
+         "Transfer-Encoding: chunked\r\n\r\n")};
     uint32_t i = client->begun++;
     bool last = client->begun == client->asked_count;
     client->out.len = client->out_at = 0;
