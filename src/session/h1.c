@@ -14,9 +14,12 @@ static uint64_t h1_idle_deadline(const struct h1 *h1) {
     if (!h1->session.is_client) return now_ms + options->timeout_keepalive_ms;
     /* A request is here already: it waits for the client to read the answers before it. */
     if (h1->pending_first) return now_ms + options->timeout_client_ms;
-    if (h1->session.room->draining) return h1->since_ms + H1_DRAIN_IDLE_MS;
-    return h1->since_ms +
-           (h1->session.streams == 0 ? options->timeout_request_ms : options->timeout_keepalive_ms);
+    uint64_t idle_ms =
+        h1->session.streams == 0 ? options->timeout_request_ms : options->timeout_keepalive_ms;
+    if (h1->session.room->draining) idle_ms = H1_DRAIN_IDLE_MS;
+    /* Who is still reading the answer before is not idle. */
+    bool reading = h1->since_ms + idle_ms <= now_ms && conn_is_sending(h1->session.conn);
+    return reading ? now_ms + options->timeout_client_ms : h1->since_ms + idle_ms;
 }
 
 static bool h1_is_raw(const struct h1 *h1) { return h1->in == H1_IN_RAW || h1->out == H1_OUT_RAW; }
@@ -145,6 +148,14 @@ static void h1_on_drained(struct conn *conn) {
     if (h1->pending_first && h1->in == H1_IN_HEAD) net_defer(h1_net(h1), &h1->task);
 }
 
+/* A client that has read an answer slowly is idle from the end of it on. */
+static void h1_on_sent(struct conn *conn) {
+    struct h1 *h1 = h1_of_conn(conn);
+    if (h1->stream_open || h1->head || h1->in != H1_IN_HEAD) return;
+    h1->since_ms = h1_net(h1)->now_ms;
+    h1_touch(h1);
+}
+
 static void h1_on_lost(struct conn *conn, int error) {
     struct h1 *h1 = h1_of_conn(conn);
     enum reason reason = h1->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
@@ -211,6 +222,7 @@ static void h1_on_deadline(struct conn *conn) {
     if (h1_is_raw(h1)) {
         h1_on_tunnel_deadline(h1);
     } else if (conn_is_sending(conn) && conn_send_progressed(conn)) {
+        if (!h1->stream_open) conn_notify_sent(conn);
         h1_touch(h1);
     } else if (h1->session.is_client) {
         h1_on_client_deadline(h1);
@@ -231,6 +243,7 @@ static const struct conn_events h1_conn_events = {
     .on_bytes = h1_on_bytes,
     .on_eof = h1_on_conn_eof,
     .on_drained = h1_on_drained,
+    .on_sent = h1_on_sent,
     .pump_limit = h1_pump_limit,
     .on_pumped = h1_on_pumped,
     .on_deadline = h1_on_deadline,

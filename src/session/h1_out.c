@@ -251,6 +251,8 @@ static void h1_next(struct h1 *h1) {
     h1->in = H1_IN_HEAD;
     h1->out = H1_OUT_HEAD;
     h1->since_ms = h1_net(h1)->now_ms;
+    /* The answer waits for an earlier part of it to be read. */
+    if (session->conn->send_armed) conn_notify_sent(session->conn);
     h1_touch(h1);
     if (h1->pending_first || h1->eof) {
         net_defer(h1_net(h1), &h1->task);

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from harness.http1 import answer, answer_head, get, post, post_chunked
+from harness.http1 import answer, answer_chunked, answer_head, get, post, post_chunked
 from harness.peer import Ended, WasReset
 
 FIRES_S = 0.3
@@ -31,6 +31,11 @@ timeout_client = 1s
 bind = @idle
 upstream = app
 timeout_keepalive = 300ms
+[listener slow]
+bind = @slow
+upstream = app
+timeout_keepalive = 300ms
+send_buffer = 16k
 [listener server]
 bind = @server
 upstream = slow
@@ -226,6 +231,23 @@ def test_keepalive_timeout_does_not_run_during_a_request(stage, origin):
     time.sleep(2 * FIRES_S)
     upstream.send(answer(200, b"late"))
     assert client.read_response().body == b"late"
+
+
+def test_keepalive_timeout_does_not_run_while_an_answer_is_read(stage, origin):
+    client = stage.connect("slow", recv_buffer=4096)
+    client.send(get("/"))
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(answer_chunked(*[b"x" * 1000] * 40))
+    # The one that asks for the metrics is one too.
+    stage.weir.eventually_metric(1, "weir_http_requests_in_flight")
+    assert stage.count("weir_memory_used_bytes", pool="send_queue") > 0
+    time.sleep(FIRES_S * 2)
+    assert client.read_response().body == b"x" * 40000
+    client.send(get("/again"))
+    upstream.read_request()
+    upstream.send(answer(200, b"again"))
+    assert client.read_response().body == b"again"
 
 
 def test_server_timeout(stage, origin):
