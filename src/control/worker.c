@@ -342,8 +342,8 @@ static void worker_on_mail(void *owner, const struct ring_completion *completion
     }
 }
 
-/* No client of any listener but the admin's is left, none can come, and servers have what TCP
- * clients sent. */
+/* No client of any listener but the admin's is left, none can come, and servers have what clients
+ * sent. */
 static bool worker_clients_gone(const struct worker *worker) {
     if (worker->room.tcp.used != 0) return false;
     for (uint32_t i = 0; i < worker->opened; i++) {
@@ -352,7 +352,8 @@ static bool worker_clients_gone(const struct worker *worker) {
         const struct listener *clients = &listener->listener;
         if (!clients->stopped || clients->conns != 0 || clients->refused != 0) return false;
     }
-    return true;
+    /* The end of a tunnel, after an upgrade. */
+    return !conn_any_dialled_finishing(&worker->net);
 }
 
 static bool worker_all_gone(const struct worker *worker) {

@@ -488,6 +488,15 @@ void conn_rearm_starved(struct net *net, struct buf_pool *pool) {
     list_take_all(starved, &batch);
 }
 
+bool conn_any_dialled_finishing(const struct net *net) {
+    for (uint32_t i = 0; i < net->conns.fresh; i++) {
+        const struct conn *conn = slab_at(&net->conns, i);
+        if (conn->generation == 0 || conn->is_client) continue;
+        if (conn->state == CONN_FINISHING) return true;
+    }
+    return false;
+}
+
 uint32_t conn_close_finishing(struct net *net) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < net->conns.fresh; i++) {

@@ -255,6 +255,35 @@ def test_drain_timeout_cuts_tunnels(new_stage):
     ended(stage, cut=1)
 
 
+def test_what_a_client_left_in_a_tunnel_is_still_sent(new_stage):
+    """By a unix socket: the room of a TCP socket grows while one looks."""
+    stage = new_stage("""
+[listener web]
+bind = @web
+upstream = app
+[upstream app]
+server = @originunix
+""", drain_timeout="60s")
+    client = stage.connect()
+    client.send(get("/ws", "Connection: Upgrade", "Upgrade: x"))
+    upstream = stage.origins["originunix"].next()
+    upstream.read_request()
+    upstream.send(answer_head(101, "Connection: Upgrade", "Upgrade: x"))
+    assert client.read_response().status == 101
+    upstream.half_close()
+    client.expect_close()
+    sent = stage.send_into_queue(client)
+    client.close()
+    # The admin's own is left.
+    stage.weir.eventually_metric(1, "weir_exchange_slots_used")
+    assert stage.count("weir_memory_used_bytes", pool="send_queue") > 0
+    draining(stage)
+    eventually(lambda: refused(stage, "web"), "the listener is closed")
+    assert upstream.read_to_end() == b"q" * sent
+    upstream.close()
+    assert stage.weir.wait_exit() == 0
+
+
 def test_drain_timeout_cuts_a_body_that_never_ends(new_stage):
     stage = new_stage(INI, drain_timeout="300ms")
     client = stage.connect()
