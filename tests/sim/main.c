@@ -47,18 +47,14 @@ struct command {
 };
 
 static const char usage[] =
-    "usage: sim [--seeds N] [--first SEED] [--jobs N] [--strict] [--without FAULT]...\n"
-    "       sim --seed SEED [--trace] [--strict] [--without FAULT]... [--defect DEFECT]\n"
+    "usage: sim [--seeds N] [--first SEED] [--jobs N] [--without FAULT]...\n"
+    "       sim --seed SEED [--trace] [--without FAULT]... [--defect DEFECT]\n"
     "       sim --self-test\n"
     "       sim --faults\n";
 
 static _Noreturn void print_faults(void) {
     for (int i = 0; i < FAULT_COUNT; i++)
         printf("%-18s %s\n", sim_fault_word((enum fault)i), sim_fault_text((enum fault)i));
-    for (int i = 0; i < KNOWN_COUNT; i++) {
-        printf("known, excused without --strict: %s: %s\n", sim_known_word((enum known)i),
-               sim_known_text((enum known)i));
-    }
     exit(0);
 }
 
@@ -87,17 +83,12 @@ static void set_defect(struct command *command, const char *word) {
 }
 
 static struct command parse(int argc, char **argv) {
-    static const struct option options[] = {{"seeds", required_argument, NULL, 'n'},
-                                            {"first", required_argument, NULL, 'f'},
-                                            {"seed", required_argument, NULL, 's'},
-                                            {"jobs", required_argument, NULL, 'j'},
-                                            {"trace", no_argument, NULL, 't'},
-                                            {"without", required_argument, NULL, 'w'},
-                                            {"defect", required_argument, NULL, 'd'},
-                                            {"self-test", no_argument, NULL, 'T'},
-                                            {"faults", no_argument, NULL, 'F'},
-                                            {"strict", no_argument, NULL, 'S'},
-                                            {0}};
+    static const struct option options[] = {
+        {"seeds", required_argument, NULL, 'n'},  {"first", required_argument, NULL, 'f'},
+        {"seed", required_argument, NULL, 's'},   {"jobs", required_argument, NULL, 'j'},
+        {"trace", no_argument, NULL, 't'},        {"without", required_argument, NULL, 'w'},
+        {"defect", required_argument, NULL, 'd'}, {"self-test", no_argument, NULL, 'T'},
+        {"faults", no_argument, NULL, 'F'},       {0}};
     struct command command = {.first = 1, .count = 500, .jobs = 2};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == 'n') command.count = strtoull(optarg, NULL, 10);
@@ -107,7 +98,6 @@ static struct command parse(int argc, char **argv) {
         if (c == 'w') add_without(&command, optarg);
         if (c == 'd') set_defect(&command, optarg);
         if (c == 'T') command.self_test = true;
-        if (c == 'S') command.options.strict = true;
         if (c == 'F') print_faults();
         if (c == '?') bad_usage("what is that?");
         if (c != 's') continue;

@@ -44,14 +44,6 @@ static const char *const fault_texts[] = {
 #define FAULT(name, word, text) text,
 #include "sim/faults.def"
 };
-static const char *const known_words[] = {
-#define KNOWN(name, word, text) word,
-#include "sim/known.def"
-};
-static const char *const known_texts[] = {
-#define KNOWN(name, word, text) text,
-#include "sim/known.def"
-};
 static const char *const defect_words[] = {
     "none",
 #define DEFECT(name, word, invariant) word,
@@ -71,8 +63,6 @@ static const char *const invariant_texts[] = {
 #include "sim/invariants.def"
 };
 
-const char *sim_known_word(enum known known) { return known_words[known]; }
-const char *sim_known_text(enum known known) { return known_texts[known]; }
 const char *sim_fault_word(enum fault fault) { return fault_words[fault]; }
 const char *sim_fault_text(enum fault fault) { return fault_texts[fault]; }
 const char *sim_defect_word(enum defect defect) { return defect_words[defect]; }
@@ -130,8 +120,6 @@ uint64_t sim_skewed(uint64_t most) {
 bool sim_fault(enum fault fault) {
     return sim.rates[fault] != 0 && sim_below(1000000) < sim.rates[fault];
 }
-
-bool sim_knows(enum known known) { return known < KNOWN_COUNT && !sim.options.strict; }
 
 bool sim_defect(enum defect defect) {
     if (sim.options.defect != defect || ++defect_chances < DEFECT_AFTER) return false;

@@ -29,13 +29,6 @@ enum defect {
     DEFECT_COUNT
 };
 
-/* Mistakes of weir's that are known. */
-enum known {
-#define KNOWN(name, word, text) KNOWN_##name,
-#include "sim/known.def"
-    KNOWN_COUNT
-};
-
 /* What must hold: the first word of a failure. */
 enum invariant {
 #define INVARIANT(name, word, text) INVARIANT_##name,
@@ -48,7 +41,6 @@ struct sim_options {
     bool verbose;              /* the trace on stdout */
     bool without[FAULT_COUNT]; /* faults that do not happen */
     enum defect defect;
-    bool strict; /* known mistakes are failures as well */
 };
 
 struct sim {
@@ -81,8 +73,6 @@ uint64_t sim_skewed(uint64_t most);
 /* Whether the fault happens here. */
 bool sim_fault(enum fault fault);
 static inline bool sim_has(enum fault fault) { return sim.rates[fault] != 0; }
-/* Whether this run excuses it. */
-bool sim_knows(enum known known);
 /* Whether the mistake is to be made here; the first times it is not, so that a run has begun. */
 bool sim_defect(enum defect defect);
 
@@ -107,8 +97,6 @@ void sim_note(const char *what, int64_t a, int64_t b, int64_t c);
 _Noreturn void sim_fail(enum invariant invariant, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-const char *sim_known_word(enum known known);
-const char *sim_known_text(enum known known);
 const char *sim_fault_word(enum fault fault);
 const char *sim_fault_text(enum fault fault);
 const char *sim_defect_word(enum defect defect);
