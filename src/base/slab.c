@@ -71,6 +71,15 @@ static int map_tables(struct slab *slab) {
     return 0;
 }
 
+/* The inverse of an odd number modulo 2^64 by Newton's iteration: `odd` itself is right in the low
+ * 3 bits, and each step doubles how many are. */
+static uint64_t inverse_of(uint64_t odd) {
+    uint64_t inverse = odd;
+    for (int bits = 3; bits < 64; bits *= 2)
+        inverse *= 2 - odd * inverse;
+    return inverse;
+}
+
 int slab_init(struct slab *slab, const char *name, size_t object_size, uint32_t capacity) {
     CHECK(object_size > 0);
     size_t rounded;
@@ -84,6 +93,8 @@ int slab_init(struct slab *slab, const char *name, size_t object_size, uint32_t 
                         .page_size = (size_t)sysconf(_SC_PAGESIZE),
                         .capacity = capacity,
                         .reserve = (uint32_t)(SLAB_RESERVE_SIZE / rounded)};
+    made.shift = (uint32_t)__builtin_ctzll(rounded);
+    made.inverse = inverse_of(rounded >> made.shift);
     if (size != 0) {
         made.memory = map(size);
         if (!made.memory) return -ENOMEM;
@@ -120,8 +131,8 @@ static uint32_t lowest_free(const struct slab *slab) {
     return (uint32_t)at;
 }
 
-uint32_t slab_acquire_index(struct slab *slab) {
-    if (slab->used == slab->capacity) return SLAB_NONE;
+/* The lowest free one, for a slab that has one. */
+static uint32_t take_lowest(struct slab *slab) {
     uint32_t index = lowest_free(slab);
     uint32_t at = index;
     for (uint32_t level = 0; level < slab->levels; level++) {
@@ -130,13 +141,19 @@ uint32_t slab_acquire_index(struct slab *slab) {
         if (*word != UINT64_MAX) break;
         at /= 64;
     }
-    slab->used++;
     if (index >= slab->fresh) slab->fresh = index + 1;
+    return index;
+}
+
+uint32_t slab_acquire_index(struct slab *slab) {
+    if (slab->used == slab->capacity) return SLAB_NONE;
+    uint32_t index = slab->hot_count != 0 ? slab->hot[--slab->hot_count] : take_lowest(slab);
+    slab->used++;
     unpoison(slab, object_at(slab, index));
     return index;
 }
 
-void slab_touch(struct slab *slab, uint32_t index) {
+static inline void touch(struct slab *slab, uint32_t index) {
     struct slab_marks *marks = &slab->marks[index / 64];
     uint64_t bit = 1ULL << index % 64;
     marks->busy |= bit;
@@ -146,17 +163,24 @@ void slab_touch(struct slab *slab, uint32_t index) {
     slab->held++;
 }
 
+void slab_touch(struct slab *slab, uint32_t index) { touch(slab, index); }
+
 void *slab_acquire(struct slab *slab) {
     uint32_t index = slab_acquire_index(slab);
     if (index == SLAB_NONE) return NULL;
-    slab_touch(slab, index);
+    touch(slab, index);
     return object_at(slab, index);
 }
 
-void slab_release_object(struct slab *slab, void *object) {
-    uint32_t index = slab_index(slab, object);
+/* Not touched since it was acquired, or not acquired at all. */
+static void check_acquired(const struct slab *slab, uint32_t index) {
     CHECK(slab->full[0][index / 64] >> index % 64 & 1);
-    slab->marks[index / 64].busy &= ~(1ULL << index % 64);
+    for (uint32_t i = 0; i < slab->hot_count; i++)
+        CHECK(slab->hot[i] != index);
+}
+
+/* To the bitmaps. */
+static void put_back(struct slab *slab, uint32_t index) {
     uint32_t at = index;
     for (uint32_t level = 0; level < slab->levels; level++) {
         uint64_t *word = &slab->full[level][at / 64];
@@ -165,15 +189,29 @@ void slab_release_object(struct slab *slab, void *object) {
         if (!was_full) break;
         at /= 64;
     }
+}
+
+void slab_release_object(struct slab *slab, void *object) {
+    uint32_t index = slab_index(slab, object);
+    struct slab_marks *marks = &slab->marks[index / 64];
+    uint64_t bit = 1ULL << index % 64;
+    if (!(marks->busy & bit)) check_acquired(slab, index);
+    marks->busy &= ~bit;
+    if (slab->hot_count < SLAB_HOT)
+        slab->hot[slab->hot_count++] = index;
+    else
+        put_back(slab, index);
     slab->used--;
     poison(slab, object);
 }
 
 uint32_t slab_index(const struct slab *slab, const void *object) {
-    /* An address below the slab wraps around to a large offset. */
-    size_t offset = (size_t)((uintptr_t)object - (uintptr_t)slab->memory);
-    size_t index = offset / slab->object_size;
-    CHECK(index < slab->fresh && offset % slab->object_size == 0);
+    /* Exact division: an offset that is no multiple of the size, or lies below the slab, becomes a
+     * large number, as its low bits turn to the top or the product modulo 2^64 is no quotient. */
+    uint64_t offset = (uint64_t)((uintptr_t)object - (uintptr_t)slab->memory);
+    uint64_t turned = offset >> slab->shift | offset << (64 - slab->shift);
+    uint64_t index = turned * slab->inverse;
+    CHECK(index < slab->fresh);
     return (uint32_t)index;
 }
 
@@ -250,7 +288,11 @@ static size_t trim_word(struct slab *slab, uint32_t word) {
 }
 
 bool slab_trim(struct slab *slab, size_t *budget) {
-    if (slab->trim_next == 0) slab->trim_later = false;
+    if (slab->trim_next == 0) {
+        slab->trim_later = false;
+        while (slab->hot_count != 0)
+            put_back(slab, slab->hot[--slab->hot_count]);
+    }
     uint32_t words = words_of(slab->fresh);
     while (slab->trim_next < words) {
         size_t given = trim_word(slab, slab->trim_next++);

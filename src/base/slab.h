@@ -1,10 +1,12 @@
-/* slab.h: a fixed number of equal objects, acquired and released in O(1), lowest first.
+/* slab.h: a fixed number of equal objects, acquired and released in O(1), hottest first, then
+ * lowest.
  *
  * One slab belongs to one worker (no locking). Its memory is one anonymous mapping reserved at init
- * for all objects and touched only as they are used. The free object with the lowest index is
- * always the next: so few objects at work lie close together, and after a burst the upper part of
- * the mapping falls free as a whole. slab_trim gives such parts back to the kernel. Objects are
- * aligned to 64.
+ * for all objects and touched only as they are used. The few that were released last are the next
+ * (their bytes are still in the processor's cache, and no bitmap has to be written); after them the
+ * free object with the lowest index: so few objects at work lie close together, and after a burst
+ * the upper part of the mapping falls free as a whole. slab_trim gives such parts back to the
+ * kernel. Objects are aligned to 64.
  *
  * What is known of an object stands outside of it, in bitmaps, so that a free object is not
  * touched. Its bytes stay as they were or, once its memory has gone back, read zero. Under
@@ -27,6 +29,9 @@
  * never asks the kernel for memory again. */
 #define SLAB_RESERVE_SIZE (256 * 1024)
 
+/* How many of the objects released last are the next: a cache line of indexes. */
+#define SLAB_HOT 16
+
 /* 64 objects, a bit each. */
 struct slab_marks {
     uint64_t busy;   /* their bytes matter */
@@ -39,6 +44,8 @@ struct slab {
     const char *name; /* for metrics: a word like "conn" */
     char *memory;
     size_t object_size; /* rounded up to 64 */
+    uint64_t inverse;   /* of object_size without its factors of two, modulo 2^64 */
+    uint32_t shift;     /* how many those are */
     size_t mapped_size;
     size_t tables_size;
     size_t page_size;
@@ -46,14 +53,16 @@ struct slab {
     uint32_t reserve;  /* objects that slab_trim leaves alone: those below this index */
     uint32_t levels;
     struct slab_marks *marks;
-    /* Level 0: the object is taken. Above: all 64 of the word below are. */
+    /* Level 0: the object is taken, or hot. Above: all 64 of the word below are. */
     uint64_t *full[SLAB_LEVELS];
     /* Changes in routine work. `used` and `held` are read by other threads. */
-    uint32_t fresh;     /* no object from this index on was ever acquired */
-    uint32_t used;      /* objects acquired now */
-    uint32_t held;      /* objects marked as held */
-    uint32_t trim_next; /* where a pass of slab_trim goes on: index of slab_marks */
-    bool trim_later;    /* this pass has seen what the next may give back */
+    uint32_t fresh; /* no object from this index on was ever acquired */
+    uint32_t used;  /* objects acquired now */
+    uint32_t hot_count;
+    uint32_t hot[SLAB_HOT]; /* released, though `full` says taken; the last is next */
+    uint32_t held;          /* objects marked as held */
+    uint32_t trim_next;     /* where a pass of slab_trim goes on: index of slab_marks */
+    bool trim_later;        /* this pass has seen what the next may give back */
 };
 
 /* 0 or -errno (ENOMEM). A fresh object is zeroed. `name` must outlive the slab. A capacity of 0 is

@@ -65,7 +65,7 @@ static void a_full_slab_gives_null_and_recovers(void **state) {
     slab_fini(&slab);
 }
 
-static void release_nulls_the_pointer_and_the_lowest_free_comes_first(void **state) {
+static void release_nulls_the_pointer_and_the_hottest_comes_first(void **state) {
     (void)state;
     assert_int_equal(slab_init(&slab, "test", 64, 4), 0);
     char *a = slab_acquire(&slab);
@@ -77,12 +77,40 @@ static void release_nulls_the_pointer_and_the_lowest_free_comes_first(void **sta
     slab_release(&slab, b);
     assert_null(a);
     assert_null(b);
-    assert_ptr_equal(slab_acquire(&slab), first);
     assert_ptr_equal(slab_acquire(&slab), second);
+    assert_ptr_equal(slab_acquire(&slab), first);
     assert_int_equal(slab.fresh, 3);
     slab_release(&slab, first);
     slab_release(&slab, second);
     slab_release(&slab, c);
+    slab_fini(&slab);
+}
+
+static void behind_the_hottest_comes_the_lowest(void **state) {
+    (void)state;
+    enum { COUNT = 3 * SLAB_HOT };
+    char *objects[COUNT];
+    assert_int_equal(slab_init(&slab, "test", 64, 100), 0);
+    for (uint32_t i = 0; i < COUNT; i++)
+        objects[i] = slab_acquire(&slab);
+    for (uint32_t i = COUNT; i-- > 0;)
+        slab_release(&slab, objects[i]);
+    for (uint32_t i = 0; i < SLAB_HOT; i++) {
+        objects[i] = slab_acquire(&slab);
+        assert_int_equal(slab_index(&slab, objects[i]), COUNT - SLAB_HOT + i);
+    }
+    for (uint32_t i = SLAB_HOT; i < COUNT; i++) {
+        objects[i] = slab_acquire(&slab);
+        assert_int_equal(slab_index(&slab, objects[i]), i - SLAB_HOT);
+    }
+    for (uint32_t i = 0; i < COUNT; i++)
+        slab_release(&slab, objects[i]);
+    /* A pass of trimming puts the hot ones in order. */
+    size_t budget = SIZE_MAX;
+    assert_true(slab_trim(&slab, &budget));
+    objects[0] = slab_acquire(&slab);
+    assert_int_equal(slab_index(&slab, objects[0]), 0);
+    slab_release(&slab, objects[0]);
     slab_fini(&slab);
 }
 
@@ -105,7 +133,7 @@ static void every_object_of_a_large_slab_is_found(void **state) {
     for (uint32_t i = COUNT; i-- > 0;)
         slab_release(&slab, objects[i]);
     assert_int_equal(slab.used, 0);
-    assert_int_equal(slab_index(&slab, objects[0] = slab_acquire(&slab)), 0);
+    assert_int_equal(slab_index(&slab, objects[0] = slab_acquire(&slab)), COUNT - SLAB_HOT);
     slab_release(&slab, objects[0]);
     slab_fini(&slab);
 }
@@ -422,7 +450,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fresh_objects_come_zeroed_aligned_in_index_order),
         cmocka_unit_test(a_full_slab_gives_null_and_recovers),
-        cmocka_unit_test(release_nulls_the_pointer_and_the_lowest_free_comes_first),
+        cmocka_unit_test(release_nulls_the_pointer_and_the_hottest_comes_first),
+        cmocka_unit_test(behind_the_hottest_comes_the_lowest),
         cmocka_unit_test(every_object_of_a_large_slab_is_found),
         cmocka_unit_test(bytes_survive_release),
         cmocka_unit_test(no_capacity_is_always_full),
