@@ -60,6 +60,9 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
             from->max_connections ? upstream_share(from->max_connections, workers) : UINT32_MAX;
         server->idle_max = upstream_share(config->keepalive, workers);
         list_init(&server->idle);
+        list_init(&server->shared);
+        list_init(&server->loaded);
+        list_init(&server->dialling);
         upstream->names[i] = from->name;
         *server->balance = (struct balance_server){.weight = from->weight, .backup = from->backup};
         server_update(server);
@@ -77,9 +80,15 @@ void upstream_fini(struct upstream *upstream) {
     *upstream = (struct upstream){0};
 }
 
-/* Neither a connection more nor one that waits for a request. */
+/* Some connection takes one more request, or will. */
+static bool server_has_room(const struct server *server) {
+    return server->idle_count != 0 || !list_empty(&server->shared) ||
+           !list_empty(&server->loaded) || !list_empty(&server->dialling);
+}
+
+/* Neither a connection more nor one that takes another request. */
 static bool server_at_limit(const struct server *server) {
-    return server->connections >= server->connections_max && server->idle_count == 0;
+    return server->connections >= server->connections_max && !server_has_room(server);
 }
 
 void server_update(struct server *server) {

@@ -22,8 +22,14 @@ struct server {
     uint32_t connections_max; /* this worker's share; UINT32_MAX: no limit */
     uint32_t idle_max;
     /* Changes in routine work. */
-    struct list idle; /* sessions, the one used last first */
+    /* Sessions that could take one more, the one used last first. */
+    struct list idle;     /* without a stream */
+    struct list shared;   /* with streams, below the share of POOL_LOAD */
+    struct list loaded;   /* with streams, above it */
+    struct list dialling; /* not ready yet */
     uint32_t idle_count;
+    uint32_t dials;                   /* not ready yet, all of them */
+    uint64_t grow_ms;                 /* worker's clock: not before is one dialled in advance */
     uint32_t connections;             /* dialling, active and idle */
     uint64_t answers[UPSTREAM_CODES]; /* by class, read by other threads */
 };
@@ -47,8 +53,8 @@ const struct balance_ops *upstream_policy(enum config_balance balance);
 int upstream_init(struct upstream *upstream, const struct config_upstream *config,
                   const struct session_ops *ops, struct session_room *room, uint32_t workers);
 void upstream_fini(struct upstream *upstream);
-/* After connections or idle_count changed: whether the server may take a request. Pokes the queue
- * if so. */
+/* After connections or the lists of sessions changed: whether the server may take a request. Pokes
+ * the queue if so. */
 void server_update(struct server *server);
 /* Whether some server that `pick` has not tried is only at its limit: it is worth waiting for. */
 bool upstream_is_busy(const struct upstream *upstream, const struct balance_pick *pick);

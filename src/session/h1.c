@@ -294,6 +294,7 @@ static struct session *h1_connect(struct session_room *room, const struct sessio
     h1->in = H1_IN_DONE;
     h1->out = H1_OUT_DONE;
     h1->connecting = true;
+    h1->session.streams_max = 1;
     h1->session.conn = conn_dial(room->net, &dial, &h1_conn_events, h1, &error);
     if (h1->session.conn) return &h1->session;
     *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
@@ -309,6 +310,7 @@ static struct stream *h1_open(struct session *session, struct arena *arena) {
         return NULL;
     h1->stream = (struct stream){.ops = &h1_stream_ops, .session = session, .arena = arena};
     h1->stream.reused = session->streams++ != 0;
+    session->streams_open = 1;
     h1->stream_open = true;
     h1->stream_reset = false;
     h1->paused = false;

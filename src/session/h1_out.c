@@ -244,7 +244,7 @@ static void h1_next(struct h1 *h1) {
         /* The end may have come while the stream was paused. */
         conn_resume(session->conn);
         h1_touch(h1);
-        session->host->on_idle(session);
+        session->host->on_room(session);
         return;
     }
     arena_reset(&h1->arena);
@@ -265,6 +265,7 @@ static void h1_close_op(struct stream *stream, enum reason reason) {
     struct h1 *h1 = h1_of_stream(stream);
     CHECK(h1->stream_open);
     h1->stream_open = false;
+    h1->session.streams_open = 0;
     h1->stream.events = NULL;
     if (h1->failure != REASON_NONE) {
         reason = h1->failure;

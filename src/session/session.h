@@ -42,9 +42,10 @@ struct session_host {
     void (*on_refused)(struct session *session, enum reason reason);
     /* Upstream role: the connect (with all handshakes) is done. */
     void (*on_ready)(struct session *session);
-    /* Upstream role: a stream was closed and another may be opened. May come from within stream
-     * close. */
-    void (*on_idle)(struct session *session);
+    /* Upstream role: streams_open has fallen, or streams_max has changed, and the connection goes
+     * on. May come from within stream close, never from within open. Where that was its last
+     * stream and streams_max is 0, the host closes it. */
+    void (*on_room)(struct session *session);
     /* The session ends now: never from within a call. Its streams have had their on_reset and their
      * close. */
     void (*on_closed)(struct session *session, enum reason reason);
@@ -61,6 +62,7 @@ struct session_address {
 struct session_ops {
     const char *proto; /* label of metrics: "h1" */
     bool one_stream;   /* a connection carries one stream and ends with it */
+    bool multiplexed;  /* upstream role: it carries many at once */
     /* Client role, on an accepted connection. NULL when all slots are in use. */
     struct session *(*accept)(struct session_room *room, struct conn *conn,
                               const struct session_options *options,
@@ -72,8 +74,8 @@ struct session_ops {
     struct session *(*connect)(struct session_room *room, const struct session_address *to,
                                const struct session_options *options,
                                const struct session_host *host, enum reason *reason);
-    /* Upstream role: a new stream whose answers are built in `arena`; NULL when the session takes
-     * no more now. */
+    /* Upstream role, ready, and streams_open < streams_max: a new stream whose answers are built in
+     * `arena`. NULL when the connection has been lost meanwhile, or memory is short. */
     struct stream *(*open)(struct session *session, struct arena *arena);
     /* Takes no new streams, lets those at work end, then closes. An idle session closes: at once,
      * or when it has been idle long enough that no request can be on its way. */
@@ -90,7 +92,6 @@ struct session {
     struct session_room *room;
     struct conn *conn;
     void *user;         /* the host's */
-    void *waiter;       /* the host's: who waits for on_ready */
     uint8_t host_state; /* the host's */
     bool is_client;
     uint8_t client_ip_size; /* 0: not asked yet */
@@ -100,7 +101,13 @@ struct session {
     struct list link;   /* in session_room.clients, or the host's list */
     uint64_t opened_ns; /* worker's clock */
     uint32_t streams;   /* opened so far */
-    bool closing;       /* on_closed is on its way: opens no more streams */
+    /* Upstream role: how many may be open at once, from connect on as a guess until the server has
+     * said it; 0: it takes no more. May fall below what is open. */
+    uint32_t streams_max;
+    uint32_t streams_open;
+    struct list waiters; /* the host's: who waits for on_ready */
+    uint32_t waiting;    /* the host's: how many */
+    bool closing;        /* on_closed is on its way: opens no more streams */
 };
 
 struct h1_parser;

@@ -194,6 +194,7 @@ static void tcp_close_op(struct stream *stream, enum reason reason) {
     struct conn *conn = tcp->session.conn;
     CHECK(tcp->stream_open);
     tcp->stream_open = false;
+    tcp->session.streams_open = 0;
     tcp->stream.events = NULL;
     if (tcp->failure != REASON_NONE) reason = (enum reason)tcp->failure;
     tcp->failure = REASON_NONE;
@@ -231,6 +232,7 @@ static void tcp_open_stream(struct tcp *tcp) {
     tcp->stream = (struct stream){
         .ops = &tcp_stream_ops, .session = &tcp->session, .began_ns = tcp->session.opened_ns};
     tcp->session.streams++;
+    tcp->session.streams_open = 1;
     tcp->stream_open = true;
 }
 
@@ -436,6 +438,7 @@ static struct session *tcp_connect(struct session_room *room, const struct sessi
                                      .pp_ends = to->client};
     int error = 0;
     tcp->state = TCP_DIALLING;
+    tcp->session.streams_max = 1;
     tcp->session.conn = conn_dial(room->net, &dial, &tcp_conn_events, tcp, &error);
     if (tcp->session.conn) return &tcp->session;
     *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;

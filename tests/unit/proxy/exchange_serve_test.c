@@ -234,8 +234,9 @@ static void a_busy_server_is_waited_for(void **state) {
     client_data(world, "world");
     client_end(world);
     server_ready(&world->sessions[0]);
-    assert_int_equal(world->sessions[0].streams, 0); /* not from within what made the room */
-    TURN_UNTIL(world->net, world->sessions[0].streams == 1);
+    assert_int_equal(world->sessions[0].session.streams, 0); /* not from within what made the room
+                                                              */
+    TURN_UNTIL(world->net, world->sessions[0].session.streams == 1);
     assert_int_equal(queue_of(world)->count, 0);
     assert_string_equal(world->sessions[0].stream.body, "helloworld");
     assert_int_equal(world->sessions[0].stream.ends, 1);
@@ -275,7 +276,7 @@ static void a_large_body_is_not_read_while_its_request_waits(void **state) {
     }
     assert_true(world->client.paused);
     server_ready(&world->sessions[0]);
-    TURN_UNTIL(world->net, world->sessions[0].streams == 1);
+    TURN_UNTIL(world->net, world->sessions[0].session.streams == 1);
     assert_false(world->client.paused);
     client_data(world, "y");
     client_end(world);
@@ -318,7 +319,7 @@ static void who_waits_may_leave(void **state) {
         assert_int_equal(ended(world, cases[i].reason),
                          cases[i].reason == REASON_CLIENT_RESET ? 2 : 1);
         net_world_turn_for(world->net, 10);
-        assert_int_equal(world->sessions[0].streams, 0);
+        assert_int_equal(world->sessions[0].session.streams, 0);
         proxy_world_free(world);
     }
 }

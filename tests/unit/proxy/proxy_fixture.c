@@ -96,6 +96,7 @@ static void fake_close(struct stream *stream, enum reason reason) {
     fake->reason = reason;
     fake->stream.events = NULL;
     struct fake_session *session = fake->session;
+    if (session) session->session.streams_open = 0;
     if (!session) {
         assert_true(reason != REASON_NONE || fake->heads == 1 || fake->tunnelled);
         return;
@@ -103,9 +104,9 @@ static void fake_close(struct stream *stream, enum reason reason) {
     if (session->closed) return;
     bool reusable = reason == REASON_NONE && fake->ends && !fake->tunnelled;
     if (reusable) {
-        session->session.host->on_idle(&session->session);
+        session->session.host->on_room(&session->session);
     } else {
-        session->closed = true;
+        session->closed = session->session.closing = true;
         session->reason = reason;
     }
 }
@@ -142,6 +143,7 @@ static struct session *fake_connect(struct session_room *room, const struct sess
     session->session =
         (struct session){.ops = &fake_session_ops, .options = options, .host = host, .room = room};
     list_init(&session->session.link);
+    session->session.streams_max = 1;
     return &session->session;
 }
 
@@ -161,7 +163,8 @@ static struct stream *fake_open(struct session *session, struct arena *arena) {
     if (fake->closed) return NULL;
     fake->stream = (struct fake_stream){
         .session = fake, .stream = {.ops = &fake_stream_ops, .session = session, .arena = arena}};
-    fake->stream.stream.reused = fake->streams++ != 0;
+    fake->stream.stream.reused = session->streams++ != 0;
+    session->streams_open = 1;
     return &fake->stream.stream;
 }
 

@@ -42,7 +42,6 @@ struct fake_stream {
 struct fake_session {
     struct session session;
     struct fake_stream stream;
-    uint32_t streams;
     bool closed; /* ops->close was called: on_closed is owed */
     enum reason reason;
     bool gone; /* on_closed was given */

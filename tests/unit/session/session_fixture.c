@@ -143,7 +143,7 @@ static void host_on_refused(struct session *session, enum reason reason) {
 static void host_on_ready(struct session *session) {
     ((struct session_world *)session->user)->ready++;
 }
-static void host_on_idle(struct session *session) {
+static void host_on_room(struct session *session) {
     ((struct session_world *)session->user)->idle++;
 }
 static void host_on_closed(struct session *session, enum reason reason) {
@@ -155,7 +155,7 @@ static void host_on_closed(struct session *session, enum reason reason) {
 }
 
 static const struct session_host host = {host_on_stream, host_on_refused, host_on_ready,
-                                         host_on_idle, host_on_closed};
+                                         host_on_room, host_on_closed};
 
 /* Sessions do not look at the listener: one made by hand is enough. */
 void session_world_accept(struct session_world *world) {
