@@ -13,11 +13,8 @@ void exchange_leave_server(struct exchange *x, enum reason reason) {
         x->upstream = NULL;
         upstream->ops->close(upstream, reason);
     }
-    if (x->server) {
-        CHECK(x->server->balance->in_flight > 0);
-        x->server->balance->in_flight--;
-        x->server = NULL;
-    }
+    if (x->server) server_leave(x->server);
+    x->server = NULL;
 }
 
 /* The request as this server gets it: the received one stays as it is, for another attempt and for
@@ -93,7 +90,7 @@ static void exchange_serve(struct exchange *x, struct stream *stream) {
 
 static void exchange_enter_server(struct exchange *x, uint32_t index) {
     x->server = &x->target->servers[index];
-    x->server->balance->in_flight++;
+    server_enter(x->server);
     x->wait = (struct pool_wait){.ops = x->target->session_ops,
                                  .on_stream = exchange_on_stream,
                                  .on_failed = exchange_on_connect_failed,

@@ -272,7 +272,8 @@ struct stream *pool_take(struct server *server, struct arena *arena, bool fresh,
         pool_join(LIST_OWNER(server->dialling.next, struct session, link), arena, wait);
         return NULL;
     }
-    if (server->connections >= server->connections_max) {
+    bool bounded = !server->upstream->limits_requests;
+    if (bounded && server->connections >= server->connections_max) {
         if (server->idle_count == 0) {
             *failure = REASON_SERVER_BUSY;
             return NULL;

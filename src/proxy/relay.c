@@ -51,11 +51,8 @@ static void relay_leave_server(struct relay *relay, enum reason reason) {
         relay->upstream = NULL;
         upstream->ops->close(upstream, reason);
     }
-    if (relay->server) {
-        CHECK(relay->server->balance->in_flight > 0);
-        relay->server->balance->in_flight--;
-        relay->server = NULL;
-    }
+    if (relay->server) server_leave(relay->server);
+    relay->server = NULL;
 }
 
 /* Closes both streams, counts, and gives the slot back: `relay` must not be touched afterwards. */
@@ -105,7 +102,7 @@ static void relay_on_connect_failed(struct pool_wait *wait, enum reason reason) 
 
 static void relay_enter_server(struct relay *relay, uint32_t index) {
     relay->server = &relay->target->servers[index];
-    relay->server->balance->in_flight++;
+    server_enter(relay->server);
     relay->wait = (struct pool_wait){.ops = relay_proxy(relay)->tcp_ops,
                                      .on_stream = relay_on_stream,
                                      .on_failed = relay_on_connect_failed,

@@ -1,5 +1,6 @@
 #include "proxy/upstream.h"
 
+#include "base/check.h"
 #include "proxy/pool.h"
 
 #include <errno.h>
@@ -36,6 +37,7 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
     uint32_t count = config->server_count;
     *upstream = (struct upstream){
         .config = config, .session_ops = ops, .room = room, .idle_max = UINT32_MAX};
+    upstream->limits_requests = ops && ops->multiplexed;
     queue_init(&upstream->queue, room ? room->net : NULL, upstream_share(config->queue, workers),
                config->limits.timeout_queue_ms);
     upstream->options = (struct session_options){
@@ -86,14 +88,29 @@ static bool server_has_room(const struct server *server) {
            !list_empty(&server->loaded) || !list_empty(&server->dialling);
 }
 
-/* Neither a connection more nor one that takes another request. */
+/* Neither a connection more nor one that takes another request. Where a connection takes many, it
+ * is the requests that are bounded, and connections follow: a server sees the same load from
+ * HTTP/1 and from HTTP/2 with the same number. */
 static bool server_at_limit(const struct server *server) {
+    if (server->upstream->limits_requests)
+        return server->balance->in_flight >= server->connections_max;
     return server->connections >= server->connections_max && !server_has_room(server);
 }
 
 void server_update(struct server *server) {
     server->balance->available = !server_at_limit(server);
     if (server->balance->available) queue_poke(&server->upstream->queue);
+}
+
+void server_enter(struct server *server) {
+    server->balance->in_flight++;
+    if (server->upstream->limits_requests) server_update(server);
+}
+
+void server_leave(struct server *server) {
+    CHECK(server->balance->in_flight > 0);
+    server->balance->in_flight--;
+    if (server->upstream->limits_requests) server_update(server);
 }
 
 bool upstream_is_busy(const struct upstream *upstream, const struct balance_pick *pick) {

@@ -19,7 +19,7 @@ struct server {
     const struct config_server *config;
     struct upstream *upstream;
     struct balance_server *balance;
-    uint32_t connections_max; /* this worker's share; UINT32_MAX: no limit */
+    uint32_t connections_max; /* this worker's share, or of requests; UINT32_MAX: no limit */
     uint32_t idle_max;
     /* Changes in routine work. */
     /* Sessions that could take one more, the one used last first. */
@@ -37,6 +37,7 @@ struct server {
 struct upstream {
     const struct config_upstream *config;
     const struct session_ops *session_ops; /* how its servers are asked HTTP requests */
+    bool limits_requests; /* connections_max bounds requests: connections are multiplexed */
     struct session_options options;
     struct session_room *room;
     struct server *servers;
@@ -53,6 +54,9 @@ const struct balance_ops *upstream_policy(enum config_balance balance);
 int upstream_init(struct upstream *upstream, const struct config_upstream *config,
                   const struct session_ops *ops, struct session_room *room, uint32_t workers);
 void upstream_fini(struct upstream *upstream);
+/* An attempt to serve a request, or a relay, begins and ends at the server: in_flight. */
+void server_enter(struct server *server);
+void server_leave(struct server *server);
 /* After connections or the lists of sessions changed: whether the server may take a request. Pokes
  * the queue if so. */
 void server_update(struct server *server);

@@ -234,8 +234,8 @@ static void a_busy_server_is_waited_for(void **state) {
     client_data(world, "world");
     client_end(world);
     server_ready(&world->sessions[0]);
-    assert_int_equal(world->sessions[0].session.streams, 0); /* not from within what made the room
-                                                              */
+    /* Not from within what made the room. */
+    assert_int_equal(world->sessions[0].session.streams, 0);
     TURN_UNTIL(world->net, world->sessions[0].session.streams == 1);
     assert_int_equal(queue_of(world)->count, 0);
     assert_string_equal(world->sessions[0].stream.body, "helloworld");
