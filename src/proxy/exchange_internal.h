@@ -15,6 +15,9 @@
  * can be used again. */
 #define EXCHANGE_REST_MAX 65536
 
+/* How often a request that servers refuse unseen is sent again. */
+#define EXCHANGE_REFUSALS_MAX 2
+
 enum exchange_state {
     EXCHANGE_ROUTE,
     EXCHANGE_QUEUE,
@@ -64,6 +67,8 @@ struct exchange {
     bool body_passed;         /* some of the request's body has passed inside the kernel */
     bool rest_unwanted;       /* the server has answered in full without the rest of the body */
     bool sent_again;          /* the one repetition after a reused connection was used up */
+    bool fresh;               /* the next attempt wants a new connection */
+    uint8_t refusals;         /* repetitions after a server refused it unseen */
 };
 
 void exchange_set_state(struct exchange *x, enum exchange_state state);

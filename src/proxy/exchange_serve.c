@@ -111,9 +111,8 @@ static bool exchange_pick(struct exchange *x) {
         }
         enum reason failure;
         exchange_enter_server(x, index);
-        /* What is sent again must not meet another connection that is old. */
         struct stream *stream =
-            pool_take(x->server, x->client->arena, x->sent_again, &x->wait, &failure);
+            pool_take(x->server, x->client->arena, x->fresh, &x->wait, &failure);
         if (stream || failure == REASON_NONE) {
             queue_leave(&target->queue, &x->turn);
             exchange_serve(x, stream);
@@ -186,25 +185,45 @@ void exchange_init_turn(struct exchange *x) {
 
 /* RFC 9110 section 9.2.2, RFC 9112 section 9.6: a server may close an idle connection just when a
  * request is sent on it. */
-static bool exchange_may_send_again(const struct exchange *x, const struct stream *stream) {
-    if (x->sent_again || x->answered || x->kept_lost || !x->server) return false;
-    if (!stream->reused || stream->answered) return false;
+static bool exchange_outlives(const struct exchange *x, const struct stream *stream) {
+    if (x->sent_again || !stream->reused) return false;
     return !stream->sent || http_method_is_idempotent(x->request->method);
+}
+
+/* Notes what the attempt that is to follow must know. False: there is none. */
+static bool exchange_may_send_again(struct exchange *x, const struct stream *stream,
+                                    enum reason reason) {
+    if (x->answered || stream->answered || x->kept_lost || !x->server) return false;
+    bool other_server = false;
+    if (reason == REASON_SERVER_REFUSED) {
+        /* RFC 9113 section 8.7: so it may be, whatever its method. */
+        if (x->refusals >= EXCHANGE_REFUSALS_MAX) return false;
+        x->refusals++;
+        x->last_failure = reason;
+        /* Not where others are refused as well: unless it was one connection that takes no more. */
+        x->fresh = stream->session->streams_max != 0;
+        other_server = x->fresh && x->pick.tried_count < x->target->config->server_count;
+    } else if (reason == REASON_SERVER_CLOSED || reason == REASON_SERVER_RESET) {
+        if (!exchange_outlives(x, stream)) return false;
+        /* It must not meet another connection that is old. */
+        x->sent_again = x->fresh = true;
+    } else {
+        return false;
+    }
+    /* The same server is as good as before. */
+    CHECK(x->pick.tried_count > 0);
+    if (!other_server) x->pick.tried_count--;
+    return true;
 }
 
 static void exchange_on_upstream_reset(struct stream *stream, enum reason reason) {
     struct exchange *x = stream->user;
-    bool connection_lost = reason == REASON_SERVER_CLOSED || reason == REASON_SERVER_RESET;
-    if (!connection_lost || !exchange_may_send_again(x, stream)) {
+    if (!exchange_may_send_again(x, stream, reason)) {
         if (x->server && !x->answered) stat_bump(&x->server->answers[0], 1);
         exchange_fail(x, reason);
         return;
     }
-    x->sent_again = true;
     stat_bump(&exchange_net(x)->stats->retries[reason], 1);
-    /* The same server is as good as before: only that connection was old. */
-    CHECK(x->pick.tried_count > 0);
-    x->pick.tried_count--;
     exchange_leave_server(x, reason);
     exchange_set_state(x, EXCHANGE_CONNECT);
     if (!x->request_ended) x->client->ops->pause(x->client);

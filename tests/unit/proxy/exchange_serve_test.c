@@ -78,6 +78,12 @@ static struct fake_session *begin_reused(struct proxy_world *world, enum http_me
     return &world->sessions[0];
 }
 
+/* Having done nothing with it; the connection is lost as well, as these carry one stream. */
+static void server_refuses(struct fake_session *session) {
+    server_reset(session, REASON_SERVER_REFUSED);
+    server_closed(session, REASON_SERVER_RESET);
+}
+
 #define ONE_SERVER                                                                                 \
     "[global]\nworkers = 1\ncpu_affinity = off\n[listener web]\nbind = 127.0.0.1:8080\n"           \
     "upstream = app\n[upstream app]\nserver = 127.0.0.1:9001\n"
@@ -136,6 +142,82 @@ static void what_may_be_sent_again(void **state) {
         assert_int_equal(world->client.closes, 1);
         proxy_world_free(world);
     }
+}
+
+/* Whatever its method, and whether or not the connection was new. */
+static void what_a_server_refuses_unseen_goes_to_another(void **state) {
+    (void)state;
+    struct proxy_world *world = world_new();
+    client_request(world, HTTP_POST, "/a", 5);
+    client_data(world, "hello");
+    client_end(world);
+    server_ready(&world->sessions[0]);
+    world->sessions[0].stream.stream.sent = true;
+    server_refuses(&world->sessions[0]);
+    TURN_UNTIL(world->net, world->session_count == 2);
+    assert_ptr_not_equal(world->sessions[1].session.user, world->sessions[0].session.user);
+    server_ready(&world->sessions[1]);
+    assert_string_equal(world->sessions[1].stream.body, "hello");
+    server_answer(&world->sessions[1], 200, 0);
+    assert_answer(world, 200, REASON_NONE);
+    assert_int_equal(world->net->stats.retries[REASON_SERVER_REFUSED], 1);
+    proxy_world_free(world);
+}
+
+/* There is no other: a new connection may do better. */
+static void a_single_server_is_asked_again_twice(void **state) {
+    (void)state;
+    struct proxy_world *world = proxy_world_new(ONE_SERVER);
+    client_request(world, HTTP_POST, "/a", 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        TURN_UNTIL(world->net, world->session_count == i + 1);
+        assert_int_equal(world->client.heads, 0);
+        server_ready(&world->sessions[i]);
+        server_refuses(&world->sessions[i]);
+    }
+    assert_answer(world, 503, REASON_NONE);
+    assert_int_equal(ended(world, REASON_SERVER_REFUSED), 1);
+    proxy_world_free(world);
+}
+
+/* What is left of it takes the connection that is there already. */
+static void a_connection_that_takes_no_more_says_nothing_of_others(void **state) {
+    (void)state;
+    struct proxy_world *world = proxy_world_new(ONE_SERVER);
+    struct pool_wait other = {.ops = world->proxy.upstreams[0].session_ops};
+    enum reason failure;
+    client_request(world, HTTP_POST, "/a", 0);
+    assert_null(pool_take(proxy_world_server(world, 0), &world->arena, false, &other, &failure));
+    pool_cancel(&other);
+    server_ready(&world->sessions[1]); /* idle */
+    server_ready(&world->sessions[0]);
+    world->sessions[0].session.streams_max = 0;
+    server_refuses(&world->sessions[0]);
+    TURN_UNTIL(world->net, world->sessions[1].session.streams_open == 1);
+    assert_int_equal(world->session_count, 2);
+    server_answer(&world->sessions[1], 200, 0);
+    assert_answer(world, 200, REASON_NONE);
+    proxy_world_free(world);
+}
+
+static void what_was_answered_or_not_kept_is_not_sent_again_when_refused(void **state) {
+    (void)state;
+    struct proxy_world *world = world_new();
+    client_request(world, HTTP_GET, "/a", 0);
+    server_ready(&world->sessions[0]);
+    world->sessions[0].stream.stream.answered = true;
+    server_refuses(&world->sessions[0]);
+    assert_answer(world, 503, REASON_NONE);
+    proxy_world_free(world);
+
+    world = world_new();
+    client_request(world, HTTP_PUT, "/a", 100);
+    server_ready(&world->sessions[0]);
+    client_passed(world, 10);
+    server_refuses(&world->sessions[0]);
+    assert_int_equal(world->client.status, 503);
+    assert_int_equal(world->session_count, 1);
+    proxy_world_free(world);
 }
 
 static void the_kept_body_is_sent_again(void **state) {
@@ -443,6 +525,10 @@ int main(void) {
         cmocka_unit_test(when_all_connects_fail_the_last_reason_answers),
         cmocka_unit_test(a_reused_connection_that_dies_is_made_good_once),
         cmocka_unit_test(what_may_be_sent_again),
+        cmocka_unit_test(what_a_server_refuses_unseen_goes_to_another),
+        cmocka_unit_test(a_single_server_is_asked_again_twice),
+        cmocka_unit_test(a_connection_that_takes_no_more_says_nothing_of_others),
+        cmocka_unit_test(what_was_answered_or_not_kept_is_not_sent_again_when_refused),
         cmocka_unit_test(the_kept_body_is_sent_again),
         cmocka_unit_test(a_body_that_was_not_kept_is_not_sent_again),
         cmocka_unit_test(a_client_that_goes_before_the_repetition_is_let_go),
