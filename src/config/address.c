@@ -132,6 +132,15 @@ bool address_resolve(struct bytes text, struct memory *memory, struct config_add
     return false;
 }
 
+char *address_host(struct bytes text, struct memory *memory) {
+    struct bytes host;
+    struct bytes port;
+    char unused[512];
+    struct writer why = writer_make(unused, sizeof unused);
+    if (bytes_starts_with(text, UNIX_PREFIX) || !split(text, &host, &port, &why)) return NULL;
+    return memory_string(memory, host);
+}
+
 bool address_equal(const struct config_address *a, const struct config_address *b) {
     /* getaddrinfo(3) and resolve_unix zero what they do not set, so bytes can be compared. */
     return a->size == b->size && memcmp(&a->storage, &b->storage, a->size) == 0;

@@ -10,6 +10,9 @@
  * in `why`. */
 bool address_resolve(struct bytes text, struct memory *memory, struct config_address *address,
                      struct writer *why);
+/* The host of an address that could be resolved, as it stands there, without port and brackets;
+ * NULL for a unix socket. */
+char *address_host(struct bytes text, struct memory *memory);
 bool address_equal(const struct config_address *a, const struct config_address *b);
 
 #endif

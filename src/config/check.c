@@ -110,6 +110,8 @@ static void make_room(struct check *check) {
     config->listener_count = counts[SECTION_LISTENER] + counts[SECTION_ADMIN];
     config->listeners =
         memory_alloc(check->memory, config->listener_count, sizeof(struct config_listener));
+    config->tls_count = counts[SECTION_TLS];
+    config->tls = memory_alloc(check->memory, config->tls_count, sizeof(struct config_tls));
     config->route_count = counts[SECTION_ROUTE];
     config->routes = memory_alloc(check->memory, config->route_count, sizeof(struct config_route));
     config->upstream_count = counts[SECTION_UPSTREAM];
@@ -130,6 +132,9 @@ static void build(struct check *check, const struct ini_section *section) {
         check_listener(
             check, section,
             &config->listeners[check->ini->kind_counts[SECTION_LISTENER] + section->ordinal]);
+        break;
+    case SECTION_TLS:
+        check_tls(check, section, &config->tls[section->ordinal]);
         break;
     case SECTION_ROUTE:
         check_route(check, section, &config->routes[section->ordinal]);

@@ -62,6 +62,13 @@ void check_listener(struct check *check, const struct ini_section *section,
                     struct config_listener *listener);
 /* Between all listeners: addresses, and requests nobody would take. */
 void check_listeners_together(struct check *check);
+/* check_tls.c. */
+void check_tls(struct check *check, const struct ini_section *section, struct config_tls *tls);
+void check_listener_tls(struct check *check, const struct ini_section *section,
+                        struct config_listener *listener);
+/* After its servers. */
+void check_upstream_tls(struct check *check, const struct ini_section *section,
+                        struct config_upstream *upstream);
 /* check_route.c. */
 void check_route(struct check *check, const struct ini_section *section,
                  struct config_route *route);

@@ -144,6 +144,7 @@ void check_listener(struct check *check, const struct ini_section *section,
     check_binds(check, section, listener);
     if (is_admin) return;
     listener->mode = (enum config_mode)check_number(check, section, KEY_MODE);
+    check_listener_tls(check, section, listener);
     check_action(check, section, listener);
     if (listener->mode == CONFIG_MODE_TCP) refuse_http_keys(check, section);
 }

@@ -81,6 +81,7 @@ static bool read_server(struct check *check, const struct ini_entry *entry,
     *server = (struct config_server){.weight = 1};
     if (!address_resolve(item, check->memory, &server->address, why)) return false;
     server->name = server->address.text;
+    server->tls_name = address_host(item, check->memory);
     while (check_item(entry, &rest, &item)) {
         if (!read_parameter(item, server, why)) return false;
     }
@@ -177,6 +178,7 @@ void check_upstream(struct check *check, const struct ini_section *section,
     upstream->queue = (uint32_t)check_number(check, section, KEY_QUEUE);
     check_limits(check, section, &upstream->limits);
     check_servers(check, section, upstream);
+    check_upstream_tls(check, section, upstream);
     check_hash_key(check, section, upstream);
 }
 

@@ -71,11 +71,62 @@ struct config_service {
     size_t body_size;
 };
 
+/* A value with the line it stands in, for errors that only whoever uses it can find; text NULL: not
+ * said. */
+struct config_entry {
+    char *text;
+    uint32_t line;
+};
+
+struct config_certificate {
+    struct config_entry file;
+    struct config_entry key;         /* the same file where the certificate's has it as well */
+    struct config_entry ocsp_staple; /* may be NULL */
+};
+
+enum config_client_auth {
+    CONFIG_CLIENT_AUTH_OFF,
+    CONFIG_CLIENT_AUTH_OPTIONAL,
+    CONFIG_CLIENT_AUTH_REQUIRE
+};
+
+/* How listeners speak TLS. */
+struct config_tls {
+    char *name;
+    uint32_t index;
+    uint32_t line;
+    struct config_certificate *certificates; /* one at least */
+    uint32_t certificate_count;
+    uint8_t min_version; /* minor: 2 or 3 */
+    bool session_tickets;
+    bool strict_sni;
+    enum config_client_auth client_auth;
+    uint64_t ticket_rotation_ms;
+    uint64_t watch_ms; /* 0: off */
+    struct config_entry ciphers;
+    struct config_entry ciphersuites;
+    struct config_entry groups;
+    struct config_entry ca; /* with client_auth */
+    struct config_entry crl;
+};
+
+/* How the servers of an upstream are spoken to in TLS. */
+struct config_upstream_tls {
+    bool on;
+    bool verify;
+    uint32_t line; /* of tls = */
+    struct config_entry ca;
+    struct config_entry crl;
+    struct config_certificate certificate; /* of weir itself */
+};
+
 struct config_server {
     char *name;     /* the address text: label of metrics */
     uint32_t index; /* in its upstream */
     struct config_address address;
-    uint32_t weight;          /* 1-1000; default 1 */
+    char *tls_name;  /* SNI, and whose certificate it must have: a host name or an IP address; NULL:
+                        not known */
+    uint32_t weight; /* 1-1000; default 1 */
     uint32_t max_connections; /* all workers together; 0: no limit */
     bool backup;
 };
@@ -108,6 +159,7 @@ struct config_upstream {
     char *hash_name;    /* of HEADER and COOKIE */
     uint32_t keepalive; /* idle connections kept per server, all workers together; 0: none */
     uint64_t keepalive_timeout_ms;
+    struct config_upstream_tls tls;
     uint8_t send_proxy;          /* version, 0: off; keepalive is 0 then */
     uint32_t queue;              /* requests that may wait, all workers together; 0: none */
     struct config_limits limits; /* timeout_connect, _queue, _server, _tunnel are used */
@@ -159,6 +211,9 @@ struct config_listener {
     uint32_t send_buffer;
     bool via;                        /* via = on */
     enum config_forwarded forwarded; /* forwarded = x_forwarded | rfc7239 | off */
+    const struct config_tls *tls;    /* NULL: in clear */
+    struct bytes alpn;               /* with tls: names with their lengths before them (RFC 7301
+                                        section 3.1), the preferred one first; may be empty */
     uint8_t proxy_protocol;          /* set of versions: 1 is v1, 2 is v2; 0: off */
     struct cidr_list trusted;        /* trusted_proxies; none: not said */
     struct config_limits limits;
@@ -183,6 +238,8 @@ struct config_route {
     uint32_t line;
     const struct config_listener **listeners; /* none: all of mode http but the admin's */
     uint32_t listener_count;
+    struct bytes *sni_names; /* as hosts; only for listeners with mode = tcp, and all they have */
+    uint32_t sni_count;
     struct bytes *hosts; /* lower case; "*.x" matches one or more labels before x */
     uint32_t host_count;
     struct config_path *paths;
@@ -213,6 +270,8 @@ struct config {
     struct config_limits defaults;
     struct config_listener *listeners; /* the admin's last */
     uint32_t listener_count;
+    struct config_tls *tls;
+    uint32_t tls_count;
     struct config_route *routes;
     uint32_t route_count;
     struct config_upstream *upstreams;

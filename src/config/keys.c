@@ -31,10 +31,10 @@ static const struct {
     const char *word;
     bool is_named;
 } sections[SECTION_COUNT] = {
-    [SECTION_GLOBAL] = {"global", false},  [SECTION_DEFAULTS] = {"defaults", false},
-    [SECTION_ADMIN] = {"admin", false},    [SECTION_LISTENER] = {"listener", true},
-    [SECTION_ROUTE] = {"route", true},     [SECTION_UPSTREAM] = {"upstream", true},
-    [SECTION_SERVICE] = {"service", true},
+    [SECTION_GLOBAL] = {"global", false},    [SECTION_DEFAULTS] = {"defaults", false},
+    [SECTION_ADMIN] = {"admin", false},      [SECTION_LISTENER] = {"listener", true},
+    [SECTION_TLS] = {"tls", true},           [SECTION_ROUTE] = {"route", true},
+    [SECTION_UPSTREAM] = {"upstream", true}, [SECTION_SERVICE] = {"service", true},
 };
 
 static const struct key_word log_level_words[] = {{"debug", LOG_DEBUG, false},
@@ -62,6 +62,13 @@ static const struct key_word proxy_protocol_words[] = {
     {"off", 0, false}, {"v1", 1, false}, {"v2", 2, false}, {"any", 3, false}, {NULL, 0, false}};
 static const struct key_word send_proxy_words[] = {
     {"off", 0, false}, {"v1", 1, false}, {"v2", 2, false}, {NULL, 0, false}};
+static const struct key_word min_version_words[] = {
+    {"1.2", 2, false}, {"1.3", 3, false}, {NULL, 0, false}};
+static const struct key_word client_auth_words[] = {
+    {"off", CONFIG_CLIENT_AUTH_OFF, false},
+    {"optional", CONFIG_CLIENT_AUTH_OPTIONAL, false},
+    {"require", CONFIG_CLIENT_AUTH_REQUIRE, false},
+    {NULL, 0, false}};
 static const struct key_word protocol_words[] = {
     {"h1", 0, false}, {"h2", 0, true}, {NULL, 0, false}};
 static const struct key_word type_words[] = {{"respond", CONFIG_SERVICE_RESPOND, false},
@@ -166,6 +173,8 @@ const struct key_word *key_words(enum key_id id) {
     if (id == KEY_FORWARDED) return forwarded_words;
     if (id == KEY_PROXY_PROTOCOL) return proxy_protocol_words;
     if (id == KEY_SEND_PROXY) return send_proxy_words;
+    if (id == KEY_MIN_VERSION) return min_version_words;
+    if (id == KEY_CLIENT_AUTH) return client_auth_words;
     if (id == KEY_BALANCE) return balance_words;
     if (id == KEY_PROTOCOL) return protocol_words;
     if (id == KEY_TYPE) return type_words;

@@ -200,7 +200,8 @@ static struct session *pool_dial(struct server *server, const struct session_ops
     struct upstream *upstream = server->upstream;
     const struct config_address *address = &server->config->address;
     struct session_address to = {.address = (const struct sockaddr *)&address->storage,
-                                 .size = address->size};
+                                 .size = address->size,
+                                 .tls_name = server->config->tls_name};
     struct addr_pair ends;
     if (upstream->options.send_proxy != 0) {
         CHECK(client);

@@ -16,6 +16,7 @@
 
 struct session;
 struct session_room;
+struct tls_context;
 
 /* What control takes from the configuration for sessions of one listener or upstream. Outlives
  * them. */
@@ -31,6 +32,7 @@ struct session_options {
     uint32_t max_headers;
     uint32_t max_target;
     uint8_t send_proxy; /* version of the PROXY header a dialled connection begins with, 0: none */
+    const struct tls_context *tls; /* for connections from now on: it may change; NULL: in clear */
 };
 
 struct session_host {
@@ -57,6 +59,7 @@ struct session_address {
     socklen_t size;
     /* With send_proxy: the ends to tell, for the length of the call; NULL: of nobody. */
     const struct addr_pair *client;
+    const char *tls_name; /* with tls: the server, for tls_context_expect; NULL: any will do */
 };
 
 struct session_ops {

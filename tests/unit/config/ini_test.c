@@ -106,7 +106,8 @@ static void sections_must_be_known_named_and_unique(void **state) {
     assert_errors(GOOD "[]\n", "9: : unknown section\n");
     assert_errors(GOOD "[Service a]\n",
                   "9: Service a: unknown section (did you mean \"service\"?)\n");
-    assert_errors(GOOD "[tls site]\nkey = a\n", "9: tls site: not supported by this version\n");
+    assert_errors(GOOD "[healthcheck a]\nkey = a\n",
+                  "9: healthcheck a: not supported by this version\n");
     assert_errors(GOOD "[log access]\n", "9: log access: not supported by this version\n");
     assert_errors(GOOD "[global x]\n", "9: global x: this section takes no name\n");
     assert_errors(GOOD "[route]\n", "9: route: a name is missing, as in [route NAME]\n");
