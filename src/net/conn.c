@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "net/conn_ends.h"
+#include "net/conn_filter.h"
 #include "net/conn_internal.h"
 #include "net/listener.h"
 #include "net/pump.h"
@@ -52,8 +53,8 @@ static void conn_check(const struct conn *conn) {
     CHECK(!attached == !conn->events);
     CHECK(conn->connect_armed ? conn->state == CONN_CONNECTING || conn->state == CONN_CLOSING
                               : true);
-    CHECK((conn->queued != 0) <= (conn->queue_first != NULL));
-    CHECK(conn->state == CONN_OPEN || !(conn->pump_in || conn->pump_out));
+    CHECK((conn->out.queued != 0) <= (conn->out.first != NULL));
+    CHECK((conn->state == CONN_OPEN && !conn->filter) || !(conn->pump_in || conn->pump_out));
     CHECK(conn->recv_starved == list_linked(&conn->starved_link) || conn->state == CONN_CLOSING);
 }
 
@@ -84,7 +85,8 @@ static struct conn *conn_acquire(struct net *net, int fd, enum conn_state state)
 static void conn_release(struct conn *conn) {
     CHECK(conn->state == CONN_CLOSING && conn->ops_in_flight == 0);
     struct net *net = conn->net;
-    conn_queue_drop(conn);
+    conn_out_drop(net, &conn->out);
+    if (conn->filter) conn_drop_filter(conn);
     list_remove(&conn->dirty_link);
     list_remove(&conn->starved_link);
     wheel_disarm(&net->wheel, &conn->timer);
@@ -119,6 +121,7 @@ static void conn_begin_close(struct conn *conn) {
     if (conn->state == CONN_CLOSING) return;
     bool connecting = conn->state == CONN_CONNECTING;
     conn_stop_pumps(conn);
+    if (conn->filter) conn_filter_say_last(conn);
     conn_set_state(conn, CONN_CLOSING);
     conn->events = NULL;
     conn->user = NULL;
@@ -327,7 +330,8 @@ static bool conn_has_unread(const struct conn *conn) {
 }
 
 static void conn_flush_end(struct conn *conn) {
-    if (conn->queued != 0 || conn->send_armed) return;
+    if (conn->out.queued != 0 || conn->send_armed) return;
+    if (conn->filter && !conn_filter_is_done(conn)) return;
     if (conn->state == CONN_FINISHING) {
         if (conn->eof || !(conn->linger || conn->recv_armed || conn_has_unread(conn))) {
             conn_close(conn);
@@ -351,7 +355,8 @@ void conn_flush(struct conn *conn) {
         return;
     case CONN_OPEN:
         conn_flush_send(conn);
-        if (conn->notify_sent && conn->queued == 0) {
+        if (conn->state != CONN_OPEN) break;
+        if (conn->notify_sent && conn_queued(conn) == 0) {
             conn->notify_sent = false;
             conn->events->on_sent(conn);
             if (conn->state != CONN_OPEN) break;
@@ -363,7 +368,7 @@ void conn_flush(struct conn *conn) {
     case CONN_FINISHING:
     case CONN_LINGERING:
         conn_flush_send(conn);
-        conn_flush_end(conn);
+        if (conn->state != CONN_CLOSING) conn_flush_end(conn);
         if (conn->state == CONN_CLOSING) break;
         if (conn->state == CONN_LINGERING) conn_flush_recv(conn);
         return;
@@ -380,16 +385,21 @@ static void conn_on_bytes(struct conn *conn, const struct ring_completion *compl
         lease_unref(completion->lease); /* finishing: nobody reads any more */
         return;
     }
-    conn->events->on_bytes(conn, bytes, completion->lease);
+    if (conn->filter) {
+        conn->filter->ops->on_bytes(conn, bytes, completion->lease);
+    } else {
+        conn->events->on_bytes(conn, bytes, completion->lease);
+    }
 }
 
 bool conn_is_sending(const struct conn *conn) {
-    return conn->queued != 0 || pump_holds(conn->pump_in);
+    return conn_queued(conn) != 0 || pump_holds(conn->pump_in);
 }
 
 bool conn_is_held(const struct conn *conn) {
     const struct pump *pump = conn->pump_out;
-    return pump_holds(pump) || (pump && !pump->begun && !conn->recv_armed && pump->to->queued != 0);
+    return pump_holds(pump) ||
+           (pump && !pump->begun && !conn->recv_armed && pump->to->out.queued != 0);
 }
 
 void conn_end_of_stream(struct conn *conn) {
@@ -399,7 +409,11 @@ void conn_end_of_stream(struct conn *conn) {
         /* A receive was still under way when it was started: it has not begun. */
         CHECK(!pump_holds(conn->pump_out));
         if (conn->pump_out) pump_stop(conn->pump_out);
-        conn->events->on_eof(conn);
+        if (conn->filter) {
+            conn->filter->ops->on_eof(conn);
+        } else {
+            conn->events->on_eof(conn);
+        }
     } else if (conn->state == CONN_LINGERING) {
         conn_close(conn);
     }
@@ -444,7 +458,11 @@ static void conn_on_connect(struct conn *conn, const struct ring_completion *com
         conn_lose(conn, ENOMEM);
         return;
     }
-    conn->events->on_open(conn);
+    if (conn->filter) {
+        conn->filter->ops->on_open(conn);
+    } else {
+        conn->events->on_open(conn);
+    }
 }
 
 /* Every completion of a connection comes through here. */

@@ -25,12 +25,13 @@
 
 #include "base/bytes.h"
 #include "net/addr.h"
+#include "net/conn_out.h"
 #include "net/net.h"
 
 #include <sys/socket.h>
 
 struct conn;
-struct conn_queue;
+struct conn_filter;
 struct pump;
 
 struct conn_events {
@@ -79,17 +80,14 @@ struct conn {
     uint8_t ops_in_flight; /* operations that owe a final completion */
     bool poll_in_armed;
     bool poll_out_armed;
-    bool pumped; /* the last bytes came by a pump: the next are expected to */
     bool recv_armed;
     bool recv_bulk_armed; /* the armed receive is a one-shot into a bulk buffer */
     bool recv_cancelling;
     bool recv_starved;
-    bool recv_first;      /* nothing was received yet: many a client sends one request only */
-    bool recv_poll_first; /* the next receive will surely find nothing yet */
     bool paused;
-    bool bulk;        /* the user expects a long stream */
-    bool bulk_switch; /* and the receive in flight should make room for it, once */
-    bool eof;         /* the other side's FIN was seen */
+    bool bulk; /* the user expects a long stream */
+    bool eof;  /* the other side's FIN was seen */
+    bool cut;  /* and no end of the stream before it, which the filter would have seen */
     bool send_armed;
     bool send_refused; /* the kernel would not wait for room to send */
     bool connect_armed;
@@ -97,23 +95,24 @@ struct conn {
     bool notify_sent;
     bool fin_wanted; /* FIN after what is queued */
     bool fin_sent;
-    bool linger;        /* wait for the other side's FIN when finishing */
-    bool in_quota;      /* of its listener: a client; else one that is refused */
-    bool ip_counted;    /* in its listener's limit, as ip_key */
-    bool abort;         /* end with RST */
-    uint8_t pp_version; /* of the PROXY header to be sent once connected; 0: none */
-    uint32_t queued;    /* bytes queued and not yet accepted by the kernel */
-    uint32_t out_used;
-    uint32_t flush_ms; /* of conn_finish */
-    struct lease *out; /* the buffer that conn_reserve hands out of; NULL when none */
-    struct conn_queue *queue_first;
-    struct conn_queue *queue_last;
-    struct pump *pump_out;  /* takes what this one receives; NULL: none */
-    struct pump *pump_in;   /* fills what this one sends; NULL: none */
+    uint8_t pp_version;         /* of the PROXY header to be sent once connected; 0: none */
+    bool recv_first : 1;        /* nothing was received: many a client sends one request only */
+    bool recv_poll_first : 1;   /* the next receive will surely find nothing yet */
+    bool bulk_switch : 1;       /* the receive in flight should make room for `bulk`, once */
+    bool pumped : 1;            /* the last bytes came by a pump: the next are expected to */
+    bool linger : 1;            /* wait for the other side's FIN when finishing */
+    bool in_quota : 1;          /* of its listener: a client; else one that is refused */
+    bool ip_counted : 1;        /* in its listener's limit, as ip_key */
+    bool abort : 1;             /* end with RST */
+    uint32_t flush_ms;          /* of conn_finish */
+    uint32_t acked;             /* of conn_send_progressed, low bits */
+    struct conn_out out;        /* for the socket */
+    struct conn_filter *filter; /* between the socket and the user (conn_filter.h); NULL: none */
+    struct pump *pump_out;      /* takes what this one receives; NULL: none */
+    struct pump *pump_in;       /* fills what this one sends; NULL: none */
     struct addr_pair *ends; /* a client's, as a PROXY header told or is to tell them; else NULL */
     uint64_t deadline_ms;   /* 0: none */
     uint64_t sent_total;    /* bytes the kernel took */
-    uint64_t acked;         /* of conn_send_progressed */
     uint64_t ip_key;
     struct wheel_timer timer;      /* fires at or before deadline_ms, then looks again */
     struct wheel_timer send_timer; /* until it fires, nothing is sent */
@@ -155,6 +154,8 @@ bool conn_send_copy(struct conn *conn, struct bytes bytes);
 bool conn_send_lease(struct conn *conn, struct bytes bytes, struct lease *lease);
 /* Whether more is queued than the mark; on_drained follows if so. */
 bool conn_is_full(struct conn *conn);
+/* Bytes queued and not yet accepted by the kernel. */
+uint32_t conn_queued(const struct conn *conn);
 void conn_notify_sent(struct conn *conn);
 
 void conn_pause(struct conn *conn);
@@ -190,11 +191,5 @@ bool conn_any_dialled_finishing(const struct net *net); /* with bytes left by a 
 uint32_t conn_close_finishing(struct net *net);
 /* Ends all connections, whatever they do; a user that is left hears on_lost. */
 void conn_close_all(struct net *net);
-
-/* For net.c: acts on what was changed since the last flush. */
-void conn_flush(struct conn *conn);
-void conn_rearm_starved(struct net *net, struct buf_pool *pool);
-int conn_init_room(struct net *net);
-void conn_fini_room(struct net *net);
 
 #endif

@@ -31,11 +31,13 @@ bool conn_destination(const struct conn *conn, union addr *address) {
 }
 
 bool conn_send_pp(struct conn *conn) {
-    char *to = conn_reserve(conn, PP_V1_SIZE_MAX);
+    /* In front of what a filter may send. */
+    char *to = conn_out_reserve(conn->net, &conn->out, PP_V1_SIZE_MAX);
     if (!to) return false;
     struct writer text = writer_make(to, PP_V1_SIZE_MAX);
     pp_write(&text, conn->pp_version, conn->ends);
-    conn_commit(conn, text.len);
+    conn_out_commit(conn->net, &conn->out, text.len);
+    conn_mark_dirty(conn);
     /* It has been told. */
     if (conn->ends) slab_release(&conn->net->ends, conn->ends);
     return true;

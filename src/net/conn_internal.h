@@ -25,6 +25,12 @@ struct conn_queue {
     struct msghdr message;
 };
 
+/* For net.c: acts on what was changed since the last flush. */
+void conn_flush(struct conn *conn);
+void conn_rearm_starved(struct net *net, struct buf_pool *pool);
+int conn_init_room(struct net *net);
+void conn_fini_room(struct net *net);
+
 void conn_mark_dirty(struct conn *conn);
 struct ring_token conn_token(const struct conn *conn, enum ring_kind kind);
 /* Submits a send of what is queued, if none is in flight. */
@@ -33,7 +39,8 @@ void conn_on_send(struct conn *conn, const struct ring_completion *completion);
 /* Nothing is sent for a while, on a socket that cannot be waited for. */
 void conn_send_later(struct conn *conn);
 void conn_on_send_timer(struct wheel_timer *timer, uint64_t now_ms);
-void conn_queue_drop(struct conn *conn);
+/* As conn_send_later, where the socket would take more but there is nothing to give it yet. */
+void conn_send_again(struct conn *conn);
 /* FIN came, after all bytes before it. Nothing if the connection is no longer in use. */
 void conn_end_of_stream(struct conn *conn);
 /* Queues the PROXY header of a connection that has just been dialled. false: no memory. */

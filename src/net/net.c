@@ -2,7 +2,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "net/conn.h"
+#include "net/conn_internal.h"
 #include "net/listener.h"
 
 /* What was used at no time between two passes, this far apart, goes back to the kernel: long enough

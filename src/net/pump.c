@@ -30,7 +30,7 @@ enum pump_step {
 
 bool pump_start(struct conn *from, struct conn *to) {
     CHECK(from->state == CONN_OPEN && !from->pump_out && to->state == CONN_OPEN && !to->pump_in);
-    if (from->net->pipes.count == 0) return false;
+    if (from->net->pipes.count == 0 || from->filter || to->filter) return false;
     struct pump *pump = slab_acquire(&from->net->pumps);
     if (!pump) return false;
     *pump = (struct pump){.from = from, .to = to};
@@ -170,8 +170,8 @@ static void pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
 void pump_run(struct pump *pump) {
     struct conn *from = pump->from;
     struct conn *to = pump->to;
-    bool others_work =
-        from->recv_armed || to->queued != 0 || to->send_armed || wheel_timer_armed(&to->send_timer);
+    bool others_work = from->recv_armed || to->out.queued != 0 || to->send_armed ||
+                       wheel_timer_armed(&to->send_timer);
     if (others_work || from->paused || pump->waits_in || pump->waits_out) return;
     uint64_t limit = from->events->pump_limit(from);
     uint64_t moved = 0;

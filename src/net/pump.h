@@ -36,7 +36,8 @@ struct pump {
     bool waits_out;
 };
 
-/* Both are open and neither has a pump in this direction. False: no slot is left, go on copying. */
+/* Both are open and neither has a pump in this direction. False: no slot is left, or a filter has
+ * to see the bytes; go on copying. */
 bool pump_start(struct conn *from, struct conn *to);
 /* Gives the connections back to receiving and sending; bytes in the pipe are lost. Calls nobody. */
 void pump_stop(struct pump *pump);

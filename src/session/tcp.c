@@ -202,7 +202,7 @@ static void tcp_close_op(struct stream *stream, enum reason reason) {
         tcp_end(tcp, reason);
     } else if (reason != REASON_NONE || !tcp->eof || !conn->fin_wanted) {
         tcp_abort(tcp, reason);
-    } else if (conn->queued == 0) {
+    } else if (conn_queued(conn) == 0) {
         tcp_drop(tcp, reason);
     } else {
         tcp_set_state(tcp, TCP_FLUSHING);

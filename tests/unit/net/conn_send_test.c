@@ -63,7 +63,7 @@ static void a_mixed_queue_keeps_its_order(void **state) {
         seen = peer_read_pattern(peer, seen);
     }
     TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
-    assert_int_equal(conn->queued, 0);
+    assert_int_equal(conn->out.queued, 0);
     assert_int_equal(conn->sent_total, at);
     assert_int_equal(buf_pool_leased(&world->net.small), 0);
     assert_int_equal(world->net.queues.used, 0);
@@ -80,7 +80,7 @@ static void an_empty_commit_queues_nothing(void **state) {
     struct conn_user *user = conn_user_accept(world, &peer);
     assert_non_null(conn_reserve(user->conn, 100));
     conn_commit(user->conn, 0);
-    assert_int_equal(user->conn->queued, 0);
+    assert_int_equal(user->conn->out.queued, 0);
     net_world_turn(world);
     assert_true(conn_send_copy(user->conn, BYTES("x")));
     peer_expect(world, peer, "x");
@@ -130,13 +130,13 @@ static void drained_comes_at_half_of_the_mark(void **state) {
     assert_true(conn_is_full(user->conn));
     net_world_turn_for(world, 10);
     assert_int_equal(user->drained, 0);
-    assert_true(user->conn->queued > 16384);
+    assert_true(user->conn->out.queued > 16384);
     size_t seen = 0;
     TURN_UNTIL(world, ({
                    seen = peer_read_pattern(peer, seen);
                    user->drained != 0;
                }));
-    assert_true(user->conn->queued <= 8192);
+    assert_true(user->conn->out.queued <= 8192);
     TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
     net_world_turn_for(world, 10);
     assert_int_equal(user->drained, 1); /* once for one "full" */
@@ -402,7 +402,7 @@ static size_t queued_until_full(struct conn_user *user) {
     char memory[1024];
     while (!conn_is_full(user->conn))
         assert_true(conn_send_copy(user->conn, pattern_bytes(memory, 0, sizeof memory)));
-    return user->conn->queued;
+    return user->conn->out.queued;
 }
 
 static void the_mark_shrinks_as_buffers_get_few(void **state) {

@@ -169,14 +169,14 @@ static struct line *line_at(enum place place) {
         break;
     case STARTING_QUEUE:
         conn_user_narrow(line->to, line->sink);
-        for (int i = 0; i < 40 && line->to->conn->queued == 0; i++) {
+        for (int i = 0; i < 40 && line->to->conn->out.queued == 0; i++) {
             assert_true(conn_send_copy(line->to->conn, bytes_make(much, sizeof much)));
             net_world_turn_for(line->world, 5);
         }
         line_pump(line);
         line_feed(line, 100000);
         net_world_turn_for(line->world, 20);
-        assert_true(line->to->conn->queued != 0);
+        assert_true(line->to->conn->out.queued != 0);
         assert_int_equal(line->from->pumped_calls, 0);
         assert_true(conn_is_held(line->from->conn));
         break;

@@ -386,7 +386,7 @@ static void a_pipelining_client_must_read_its_answers(void **state) {
     }
     assert_int_equal(sent, 900);
     assert_true(answered < sent); /* the rest waits */
-    assert_true(world->session->conn->queued < 16384 + 4096);
+    assert_true(world->session->conn->out.queued < 16384 + 4096);
     for (uint32_t i = 0; i < sent; i++) {
         peer_expect(world->net, world->peer, answer);
         if (i % 64 == 0) net_world_turn_for(world->net, 20);

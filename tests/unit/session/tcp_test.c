@@ -127,7 +127,7 @@ static size_t fill(struct session_world *world) {
     size_t sent = 0;
     for (uint64_t taken = UINT64_MAX; taken != conn->sent_total;) {
         taken = conn->sent_total;
-        while (conn->queued == 0) {
+        while (conn->out.queued == 0) {
             (void)seen_data(first(world), text, false); /* so little is never too much */
             sent += sizeof text - 1;
             net_world_turn_for(world->net, 5);

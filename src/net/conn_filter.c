@@ -1,0 +1,70 @@
+#include "net/conn_filter.h"
+
+#include "base/check.h"
+#include "net/conn_internal.h"
+
+#include <errno.h>
+
+void conn_set_filter(struct conn *conn, struct conn_filter *filter) {
+    CHECK(!conn->filter && !conn->pump_in && !conn->pump_out);
+    CHECK(conn->state == CONN_CONNECTING || (conn->state == CONN_OPEN && conn->out.queued == 0));
+    filter->plain = (struct conn_out){0};
+    filter->ended = false;
+    conn->filter = filter;
+}
+
+void conn_drop_filter(struct conn *conn) {
+    struct conn_filter *filter = conn->filter;
+    conn_out_drop(conn->net, &filter->plain);
+    conn->filter = NULL;
+    filter->ops->on_released(filter);
+}
+
+void conn_fail(struct conn *conn, int error) { conn_lose(conn, error); }
+
+bool conn_filter_put(struct conn *conn, struct bytes bytes) {
+    conn_mark_dirty(conn);
+    return conn_out_copy(conn->net, &conn->out, bytes);
+}
+
+size_t conn_filter_room(const struct conn *conn) {
+    const struct net *net = conn->net;
+    const struct conn_out *out = &conn->out;
+    size_t started = out->lease ? out->lease->size - out->used : 0;
+    /* Enough for any send; a queue block has more slices than a send. */
+    uint32_t spare =
+        net->small.spare_count < CONN_SEND_SLICES ? net->small.spare_count : CONN_SEND_SLICES;
+    if (net->queues.used == net->queues.capacity) return 0;
+    return started + (size_t)spare * net->small.buffer_size;
+}
+
+/* Nothing follows what is queued. */
+static bool conn_filter_ends(const struct conn *conn) {
+    return conn->fin_wanted || conn->state == CONN_FINISHING;
+}
+
+bool conn_filter_is_done(const struct conn *conn) {
+    const struct conn_filter *filter = conn->filter;
+    return filter->plain.queued == 0 && (filter->ended || !conn_filter_ends(conn));
+}
+
+bool conn_filter_flush(struct conn *conn) {
+    struct conn_filter *filter = conn->filter;
+    if (conn_filter_is_done(conn)) return true;
+    if (!filter->ops->flush(conn, conn_filter_ends(conn))) {
+        conn_lose(conn, ENOMEM);
+        return false;
+    }
+    if (filter->plain.queued == 0) conn_out_drop(conn->net, &filter->plain);
+    if (conn->out.queued == 0 && !conn_filter_is_done(conn)) conn_send_again(conn);
+    return true;
+}
+
+void conn_filter_say_last(struct conn *conn) {
+    struct conn_filter *filter = conn->filter;
+    if (conn->abort || conn->state != CONN_OPEN || conn->send_armed) return;
+    if (filter->plain.queued == 0 && !filter->ended && !filter->ops->flush(conn, true)) return;
+    struct bytes last = conn_out_front(&conn->out);
+    if (last.len == 0 || last.len != conn->out.queued) return;
+    (void)send(conn->fd, last.ptr, last.len, MSG_DONTWAIT | MSG_NOSIGNAL); /* or it ends without */
+}

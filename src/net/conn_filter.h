@@ -1,0 +1,62 @@
+/* conn_filter.h: what may stand between the socket of a connection and its user: TLS.
+ *
+ *   socket --on_bytes, on_eof--> filter --conn->events--> user
+ *   socket <--conn->out--------- filter <--plain--------- user: conn_send_*, as without a filter
+ *
+ * With a filter what arrives goes to it, and it calls the user's events itself; what the user
+ * queues waits in `plain`, and when the connection is flushed and no send is in flight the filter
+ * turns some of it into bytes for the socket. Everything else of conn.h means what it meant:
+ * conn_queued counts both queues, so also conn_is_full, on_drained and on_sent; sent_total and the
+ * counters of bytes are those of the socket. A filter that marks the end of a stream does so before
+ * FIN. A connection with a filter has no pumps.
+ *
+ * The owner embeds struct conn_filter; its memory must last until on_released or conn_drop_filter.
+ */
+#ifndef WEIR_NET_CONN_FILTER_H
+#define WEIR_NET_CONN_FILTER_H
+
+#include "net/conn.h"
+
+struct conn_filter_ops {
+    /* The connect succeeded: the filter calls the user's on_open when it is ready. */
+    void (*on_open)(struct conn *conn);
+    /* As in conn_events: the callee owns a reference of `lease`, and may write into the bytes. */
+    void (*on_bytes)(struct conn *conn, struct bytes bytes, struct lease *lease);
+    void (*on_eof)(struct conn *conn);
+    /* Takes of `plain` as much as one send should carry, and puts what it makes of it
+     * (conn_filter_put). `end`: nothing follows what is queued; once all of it was taken the end is
+     * marked, and `ended` set. May do nothing for a lack of memory: it is asked again. False: the
+     * connection is lost. */
+    bool (*flush)(struct conn *conn, bool end);
+    /* The connection is gone, or the filter was dropped: nothing refers to it any more. */
+    void (*on_released)(struct conn_filter *filter);
+};
+
+struct conn_filter {
+    const struct conn_filter_ops *ops;
+    struct conn_out plain; /* of the user, not yet taken */
+    bool ended;            /* the end is marked, or no mark can be made */
+};
+
+/* While nothing has been queued by a user yet. */
+void conn_set_filter(struct conn *conn, struct conn_filter *filter);
+/* From now on the user speaks to the socket; what the filter has put goes first, what it has not
+ * taken is dropped. Ends with on_released. */
+void conn_drop_filter(struct conn *conn);
+/* The connection fails with -error: as if its socket had. Harmless when it is closing. */
+void conn_fail(struct conn *conn, int error);
+
+/* For filters: queues bytes for the socket. False when memory is used up. */
+bool conn_filter_put(struct conn *conn, struct bytes bytes);
+/* How many bytes conn_filter_put can take for certain. */
+size_t conn_filter_room(const struct conn *conn);
+
+/* For conn.c. */
+/* Has the filter make bytes for the socket. False: the connection is lost. */
+bool conn_filter_flush(struct conn *conn);
+/* Whether nothing of the user is left, nor an end that is to be marked. */
+bool conn_filter_is_done(const struct conn *conn);
+/* Before a close: marks the end where that needs no waiting, and lets alerts go out. */
+void conn_filter_say_last(struct conn *conn);
+
+#endif
