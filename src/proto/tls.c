@@ -1,0 +1,247 @@
+#include "proto/tls.h"
+
+#include "base/check.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <pthread.h>
+
+static BIO_METHOD *tls_bio_method; /* of the process: made once, never freed */
+static pthread_once_t tls_bio_once = PTHREAD_ONCE_INIT;
+
+static int tls_bio_read(BIO *bio, char *to, int size) {
+    struct tls *tls = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    if (tls->input.len == 0) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
+    size_t part = (size_t)size < tls->input.len ? (size_t)size : tls->input.len;
+    memcpy(to, tls->input.ptr, part);
+    tls->input = bytes_slice(tls->input, part, tls->input.len - part);
+    return (int)part;
+}
+
+static int tls_bio_write(BIO *bio, const char *from, int size) {
+    struct tls *tls = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    if (tls->no_memory || !tls->events->put(tls, bytes_make(from, (size_t)size))) {
+        tls->no_memory = true;
+        return -1;
+    }
+    return size;
+}
+
+/* Everything is flushed at once; kTLS, datagrams and the rest are not for it. */
+static long tls_bio_ctrl(BIO *bio, int command, long number, void *pointer) {
+    (void)bio;
+    (void)number;
+    (void)pointer;
+    return command == BIO_CTRL_FLUSH;
+}
+
+static int tls_bio_create(BIO *bio) {
+    BIO_set_init(bio, 1);
+    return 1;
+}
+
+static void tls_bio_make(void) {
+    tls_bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weir");
+    if (!tls_bio_method) return;
+    BIO_meth_set_read(tls_bio_method, tls_bio_read);
+    BIO_meth_set_write(tls_bio_method, tls_bio_write);
+    BIO_meth_set_ctrl(tls_bio_method, tls_bio_ctrl);
+    BIO_meth_set_create(tls_bio_method, tls_bio_create);
+}
+
+bool tls_init(struct tls *tls, SSL_CTX *context, bool is_server, const struct tls_events *events) {
+    *tls = (struct tls){.events = events};
+    (void)pthread_once(&tls_bio_once, tls_bio_make); /* fails for invalid arguments only */
+    BIO *bio = tls_bio_method ? BIO_new(tls_bio_method) : NULL;
+    tls->ssl = bio ? SSL_new(context) : NULL;
+    if (!tls->ssl) {
+        BIO_free(bio);
+        return false;
+    }
+    BIO_set_data(bio, tls);
+    SSL_set_bio(tls->ssl, bio, bio); /* takes the one reference for both directions */
+    SSL_set_mode(tls->ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
+    SSL_clear_mode(tls->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE);
+    SSL_set_read_ahead(tls->ssl, 0); /* what is not needed yet stays where it was received */
+    SSL_set_options(tls->ssl, SSL_OP_NO_RENEGOTIATION);
+    if (is_server) {
+        SSL_set_accept_state(tls->ssl);
+    } else {
+        SSL_set_connect_state(tls->ssl);
+    }
+    return true;
+}
+
+void tls_fini(struct tls *tls) {
+    if (!tls->ssl) return;
+    SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    SSL_free(tls->ssl);
+    tls->ssl = NULL;
+}
+
+void tls_resume(struct tls *tls, SSL_SESSION *session) {
+    (void)SSL_set_session(tls->ssl, session); /* a full handshake instead */
+}
+
+/* SSL_CTX_sess_set_new_cb(3): 0, we have taken no reference. */
+static int tls_on_session(SSL *ssl, SSL_SESSION *session) {
+    struct tls *tls = BIO_get_data(SSL_get_rbio(ssl));
+    if (tls->events->on_session) tls->events->on_session(tls, session);
+    return 0;
+}
+
+void tls_keep_sessions(SSL_CTX *context) {
+    (void)SSL_CTX_set_session_cache_mode(context,
+                                         SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL); /* the
+                                                                                                 old
+                                                                                                 one
+                                                                                               */
+    SSL_CTX_sess_set_new_cb(context, tls_on_session);
+}
+
+void tls_give(struct tls *tls, struct bytes bytes) { tls->input = bytes; }
+
+/* What OpenSSL's first error means to whoever runs a server. */
+static enum reason tls_reason_of(unsigned long error) {
+    if (ERR_GET_LIB(error) != ERR_LIB_SSL) return REASON_TLS_PROTOCOL;
+    int reason = ERR_GET_REASON(error);
+    if (reason >= SSL_AD_REASON_OFFSET) return REASON_TLS_ALERT;
+    switch (reason) {
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST:
+        return REASON_TLS_PLAIN_HTTP;
+    case SSL_R_NO_SHARED_CIPHER:
+    case SSL_R_NO_SUITABLE_KEY_SHARE:
+    case SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM:
+    case SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS:
+    case SSL_R_NO_SHARED_GROUPS:
+    case SSL_R_NO_APPLICATION_PROTOCOL:
+    case SSL_R_UNSUPPORTED_PROTOCOL:
+    case SSL_R_VERSION_TOO_LOW:
+    case SSL_R_NO_PROTOCOLS_AVAILABLE:
+        return REASON_TLS_NOTHING_SHARED;
+    case SSL_R_CALLBACK_FAILED:
+        return REASON_TLS_UNKNOWN_NAME;
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+        return REASON_TLS_CERTIFICATE_MISSING;
+    case SSL_R_CERTIFICATE_VERIFY_FAILED:
+        return REASON_TLS_BAD_CERTIFICATE;
+    default:
+        return REASON_TLS_PROTOCOL;
+    }
+}
+
+static enum tls_result tls_fail(struct tls *tls) {
+    enum reason reason = tls_reason_of(ERR_peek_error());
+    tls->failure = tls->no_memory ? REASON_NO_MEMORY : reason;
+    ERR_clear_error();
+    return TLS_BAD;
+}
+
+/* Of a call that gave `result`, which is no success. */
+static enum tls_result tls_result_of(struct tls *tls, int result) {
+    switch (SSL_get_error(tls->ssl, result)) {
+    case SSL_ERROR_WANT_READ:
+        return TLS_MORE;
+    case SSL_ERROR_ZERO_RETURN:
+        return TLS_END;
+    default:
+        return tls_fail(tls);
+    }
+}
+
+enum tls_result tls_handshake(struct tls *tls) {
+    CHECK(!tls->is_open);
+    if (tls->failure != REASON_NONE) return TLS_BAD;
+    ERR_clear_error();
+    int result = SSL_do_handshake(tls->ssl);
+    /* Unlike application data, handshake messages may share a record with what comes later. */
+    tls->is_split = true;
+    if (result == 1) {
+        tls->is_open = true;
+        return TLS_DONE;
+    }
+    enum tls_result failed = tls_result_of(tls, result);
+    return failed == TLS_END ? tls_fail(tls) : failed;
+}
+
+bool tls_fits(const struct tls *tls) { return !tls->is_split && SSL_pending(tls->ssl) == 0; }
+
+enum tls_result tls_read(struct tls *tls, char *to, size_t size, size_t *len) {
+    CHECK(tls->is_open);
+    if (tls->failure != REASON_NONE) return TLS_BAD;
+    ERR_clear_error();
+    const char *before = tls->input.ptr;
+    int result = SSL_read_ex(tls->ssl, to, size, len);
+    if (result == 1) {
+        tls->is_split = false;
+        return TLS_DONE;
+    }
+    tls->is_split |= tls->input.ptr != before;
+    return tls_result_of(tls, result);
+}
+
+enum tls_result tls_next(struct tls *tls, size_t *size) {
+    CHECK(tls->is_open);
+    if (tls->failure != REASON_NONE) return TLS_BAD;
+    ERR_clear_error();
+    char byte;
+    int result = SSL_peek_ex(tls->ssl, &byte, 1, size);
+    if (result == 1) {
+        tls->is_split = false;
+        *size = (size_t)SSL_pending(tls->ssl);
+        return TLS_DONE;
+    }
+    tls->is_split = true;
+    return tls_result_of(tls, result);
+}
+
+enum tls_result tls_write(struct tls *tls, struct bytes bytes) {
+    CHECK(tls->is_open && bytes.len != 0 && bytes.len <= TLS_RECORD_MAX);
+    if (tls->failure != REASON_NONE) return TLS_BAD;
+    ERR_clear_error();
+    size_t written = 0;
+    if (SSL_write_ex(tls->ssl, bytes.ptr, bytes.len, &written) != 1) return tls_fail(tls);
+    CHECK(written == bytes.len); /* without SSL_MODE_ENABLE_PARTIAL_WRITE it is all or nothing */
+    return TLS_DONE;
+}
+
+void tls_shutdown(struct tls *tls) {
+    if (!tls->is_open || tls->failure != REASON_NONE) return;
+    if (SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) return;
+    ERR_clear_error();
+    (void)SSL_shutdown(tls->ssl); /* 0: the other side's is still to come */
+}
+
+void tls_facts(const struct tls *tls, struct tls_facts *facts) {
+    const unsigned char *alpn;
+    unsigned alpn_size;
+    SSL_get0_alpn_selected(tls->ssl, &alpn, &alpn_size);
+    *facts = (struct tls_facts){
+        .version = SSL_get_version(tls->ssl),
+        .cipher = SSL_get_cipher_name(tls->ssl),
+        .server_name = bytes_of(SSL_get_servername(tls->ssl, TLSEXT_NAMETYPE_host_name)),
+        .alpn = bytes_make((const char *)alpn, alpn_size),
+        .is_resumed = SSL_session_reused(tls->ssl) != 0,
+        .has_certificate = SSL_get0_peer_certificate(tls->ssl) != NULL,
+        .verify_result = SSL_get_verify_result(tls->ssl)};
+}
+
+void tls_subject(const struct tls *tls, struct writer *text) {
+    const X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
+    BIO *memory = certificate ? BIO_new(BIO_s_mem()) : NULL;
+    if (!memory) return;
+    const X509_NAME *name = X509_get_subject_name(certificate);
+    char *subject = NULL;
+    if (X509_NAME_print_ex(memory, name, 0, XN_FLAG_RFC2253) > 0) {
+        long size = BIO_get_mem_data(memory, &subject);
+        if (size > 0) writer_put(text, bytes_make(subject, (size_t)size));
+    }
+    BIO_free(memory);
+}

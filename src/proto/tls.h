@@ -1,0 +1,103 @@
+/* tls.h: one TLS connection (RFC 8446, RFC 5246) without I/O, by OpenSSL.
+ *
+ * Received bytes are given as a view; OpenSSL reads straight from it through a BIO of our own
+ * (BIO_meth_new(3)) and writes through `put`, in the call that causes it: no memory BIO stands
+ * between. A record whose last byte has not come waits inside OpenSSL.
+ *
+ *   tls_init   tls_give, tls_handshake until DONE    tls_give, tls_read*, tls_write*   tls_shutdown
+ *   tls_fini
+ *
+ * Whatever a call causes to be sent (handshake, alerts, answers to KeyUpdate, session tickets
+ * right behind Finished) is put before it returns, so reading never waits for writing nor the other
+ * way round: renegotiation is refused (SSL_OP_NO_RENEGOTIATION). The end of the stream is
+ * close_notify; whether FIN came without one is for the caller to see. Quiet shutdown is not used:
+ * each end is said, and tls_fini marks the session as well ended whatever happened, since resuming
+ * it does no harm.
+ *
+ * Between records OpenSSL holds no buffer (SSL_MODE_RELEASE_BUFFERS). Memory comes from its
+ * allocator. Of one thread; may not be moved between tls_init and tls_fini.
+ */
+#ifndef WEIR_PROTO_TLS_H
+#define WEIR_PROTO_TLS_H
+
+#include "base/bytes.h"
+#include "base/reason.h"
+
+#include <openssl/ssl.h>
+
+/* Plaintext of one record (RFC 8446 section 5.1), and what it may grow by: a client may have asked
+ * for records of 512 bytes (RFC 6066 section 4). */
+#define TLS_RECORD_MAX 16384
+#define TLS_RECORD_OVERHEAD 4096
+
+struct tls;
+
+struct tls_events {
+    /* Bytes for the other side, to be copied. False: there is no memory; the connection fails. */
+    bool (*put)(struct tls *tls, struct bytes bytes);
+    /* Client role, of contexts with tls_keep_sessions: the server gave a session. Whoever keeps it
+     * takes a reference (SSL_SESSION_up_ref(3)). */
+    void (*on_session)(struct tls *tls, SSL_SESSION *session);
+};
+
+enum tls_result {
+    TLS_DONE,
+    TLS_MORE, /* all that was given is used up */
+    TLS_END,  /* close_notify */
+    TLS_BAD   /* it has failed for good: tls->failure says why; an alert may have been put */
+};
+
+struct tls {
+    /* Fixed after init. */
+    SSL *ssl;
+    const struct tls_events *events;
+    /* Changes in routine work. */
+    struct bytes input;  /* given and not taken yet */
+    enum reason failure; /* REASON_NONE until it has failed */
+    bool is_open;        /* the handshake is done */
+    bool is_split;       /* a part of a record may wait inside OpenSSL */
+    bool no_memory;      /* put has failed */
+};
+
+/* False: no memory. */
+bool tls_init(struct tls *tls, SSL_CTX *context, bool is_server, const struct tls_events *events);
+/* Harmless on a zeroed one. */
+void tls_fini(struct tls *tls);
+/* Client role, before the handshake. */
+void tls_resume(struct tls *tls, SSL_SESSION *session);
+/* Once for a context of client role: its connections tell on_session, and it keeps none itself. */
+void tls_keep_sessions(SSL_CTX *context);
+
+/* What was given before has been used up (or is given up). The view must last until it is, too. */
+void tls_give(struct tls *tls, struct bytes bytes);
+/* DONE, MORE or BAD. */
+enum tls_result tls_handshake(struct tls *tls);
+/* One record's plaintext at most, or what is left of it. `to` may lie in bytes that were given and
+ * taken, and where tls_fits in those that are next. */
+enum tls_result tls_read(struct tls *tls, char *to, size_t size, size_t *len);
+/* Whether the next plaintext is no longer than the input it is made of: `to` may begin where that
+ * begins. */
+bool tls_fits(const struct tls *tls);
+/* Where it does not: DONE when plaintext is ready, and its size. */
+enum tls_result tls_next(struct tls *tls, size_t *size);
+/* One record (rarely more), of 1 to TLS_RECORD_MAX bytes. DONE or BAD. */
+enum tls_result tls_write(struct tls *tls, struct bytes bytes);
+/* Puts close_notify, once. Nothing where there is no use: before the end of the handshake, after a
+ * failure. */
+void tls_shutdown(struct tls *tls);
+
+struct tls_facts {
+    const char *version;      /* "TLSv1.3" */
+    const char *cipher;       /* as OpenSSL writes it */
+    struct bytes server_name; /* asked for by the client; empty: none */
+    struct bytes alpn;        /* agreed on; empty: nothing */
+    bool is_resumed;
+    bool has_certificate; /* the other side showed one */
+    long verify_result;   /* X509_V_OK (0), or why it is not believed */
+};
+/* After the handshake; views last as long as the connection. */
+void tls_facts(const struct tls *tls, struct tls_facts *facts);
+/* The subject of the other side's certificate as RFC 4514 writes it; nothing when there is none. */
+void tls_subject(const struct tls *tls, struct writer *text);
+
+#endif

@@ -1,0 +1,154 @@
+#include "unit/proto/tls_pair.h"
+
+#include "base/check.h"
+
+#include <openssl/ec.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+
+static bool put(struct tls *tls, struct bytes bytes) {
+    struct tls_end *end = (struct tls_end *)(void *)tls;
+    if (end->puts_left == 0) return false;
+    end->puts_left--;
+    CHECK(end->sent_size + bytes.len <= TLS_PAIR_WIRE_MAX);
+    memcpy(end->sent + end->sent_size, bytes.ptr, bytes.len);
+    end->sent_size += bytes.len;
+    return true;
+}
+
+static void on_session(struct tls *tls, SSL_SESSION *session) {
+    struct tls_end *end = (struct tls_end *)(void *)tls;
+    SSL_SESSION_free(end->session);
+    CHECK(SSL_SESSION_up_ref(session) == 1);
+    end->session = session;
+}
+
+static const struct tls_events events = {.put = put, .on_session = on_session};
+
+void tls_pair_certify(SSL_CTX *context, const char *name) {
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *certificate = X509_new();
+    CHECK(key && certificate);
+    X509_set_version(certificate, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
+    X509_gmtime_adj(X509_getm_notBefore(certificate), -60);
+    X509_gmtime_adj(X509_getm_notAfter(certificate), 86400);
+    X509_set_pubkey(certificate, key);
+    X509_NAME *subject = X509_get_subject_name(certificate);
+    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+    X509_set_issuer_name(certificate, subject);
+    X509_EXTENSION *constraint = X509V3_EXT_conf_nid(NULL, NULL, NID_basic_constraints, "CA:TRUE");
+    X509_add_ext(certificate, constraint, -1);
+    X509_EXTENSION_free(constraint);
+    CHECK(X509_sign(certificate, key, EVP_sha256()) > 0);
+    CHECK(SSL_CTX_use_certificate(context, certificate) == 1);
+    CHECK(SSL_CTX_use_PrivateKey(context, key) == 1);
+    X509_free(certificate);
+    EVP_PKEY_free(key);
+}
+
+static SSL_CTX *make_context(const SSL_METHOD *method, int version) {
+    SSL_CTX *context = SSL_CTX_new(method);
+    CHECK(context);
+    if (version != 0) {
+        SSL_CTX_set_min_proto_version(context, version);
+        SSL_CTX_set_max_proto_version(context, version);
+    }
+    return context;
+}
+
+void tls_pair_init(struct tls_pair *pair, int version) {
+    *pair = (struct tls_pair){.server_context = make_context(TLS_server_method(), version),
+                              .client_context = make_context(TLS_client_method(), version)};
+    tls_pair_certify(pair->server_context, "weir.test");
+    SSL_CTX_set_session_id_context(pair->server_context, (const unsigned char *)"test", 4);
+    X509_STORE *store = SSL_CTX_get_cert_store(pair->client_context);
+    X509_STORE_add_cert(store, SSL_CTX_get0_certificate(pair->server_context));
+    SSL_CTX_set_verify(pair->client_context, SSL_VERIFY_PEER, NULL);
+    tls_keep_sessions(pair->client_context);
+    tls_pair_begin(pair);
+}
+
+static void begin(struct tls_end *end, SSL_CTX *context, bool is_server) {
+    CHECK(tls_init(&end->tls, context, is_server, &events));
+    end->sent = malloc(TLS_PAIR_WIRE_MAX);
+    end->sent_size = 0;
+    end->puts_left = SIZE_MAX;
+}
+
+void tls_pair_begin(struct tls_pair *pair) {
+    begin(&pair->server, pair->server_context, true);
+    begin(&pair->client, pair->client_context, false);
+    SSL_set_tlsext_host_name(pair->client.tls.ssl, "weir.test");
+    SSL_set1_host(pair->client.tls.ssl, "weir.test");
+}
+
+static void end_one(struct tls_end *end) {
+    tls_fini(&end->tls);
+    free(end->sent);
+    end->sent = NULL;
+}
+
+void tls_pair_end(struct tls_pair *pair) {
+    end_one(&pair->server);
+    end_one(&pair->client);
+}
+
+void tls_pair_fini(struct tls_pair *pair) {
+    tls_pair_end(pair);
+    SSL_SESSION_free(pair->client.session);
+    SSL_CTX_free(pair->server_context);
+    SSL_CTX_free(pair->client_context);
+    CHECK(ERR_peek_error() == 0);
+}
+
+static void step(struct tls_end *end, struct bytes wire, size_t piece) {
+    do {
+        struct bytes part = bytes_slice(wire, 0, piece);
+        wire = bytes_slice(wire, part.len, wire.len);
+        if (end->tls.is_open || end->tls.failure != REASON_NONE) return;
+        tls_give(&end->tls, part);
+        (void)tls_handshake(&end->tls); /* the test looks at what it has become */
+    } while (wire.len != 0);
+}
+
+void tls_pair_shake(struct tls_pair *pair, size_t piece) {
+    char *wire = malloc(TLS_PAIR_WIRE_MAX);
+    step(&pair->client, BYTES_NONE, 1);
+    for (int turn = 0; turn < 10; turn++) {
+        struct tls_end *from = turn % 2 == 0 ? &pair->client : &pair->server;
+        struct tls_end *to = turn % 2 == 0 ? &pair->server : &pair->client;
+        if (from->sent_size == 0 || to->tls.is_open) continue;
+        size_t size = from->sent_size;
+        memcpy(wire, from->sent, size);
+        from->sent_size = 0;
+        step(to, bytes_make(wire, size), piece);
+    }
+    free(wire);
+}
+
+struct bytes tls_pair_take(struct tls_end *from) {
+    struct bytes wire = bytes_make(from->sent, from->sent_size);
+    from->sent_size = 0;
+    return wire;
+}
+
+enum tls_result tls_pair_read(struct tls_end *end, struct bytes wire, size_t piece,
+                              struct writer *to) {
+    enum tls_result result = TLS_MORE;
+    char plain[TLS_RECORD_MAX];
+    do {
+        struct bytes part = bytes_slice(wire, 0, piece);
+        wire = bytes_slice(wire, part.len, wire.len);
+        tls_give(&end->tls, part);
+        for (result = TLS_DONE; result == TLS_DONE;) {
+            size_t len = 0;
+            result = tls_read(&end->tls, plain, sizeof plain, &len);
+            if (result == TLS_DONE) writer_put(to, bytes_make(plain, len));
+        }
+    } while (wire.len != 0 && result == TLS_MORE);
+    return result;
+}
