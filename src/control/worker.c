@@ -28,6 +28,8 @@
 /* Beside clients and servers: the admin's connections, so that clients cannot shut probes out,
  * those that are refused, and those that are just closing. */
 #define WORKER_CONNS_EXTRA (DESCRIPTORS_ADMINS_MAX + DESCRIPTORS_REFUSALS_MAX + 256)
+/* What nghttp2 may have for all HTTP/2 connections of a worker. */
+#define WORKER_H2_MEMORY (1ull << 30)
 /* What the answers of a cut get to be sent. */
 #define WORKER_CUT_MS 1000
 
@@ -163,7 +165,8 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     bool has_tcp = worker_has_tcp(config);
     struct session_room_options room_options = {.sessions_max = net_options.conns_max,
                                                 .tcp_max = has_tcp ? net_options.conns_max : 0,
-                                                .exchanges_max = exchanges_max};
+                                                .exchanges_max = exchanges_max,
+                                                .h2_memory_max = WORKER_H2_MEMORY};
     worker_limits(config, &room_options.max_header_size, &room_options.max_headers);
     error = session_room_init(&worker->room, &worker->net, &room_options);
     if (error < 0) return error;
@@ -358,7 +361,7 @@ static bool worker_clients_gone(const struct worker *worker) {
 
 static bool worker_all_gone(const struct worker *worker) {
     const struct net *net = &worker->net;
-    return net->conns.used == 0 && worker->room.sessions.used == 0 && worker->room.tcp.used == 0 &&
+    return net->conns.used == 0 && session_room_used(&worker->room) == 0 &&
            net->ring.ops_in_flight == 0;
 }
 

@@ -15,7 +15,7 @@
 #include "ring/ring.h"
 
 /* All slabs of a worker: of net, and of the rooms above. */
-#define NET_SLABS_MAX 24
+#define NET_SLABS_MAX 32
 
 struct net_options {
     uint32_t conns_max; /* connections of all kinds */

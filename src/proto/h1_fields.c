@@ -161,35 +161,6 @@ static const struct field_rule field_rules[HTTP_FIELD_COUNT] = {
     [HTTP_FIELD_UPGRADE] = {take_upgrade, true},
 };
 
-/* RFC 9110 section 6.5.1: not framing, routing, request modifiers, authentication, response control
- * data nor how to process the content. Fields weir looks at are all of these kinds; the rest by
- * name. */
-static bool trailer_forbidden(struct bytes name, enum http_field_id id) {
-    static const struct bytes forbidden[] = {
-        HTTP_TEXT("age"),
-        HTTP_TEXT("authorization"),
-        HTTP_TEXT("content-range"),
-        HTTP_TEXT("expires"),
-        HTTP_TEXT("if-match"),
-        HTTP_TEXT("if-modified-since"),
-        HTTP_TEXT("if-none-match"),
-        HTTP_TEXT("if-range"),
-        HTTP_TEXT("if-unmodified-since"),
-        HTTP_TEXT("max-forwards"),
-        HTTP_TEXT("pragma"),
-        HTTP_TEXT("proxy-authenticate"),
-        HTTP_TEXT("range"),
-        HTTP_TEXT("vary"),
-        HTTP_TEXT("warning"),
-        HTTP_TEXT("www-authenticate"),
-    };
-    if (id != HTTP_FIELD_OTHER) return true;
-    for (size_t i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++) {
-        if (bytes_equal_nocase(name, forbidden[i])) return true;
-    }
-    return false;
-}
-
 enum reason h1_take_field(struct h1_parser *parser, const char *base, uint32_t line_end) {
     if (parser->span_count == parser->limits.fields_max) return REASON_TOO_MANY_FIELDS;
     struct h1_span *span = &parser->spans[parser->span_count];
@@ -198,7 +169,7 @@ enum reason h1_take_field(struct h1_parser *parser, const char *base, uint32_t l
     parser->span_count++;
     if (parser->kind == H1_TRAILERS) {
         enum http_field_id id = (enum http_field_id)span->id;
-        span->drop = trailer_forbidden(h1_span_name(span, base), id);
+        span->drop = http_trailer_forbidden(h1_span_name(span, base), id);
         return REASON_NONE;
     }
     const struct field_rule *rule = &field_rules[span->id];

@@ -340,6 +340,35 @@ struct bytes http_authority_host(struct bytes authority) {
     return host;
 }
 
+/* RFC 9110 section 6.5.1: not framing, routing, request modifiers, authentication, response control
+ * data nor how to process the content. Fields weir looks at are all of these kinds; the rest by
+ * name. */
+bool http_trailer_forbidden(struct bytes name, enum http_field_id id) {
+    static const struct bytes forbidden[] = {
+        HTTP_TEXT("age"),
+        HTTP_TEXT("authorization"),
+        HTTP_TEXT("content-range"),
+        HTTP_TEXT("expires"),
+        HTTP_TEXT("if-match"),
+        HTTP_TEXT("if-modified-since"),
+        HTTP_TEXT("if-none-match"),
+        HTTP_TEXT("if-range"),
+        HTTP_TEXT("if-unmodified-since"),
+        HTTP_TEXT("max-forwards"),
+        HTTP_TEXT("pragma"),
+        HTTP_TEXT("proxy-authenticate"),
+        HTTP_TEXT("range"),
+        HTTP_TEXT("vary"),
+        HTTP_TEXT("warning"),
+        HTTP_TEXT("www-authenticate"),
+    };
+    if (id != HTTP_FIELD_OTHER) return true;
+    for (size_t i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++) {
+        if (bytes_equal_nocase(name, forbidden[i])) return true;
+    }
+    return false;
+}
+
 bool http_fields_init(struct http_fields *fields, struct arena *arena, uint32_t capacity) {
     struct http_field *items = NULL;
     if (capacity != 0) {

@@ -1,9 +1,9 @@
-/* http_internal.h: the classes of bytes that RFC 9110 and RFC 3986 tell apart, as one table. Of
- * proto/ only. */
+/* http_internal.h: the classes of bytes that RFC 9110 and RFC 3986 tell apart, as one table, and
+ * which fields are none for trailers. Of proto/ only. */
 #ifndef WEIR_PROTO_HTTP_INTERNAL_H
 #define WEIR_PROTO_HTTP_INTERNAL_H
 
-#include "base/bytes.h"
+#include "proto/http.h"
 
 /* A struct bytes of a literal where C wants a constant: in tables. */
 #define HTTP_TEXT(literal)                                                                         \
@@ -25,6 +25,8 @@ extern const uint8_t http_byte_classes[256];
 static inline bool http_byte_is(char c, enum http_byte_class wanted) {
     return (http_byte_classes[(unsigned char)c] & wanted) != 0;
 }
+/* Whether a trailer section must not hold a field (RFC 9110 section 6.5.1). */
+bool http_trailer_forbidden(struct bytes name, enum http_field_id id);
 /* Whether all bytes are of the class; true for none. */
 static inline bool http_bytes_are(struct bytes b, enum http_byte_class wanted) {
     for (size_t i = 0; i < b.len; i++) {

@@ -21,6 +21,7 @@ static void proxy_init_front(struct front *front, const struct config_listener *
         .max_header_size = (uint32_t)limits->max_header_size,
         .max_headers = (uint32_t)limits->max_headers,
         .max_target = (uint32_t)limits->max_target,
+        .h2_streams_max = 100,
     };
 }
 

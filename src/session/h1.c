@@ -82,6 +82,11 @@ void h1_end(struct h1 *h1, enum reason reason) {
     net_defer(h1_net(h1), &h1->task);
 }
 
+void h1_hand_over(struct h1 *h1) {
+    h1->handed_over = true;
+    h1_end(h1, REASON_NONE);
+}
+
 void h1_finish(struct h1 *h1, enum reason reason) {
     const struct session_options *options = h1->session.options;
     uint64_t flush_ms =
@@ -99,7 +104,7 @@ void h1_drop(struct h1 *h1, enum reason reason) {
 
 static void h1_release(struct h1 *h1) {
     struct session_room *room = h1->session.room;
-    h1->session.host->on_closed(&h1->session, h1->end_reason);
+    if (!h1->handed_over) h1->session.host->on_closed(&h1->session, h1->end_reason);
     h1_drop_head(h1);
     h1_drop_pending(h1);
     arena_reset(&h1->arena);

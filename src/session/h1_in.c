@@ -2,6 +2,7 @@
  * bytes. */
 #include "base/check.h"
 #include "session/h1_internal.h"
+#include "session/h2.h"
 
 /* Reads in a row that fill their buffer before a body of unknown length counts as a stream. */
 #define H1_FULL_READS 3
@@ -191,18 +192,36 @@ static enum reason h1_side_reason(const struct h1 *h1, enum reason reason) {
     return h1->session.is_client || reason == REASON_NO_MEMORY ? reason : REASON_BAD_RESPONSE;
 }
 
-static void h1_feed_head(struct h1 *h1, struct bytes *input) {
+/* RFC 9113 section 3.3: a client that knows begins with what HTTP/1 refuses. */
+static bool h1_is_h2(const struct h1 *h1, struct bytes text) {
+    return h1->session.is_client && h1->session.streams == 0 &&
+           bytes_starts_with(text, BYTES(H2_PREFACE_LINE));
+}
+
+static void h1_to_h2(struct h1 *h1, struct bytes rest, struct lease *lease) {
+    if (h2_take_over(&h1->session, rest, lease)) {
+        h1_hand_over(h1);
+    } else {
+        h1_refuse(h1, REASON_NO_MEMORY);
+    }
+}
+
+static void h1_feed_head(struct h1 *h1, struct bytes *input, struct lease *lease) {
     bool is_client = h1->session.is_client;
     if (!h1->head && is_client) h1->since_ms = h1_net(h1)->now_ms;
     if (!is_client) h1->stream.answered = true;
     const struct h1_parser *parser;
     struct bytes text;
+    const struct bytes given = *input;
+    size_t before = h1->head ? h1->head->len : 0;
     switch (h1_read_head(h1, is_client ? H1_REQUEST : H1_RESPONSE, input, &parser, &text)) {
     case H1_MORE:
         h1_touch(h1);
         return;
     case H1_BAD:
-        if (is_client) {
+        if (h1_is_h2(h1, text)) {
+            h1_to_h2(h1, bytes_slice(given, sizeof H2_PREFACE_LINE - 1 - before, SIZE_MAX), lease);
+        } else if (is_client) {
             h1->method = parser->method;
             h1_refuse(h1, parser->reason);
         } else {
@@ -381,7 +400,7 @@ void h1_feed(struct h1 *h1, struct bytes bytes, struct lease *lease) {
         }
         switch (h1->in) {
         case H1_IN_HEAD:
-            h1_feed_head(h1, &bytes);
+            h1_feed_head(h1, &bytes, lease);
             break;
         case H1_IN_BODY:
             h1_feed_body(h1, &bytes, lease);

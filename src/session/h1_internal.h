@@ -64,6 +64,7 @@ struct h1 {
     enum reason failure;     /* to be told the stream by `task`; NONE: nothing */
     uint8_t full_reads;      /* reads in a row that filled a buffer */
     bool connecting;
+    bool handed_over; /* another session has its connection and its host */
     bool stream_open;
     bool stream_reset; /* on_reset was given */
     bool keep_alive;
@@ -90,6 +91,8 @@ void h1_reset_stream(struct h1 *h1, enum reason reason);
 void h1_fail_later(struct h1 *h1, enum reason reason);
 /* The session ends; what happens to the connection has been done (conn is NULL). */
 void h1_end(struct h1 *h1, enum reason reason);
+/* Another session has the connection: this one ends without a word. */
+void h1_hand_over(struct h1 *h1);
 /* Gives the connection up in one of its three ways, then ends. */
 void h1_finish(struct h1 *h1, enum reason reason);
 void h1_drop(struct h1 *h1, enum reason reason);

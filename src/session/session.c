@@ -3,6 +3,8 @@
 #include "base/check.h"
 #include "net/conn_ends.h"
 #include "session/h1_internal.h"
+#include "session/h2.h"
+#include "session/h2_internal.h"
 #include "session/tcp_internal.h"
 
 #include <errno.h>
@@ -44,11 +46,13 @@ int session_room_init(struct session_room *room, struct net *net,
     room->parser = malloc(sizeof *room->parser);
     room->spans = malloc(options->max_headers * sizeof *room->spans);
     room->text = malloc(room->text_size);
-    return room->parser && room->spans && room->text ? 0 : -ENOMEM;
+    if (!room->parser || !room->spans || !room->text) return -ENOMEM;
+    return h2_room_init(room, options);
 }
 
 void session_room_fini(struct session_room *room) {
     CHECK(list_empty(&room->clients));
+    h2_room_fini(room);
     slab_fini(&room->sessions);
     slab_fini(&room->tcp);
     slab_fini(&room->heads);
@@ -77,9 +81,12 @@ uint32_t session_room_cut(struct session_room *room) {
     return count;
 }
 
+uint32_t session_room_used(const struct session_room *room) {
+    return room->sessions.used + room->tcp.used + room->h2->sessions.used;
+}
+
 void session_room_publish(const struct session_room *room) {
-    stat_set(room->net->stats, STAT_SESSION_SLOTS_USED,
-             (uint64_t)room->sessions.used + room->tcp.used);
+    stat_set(room->net->stats, STAT_SESSION_SLOTS_USED, session_room_used(room));
 }
 
 struct bytes session_client_ip(struct session *session) {

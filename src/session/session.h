@@ -11,6 +11,7 @@
 
 #include "base/list.h"
 #include "net/conn.h"
+#include "proto/h2_flood.h"
 #include "proto/http_date.h"
 #include "session/stream.h"
 
@@ -31,6 +32,8 @@ struct session_options {
     uint32_t max_header_size;
     uint32_t max_headers;
     uint32_t max_target;
+    uint32_t h2_streams_max; /* client role, HTTP/2: requests of one connection at once */
+    struct h2_flood_limits h2_flood;
     uint8_t send_proxy; /* version of the PROXY header a dialled connection begins with, 0: none */
     const struct tls_context *tls; /* for connections from now on: it may change; NULL: in clear */
 };
@@ -115,6 +118,7 @@ struct session {
 
 struct h1_parser;
 struct h1_span;
+struct h2_room;
 
 /* The slabs and scratch memory all sessions of one worker share. */
 struct session_room {
@@ -122,6 +126,7 @@ struct session_room {
     struct slab sessions; /* struct h1 */
     struct slab tcp;      /* struct tcp */
     struct slab heads;    /* heads that came in pieces */
+    struct h2_room *h2;   /* of h2_internal.h */
     struct arena_pool arenas;
     struct h1_parser *parser; /* scratch for a head that arrives whole */
     struct h1_span *spans;
@@ -140,6 +145,7 @@ struct session_room_options {
     uint32_t exchanges_max; /* requests at once: arenas */
     uint32_t max_header_size;
     uint32_t max_headers;
+    uint64_t h2_memory_max; /* bytes nghttp2 may have for all sessions */
 };
 
 /* 0 or -ENOMEM. */
@@ -151,6 +157,8 @@ void session_room_drain(struct session_room *room);
 /* Ends all client sessions with DRAIN_CUT, and those to servers that were still sending what a
  * client had left; returns how many of the latter. */
 uint32_t session_room_cut(struct session_room *room);
+/* Sessions that hold a slot, of all kinds. */
+uint32_t session_room_used(const struct session_room *room);
 /* Sets the gauge of slots in use. */
 void session_room_publish(const struct session_room *room);
 
@@ -166,6 +174,7 @@ struct bytes session_client_ip(struct session *session);
 bool session_client_ends(const struct session *session, struct addr_pair *ends);
 
 extern const struct session_ops session_h1;
+extern const struct session_ops session_h2;
 extern const struct session_ops session_tcp;
 
 #endif

@@ -1,0 +1,121 @@
+#include "proto/h2.h"
+
+#include "base/check.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+
+/* nghttp2's own limit on resets is out of reach: h2_flood.h counts them. */
+#define H2_RESETS_UNLIMITED (UINT64_C(1) << 62)
+
+static bool h2_memory_take(struct h2_codec *codec, size_t size) {
+    uint64_t used = codec->memory_used + size;
+    if (used > codec->memory_max) return false;
+    __atomic_store_n(&codec->memory_used, used, __ATOMIC_RELAXED);
+    return true;
+}
+
+static void h2_memory_give(struct h2_codec *codec, size_t size) {
+    CHECK(size <= codec->memory_used);
+    __atomic_store_n(&codec->memory_used, codec->memory_used - size, __ATOMIC_RELAXED);
+}
+
+/* Counted as the allocator rounds it. */
+static void *h2_memory_count(struct h2_codec *codec, void *memory) {
+    if (!memory) return NULL;
+    if (h2_memory_take(codec, malloc_usable_size(memory))) return memory;
+    free(memory);
+    return NULL;
+}
+
+static void *h2_malloc(size_t size, void *user) { return h2_memory_count(user, malloc(size)); }
+
+static void *h2_calloc(size_t count, size_t size, void *user) {
+    return h2_memory_count(user, calloc(count, size));
+}
+
+static void h2_free(void *memory, void *user) {
+    if (!memory) return;
+    h2_memory_give(user, malloc_usable_size(memory));
+    free(memory);
+}
+
+static void *h2_realloc(void *memory, size_t size, void *user) {
+    struct h2_codec *codec = user;
+    size_t before = memory ? malloc_usable_size(memory) : 0;
+    /* What grows is asked for before, as the old block is gone after. */
+    if (codec->memory_used - before + size > codec->memory_max) return NULL;
+    void *grown = realloc(memory, size);
+    if (!grown) return NULL;
+    h2_memory_give(codec, before);
+    __atomic_store_n(&codec->memory_used, codec->memory_used + malloc_usable_size(grown),
+                     __ATOMIC_RELAXED);
+    return grown;
+}
+
+int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continuations_max) {
+    *codec = (struct h2_codec){.memory_max = memory_max};
+    codec->memory = (nghttp2_mem){codec, h2_malloc, h2_free, h2_calloc, h2_realloc};
+    if (nghttp2_session_callbacks_new(&codec->callbacks) != 0) return -ENOMEM;
+    if (nghttp2_option_new(&codec->option) != 0) return -ENOMEM;
+    nghttp2_option *option = codec->option;
+    nghttp2_option_set_no_auto_window_update(option, 1);
+    nghttp2_option_set_no_http_messaging(option, 1);
+    nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_peer_max_concurrent_streams(option, H2_STREAMS_GUESS);
+    nghttp2_option_set_max_deflate_dynamic_table_size(option, H2_DEFLATE_TABLE);
+    nghttp2_option_set_max_continuations(option, continuations_max);
+    nghttp2_option_set_stream_reset_rate_limit(option, H2_RESETS_UNLIMITED, H2_RESETS_UNLIMITED);
+    return 0;
+}
+
+void h2_codec_fini(struct h2_codec *codec) {
+    CHECK(codec->memory_used == 0);
+    nghttp2_session_callbacks_del(codec->callbacks);
+    nghttp2_option_del(codec->option);
+    *codec = (struct h2_codec){0};
+}
+
+/* SETTINGS and the connection's window, or no session. */
+static nghttp2_session *h2_session_begin(nghttp2_session *session,
+                                         const nghttp2_settings_entry *entries, size_t count) {
+    if (nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, entries, count) == 0 &&
+        nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, 0,
+                                              H2_CONNECTION_WINDOW) == 0) {
+        return session;
+    }
+    nghttp2_session_del(session);
+    return NULL;
+}
+
+nghttp2_session *h2_server_new(struct h2_codec *codec, const struct h2_settings *settings,
+                               void *user) {
+    nghttp2_session *session;
+    const nghttp2_settings_entry entries[] = {
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, settings->streams_max},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_CLIENT_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, settings->head_size_max},
+        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1},
+    };
+    if (nghttp2_session_server_new3(&session, codec->callbacks, user, codec->option,
+                                    &codec->memory) != 0) {
+        return NULL;
+    }
+    return h2_session_begin(session, entries, sizeof entries / sizeof entries[0]);
+}
+
+nghttp2_session *h2_client_new(struct h2_codec *codec, const struct h2_settings *settings,
+                               void *user) {
+    nghttp2_session *session;
+    const nghttp2_settings_entry entries[] = {
+        {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_UPSTREAM_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, settings->head_size_max},
+    };
+    if (nghttp2_session_client_new3(&session, codec->callbacks, user, codec->option,
+                                    &codec->memory) != 0) {
+        return NULL;
+    }
+    return h2_session_begin(session, entries, sizeof entries / sizeof entries[0]);
+}

@@ -1,0 +1,53 @@
+/* h2.h: nghttp2 as weir uses it: its memory, its options, and what weir says of itself in SETTINGS.
+ *
+ * One h2_codec belongs to one worker and is shared by all of its HTTP/2 sessions: what nghttp2
+ * allocates for them comes from that worker's thread and is counted here, and is bounded: past
+ * `memory_max` an allocation fails, and its session ends with a reason. nghttp2 frames, compresses
+ * and counts windows; what a message may look like is judged by h2_head.h, so nghttp2's own checks
+ * of messages are off. Windows are opened by the session, never by nghttp2 itself.
+ */
+#ifndef WEIR_PROTO_H2_H
+#define WEIR_PROTO_H2_H
+
+#include <nghttp2/nghttp2.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* How many streams a connection is taken to carry until its other side has said so. */
+#define H2_STREAMS_GUESS 32
+/* And at most, whatever it says. */
+#define H2_STREAMS_MAX 1024
+/* What a stream, and what a connection, may have under way towards us. */
+#define H2_CLIENT_STREAM_WINDOW (256 * 1024)
+#define H2_UPSTREAM_STREAM_WINDOW (64 * 1024)
+#define H2_CONNECTION_WINDOW (1024 * 1024)
+/* The dynamic table with which we compress, at most. */
+#define H2_DEFLATE_TABLE 4096
+
+struct h2_codec {
+    /* Fixed after init. */
+    nghttp2_session_callbacks *callbacks; /* set by the owner, between init and the first session */
+    nghttp2_option *option;
+    nghttp2_mem memory;
+    uint64_t memory_max; /* bytes */
+    /* Changes in routine work; read by other threads. */
+    uint64_t memory_used;
+};
+
+/* 0 or -ENOMEM. `continuations_max`: of one header block. */
+int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continuations_max);
+/* CHECKs that all memory has come back. Harmless on a zeroed codec. */
+void h2_codec_fini(struct h2_codec *codec);
+
+struct h2_settings {
+    uint32_t streams_max; /* client role */
+    uint32_t head_size_max;
+};
+/* A session in client role (that of a server), its SETTINGS queued. NULL: no memory. */
+nghttp2_session *h2_server_new(struct h2_codec *codec, const struct h2_settings *settings,
+                               void *user);
+/* In upstream role (that of a client), its preface and SETTINGS queued. */
+nghttp2_session *h2_client_new(struct h2_codec *codec, const struct h2_settings *settings,
+                               void *user);
+
+#endif

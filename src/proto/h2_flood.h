@@ -1,0 +1,46 @@
+/* h2_flood.h: what one side of an HTTP/2 connection may make the other do for nothing, counted by
+ * kind.
+ *
+ * Each kind has a limit for H2_FLOOD_WINDOW_MS; a limit of 0 does not count. Counts begin anew with
+ * each window, so that up to twice the limit may come around the change of one. Frames that were
+ * asked for by what we did ourselves (h2_flood_allow) do not count against the sender.
+ */
+#ifndef WEIR_PROTO_H2_FLOOD_H
+#define WEIR_PROTO_H2_FLOOD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define H2_FLOOD_WINDOW_MS 10000
+
+/* In the order of their rows in base/stat.def. */
+enum h2_flood_kind {
+    H2_FLOOD_RAPID_RESET,   /* requests that the client takes back before their answer is whole */
+    H2_FLOOD_MADE_RESET,    /* streams that we have to reset for what the client does on them */
+    H2_FLOOD_CONTINUATION,  /* frames of one header block: not by time */
+    H2_FLOOD_SETTINGS,      /* SETTINGS frames */
+    H2_FLOOD_PING,          /* PING frames */
+    H2_FLOOD_EMPTY_DATA,    /* DATA frames without data or end */
+    H2_FLOOD_PRIORITY,      /* PRIORITY and PRIORITY_UPDATE frames, and unknown ones */
+    H2_FLOOD_WINDOW_UPDATE, /* more than four for each DATA frame that we have sent */
+    H2_FLOOD_HPACK,         /* header sections of four times the limits: not by time */
+    H2_FLOOD_ZERO_WINDOW,   /* streams whose window has stayed closed for timeout_client */
+    H2_FLOOD_COUNT
+};
+
+struct h2_flood_limits {
+    uint32_t max[H2_FLOOD_COUNT]; /* in one window; 0: no limit */
+};
+
+struct h2_flood {
+    uint64_t window_ms; /* when this one began */
+    uint32_t count[H2_FLOOD_COUNT];
+};
+
+/* One more has come. True: that is too many. */
+bool h2_flood_note(struct h2_flood *flood, const struct h2_flood_limits *limits,
+                   enum h2_flood_kind kind, uint64_t now_ms);
+/* `count` of them are free. */
+void h2_flood_allow(struct h2_flood *flood, enum h2_flood_kind kind, uint32_t count);
+
+#endif

@@ -1,0 +1,439 @@
+/* h2.c: the life of an HTTP/2 session: it begins, its streams end, it ends. */
+#include "session/h2.h"
+
+#include "base/check.h"
+#include "session/h2_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Fields of one head that routes may add to those of a client. */
+#define H2_LIST_SPARE 64
+
+bool h2_is_deaf(const struct h2 *h2) { return !h2->session.conn || h2->failure != REASON_NONE; }
+
+void h2_mark(struct h2 *h2) { net_defer(h2_net(h2), &h2->task); }
+
+void h2_fail(struct h2 *h2, enum reason reason, uint32_t code) {
+    if (h2_is_deaf(h2)) return;
+    h2->failure = reason;
+    h2->failure_code = code;
+    h2_mark(h2);
+}
+
+/* on_closed follows, when no stream is left. */
+static void h2_check_end(struct h2 *h2) {
+    if (h2->session.conn || !list_empty(&h2->streams) || h2->session.closing) return;
+    h2->session.closing = true;
+    h2_mark(h2);
+}
+
+struct h2_stream *h2_stream_new(struct h2 *h2, struct arena *arena) {
+    struct session_room *room = h2->session.room;
+    struct h2_stream *s = slab_acquire(&room->h2->streams);
+    if (!s) return NULL;
+    *s = (struct h2_stream){.in_length = HTTP_LENGTH_UNKNOWN};
+    arena_init(&s->arena, &room->arenas);
+    s->stream = (struct stream){.ops = &h2_stream_ops,
+                                .session = &h2->session,
+                                .arena = arena ? arena : &s->arena,
+                                .began_ns = room->net->now_ns};
+    list_init(&s->drained_link);
+    list_push_back(&h2->streams, &s->link);
+    stat_add(room->net->stats, STAT_H2_STREAMS_ACTIVE, 1);
+    return s;
+}
+
+static void h2_stream_free(struct h2 *h2, struct h2_stream *s) {
+    struct h2_room *room = h2_room(h2);
+    h2_queue_clear(room, &s->out);
+    h2_queue_clear(room, &s->ahead);
+    arena_reset(&s->arena);
+    slab_release(&room->streams, s);
+    stat_sub(h2_net(h2)->stats, STAT_H2_STREAMS_ACTIVE, 1);
+}
+
+void h2_stream_release(struct h2_stream *s) {
+    struct h2 *h2 = h2_of(s);
+    CHECK(!s->user_open);
+    if (h2->head_stream == s) h2->head_stream = NULL;
+    h2_consume(s);
+    list_remove(&s->drained_link);
+    list_remove(&s->link);
+    if (h2->busy != 0) {
+        list_push_back(&h2->dead, &s->link);
+    } else {
+        h2_stream_free(h2, s);
+    }
+    if (list_empty(&h2->streams)) {
+        h2->since_ms = h2_net(h2)->now_ms;
+        if (h2->eof && h2->session.conn) h2_mark(h2);
+    }
+    h2_check_end(h2);
+}
+
+void h2_unbusy(struct h2 *h2) {
+    CHECK(h2->busy != 0);
+    if (--h2->busy != 0) return;
+    for (struct list *node; (node = list_pop_front(&h2->dead));)
+        h2_stream_free(h2, LIST_OWNER(node, struct h2_stream, link));
+}
+
+void h2_stream_abort(struct h2_stream *s, uint32_t code) {
+    struct h2 *h2 = h2_of(s);
+    s->deaf = true;
+    s->in = H2_IN_BROKEN;
+    if (s->gone || s->aborted || h2_is_deaf(h2)) return;
+    s->aborted = true;
+    if (nghttp2_submit_rst_stream(h2->ng, NGHTTP2_FLAG_NONE, s->id, code) != 0)
+        h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+    h2_mark(h2);
+}
+
+void h2_stream_reset(struct h2_stream *s, enum reason reason) {
+    s->in = H2_IN_BROKEN;
+    if (!s->user_open || s->told_reset) return;
+    s->told_reset = true;
+    s->stream.events->on_reset(&s->stream, reason);
+}
+
+void h2_lose_streams(struct h2 *h2, enum reason reason) {
+    h2->end_reason = reason;
+    h2->busy++; /* no slot goes while the list is read */
+    LIST_FOR_EACH(node, &h2->streams) {
+        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
+        s->gone = true;
+        if (s->user_open) {
+            h2_stream_reset(s, reason);
+        } else {
+            h2_stream_release(s);
+        }
+    }
+    h2_unbusy(h2);
+    h2_check_end(h2);
+}
+
+/* Gives the connection up: what is queued is still sent. */
+static void h2_finish(struct h2 *h2, enum reason reason) {
+    const struct session_options *options = h2->session.options;
+    uint64_t flush_ms =
+        h2->session.is_client ? options->timeout_client_ms : options->timeout_server_ms;
+    conn_finish(h2->session.conn, flush_ms, h2->session.is_client);
+    h2->session.conn = NULL;
+    h2_lose_streams(h2, reason);
+}
+
+void h2_drop(struct h2 *h2, enum reason reason) {
+    conn_close(h2->session.conn);
+    h2->session.conn = NULL;
+    h2_lose_streams(h2, reason);
+}
+
+/* nghttp2 may be past sending: it failed, or was told nothing of why. */
+static void h2_put_goaway(struct h2 *h2) {
+    char frame[17] = {0, 0, 8, NGHTTP2_GOAWAY, 0};
+    uint32_t last = (uint32_t)nghttp2_session_get_last_proc_stream_id(h2->ng);
+    for (int i = 0; i < 4; i++) {
+        frame[9 + i] = (char)(last >> (24 - 8 * i));
+        frame[13 + i] = (char)(h2->failure_code >> (24 - 8 * i));
+    }
+    /* Without memory for it the connection just ends. */
+    (void)conn_send_copy(h2->session.conn, bytes_make(frame, sizeof frame));
+}
+
+/* Why nghttp2 has nothing more to say: an error it has found, or a GOAWAY after whose streams. */
+static enum reason h2_parting_reason(const struct h2 *h2) {
+    if (h2->drain_ms != 0) return REASON_DRAINED;
+    if (h2->session.is_client) return h2->goaway_received ? REASON_NONE : REASON_H2_PROTOCOL;
+    return h2->goaway_received ? REASON_SERVER_IDLE : REASON_BAD_RESPONSE;
+}
+
+static void h2_end_failed(struct h2 *h2) {
+    enum reason reason = h2->failure;
+    h2_put_goaway(h2);
+    h2_finish(h2, reason);
+}
+
+static void h2_release(struct h2 *h2) {
+    struct session_room *room = h2->session.room;
+    CHECK(h2->busy == 0);
+    h2->session.host->on_closed(&h2->session, h2->end_reason);
+    if (h2->head) slab_release(&room->h2->heads, h2->head);
+    nghttp2_session_del(h2->ng);
+    list_remove(&h2->session.link);
+    net_task_cancel(&h2->task);
+    slab_release(&room->h2->sessions, h2);
+    session_room_publish(room);
+}
+
+/* What users were to be told could not be told from within their calls. */
+static void h2_tell_streams(struct h2 *h2) {
+    h2->streams_due = false;
+    h2->busy++;
+    LIST_FOR_EACH(node, &h2->streams) {
+        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
+        enum reason failure = s->failure;
+        s->failure = REASON_NONE;
+        if (failure != REASON_NONE) {
+            h2_stream_abort(s, NGHTTP2_INTERNAL_ERROR);
+            h2_stream_reset(s, failure);
+        } else if (s->tunnelled) {
+            h2_feed_ahead(s);
+        }
+    }
+    h2_unbusy(h2);
+}
+
+static void h2_on_task(struct net_task *task) {
+    struct h2 *h2 = LIST_OWNER(task, struct h2, task);
+    if (h2->session.closing) {
+        h2_release(h2);
+        return;
+    }
+    if (h2->streams_due) h2_tell_streams(h2);
+    if (!h2->session.conn || !h2->ng) return;
+    /* Answers to what a drain has cut go out before its GOAWAY. */
+    if (h2->failure == REASON_NONE || h2->failure_code == NGHTTP2_NO_ERROR) h2_flush(h2);
+    if (!h2->session.conn) return;
+    if (h2->failure != REASON_NONE) {
+        h2_end_failed(h2);
+    } else if (h2->eof && list_empty(&h2->streams)) {
+        h2_finish(h2, REASON_NONE);
+    } else if (!nghttp2_session_want_read(h2->ng) && !nghttp2_session_want_write(h2->ng)) {
+        h2_finish(h2, h2_parting_reason(h2)); /* a GOAWAY has gone out */
+    } else {
+        h2_touch(h2);
+    }
+}
+
+static void h2_on_bytes(struct conn *conn, struct bytes bytes, struct lease *lease) {
+    h2_read(h2_of_conn(conn), bytes, lease);
+    lease_unref(lease);
+}
+
+/* What a client has asked for in full is still answered. */
+static void h2_on_eof(struct conn *conn) {
+    struct h2 *h2 = h2_of_conn(conn);
+    bool is_client = h2->session.is_client;
+    h2->eof = true;
+    if (!is_client) {
+        h2_drop(h2, list_empty(&h2->streams) ? REASON_SERVER_IDLE : REASON_SERVER_CLOSED);
+        return;
+    }
+    h2->busy++;
+    LIST_FOR_EACH(node, &h2->streams) {
+        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
+        if (s->in != H2_IN_DONE) h2_stream_reset(s, REASON_CLIENT_CLOSED);
+    }
+    h2_unbusy(h2);
+    h2_mark(h2);
+}
+
+static void h2_on_drained(struct conn *conn) { h2_mark(h2_of_conn(conn)); }
+
+static void h2_on_lost(struct conn *conn, int error) {
+    struct h2 *h2 = h2_of_conn(conn);
+    enum reason reason = h2->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
+    if (error == ETIMEDOUT && !h2->session.is_client) reason = REASON_SERVER_TIMEOUT;
+    if (h2->connecting)
+        reason = error == ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_FAILED;
+    h2->session.conn = NULL;
+    h2_lose_streams(h2, reason);
+}
+
+/* SETTINGS go out with the first request. */
+static void h2_on_open(struct conn *conn) {
+    struct h2 *h2 = h2_of_conn(conn);
+    h2->connecting = false;
+    h2->since_ms = h2->moved_ms = h2_net(h2)->now_ms;
+    h2_mark(h2);
+    h2_need(h2, h2->since_ms);
+    h2->session.host->on_ready(&h2->session);
+}
+
+static const struct conn_events h2_conn_events = {
+    .on_open = h2_on_open,
+    .on_bytes = h2_on_bytes,
+    .on_eof = h2_on_eof,
+    .on_drained = h2_on_drained,
+    .on_deadline = h2_on_deadline,
+    .on_lost = h2_on_lost,
+};
+
+static void h2_discard(struct h2 *h2) {
+    struct session_room *room = h2->session.room;
+    nghttp2_session_del(h2->ng);
+    slab_release(&room->h2->sessions, h2);
+    session_room_publish(room);
+}
+
+static struct h2 *h2_acquire(struct session_room *room, const struct session_options *options,
+                             const struct session_host *host, bool is_client) {
+    struct h2 *h2 = slab_acquire(&room->h2->sessions);
+    if (!h2) return NULL;
+    *h2 = (struct h2){.session = {.ops = &session_h2,
+                                  .options = options,
+                                  .host = host,
+                                  .room = room,
+                                  .is_client = is_client,
+                                  .opened_ns = room->net->now_ns}};
+    list_init(&h2->session.link);
+    list_init(&h2->streams);
+    list_init(&h2->drained);
+    list_init(&h2->dead);
+    net_task_init(&h2->task, h2_on_task);
+    h2->since_ms = h2->moved_ms = room->net->now_ms;
+    struct h2_settings settings = {.streams_max = options->h2_streams_max,
+                                   .head_size_max = options->max_header_size};
+    h2->ng = is_client ? h2_server_new(&room->h2->codec, &settings, h2)
+                       : h2_client_new(&room->h2->codec, &settings, h2);
+    if (!h2->ng) {
+        slab_release(&room->h2->sessions, h2);
+        return NULL;
+    }
+    session_room_publish(room);
+    return h2;
+}
+
+static struct session *h2_accept(struct session_room *room, struct conn *conn,
+                                 const struct session_options *options,
+                                 const struct session_host *host) {
+    struct h2 *h2 = h2_acquire(room, options, host, true);
+    if (!h2) return NULL;
+    h2->session.conn = conn;
+    list_push_back(&room->clients, &h2->session.link);
+    conn_attach(conn, &h2_conn_events, h2);
+    h2_need(h2, room->net->now_ms + options->timeout_request_ms);
+    h2_mark(h2);
+    return &h2->session;
+}
+
+bool h2_take_over(struct session *from, struct bytes rest, struct lease *lease) {
+    struct session *session = h2_accept(from->room, from->conn, from->options, from->host);
+    if (!session) return false;
+    struct h2 *h2 = h2_of_session(session);
+    session->user = from->user;
+    session->opened_ns = from->opened_ns;
+    from->conn = NULL;
+    h2_read(h2, BYTES(H2_PREFACE_LINE), lease);
+    if (rest.len != 0 && session->conn) h2_read(h2, rest, lease);
+    return true;
+}
+
+static struct session *h2_connect(struct session_room *room, const struct session_address *to,
+                                  const struct session_options *options,
+                                  const struct session_host *host, enum reason *reason) {
+    struct h2 *h2 = h2_acquire(room, options, host, false);
+    *reason = REASON_NO_MEMORY;
+    if (!h2) return NULL;
+    struct conn_dial_options dial = {.address = to->address,
+                                     .address_size = to->size,
+                                     .deadline_ms = room->net->now_ms + options->timeout_connect_ms,
+                                     .nodelay = true,
+                                     .pp_version = options->send_proxy,
+                                     .pp_ends = to->client};
+    int error = 0;
+    h2->connecting = true;
+    h2->session.streams_max = H2_STREAMS_GUESS;
+    h2->session.conn = conn_dial(room->net, &dial, &h2_conn_events, h2, &error);
+    if (h2->session.conn) return &h2->session;
+    *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
+    h2_discard(h2);
+    return NULL;
+}
+
+static struct stream *h2_open(struct session *session, struct arena *arena) {
+    struct h2 *h2 = h2_of_session(session);
+    CHECK(!session->is_client);
+    if (session->closing || h2_is_deaf(h2) || h2->connecting) return NULL;
+    if (session->streams_open >= session->streams_max) return NULL;
+    struct h2_stream *s = h2_stream_new(h2, arena);
+    if (!s) return NULL;
+    s->stream.reused = session->streams++ != 0;
+    s->user_open = true;
+    s->gone = true; /* until it has a head */
+    session->streams_open++;
+    return &s->stream;
+}
+
+/* RFC 9113 section 6.8: what is on its way in this moment is still taken. */
+static void h2_drain(struct session *session) {
+    struct h2 *h2 = h2_of_session(session);
+    if (h2_is_deaf(h2) || h2->connecting || h2->drain_ms != 0) return;
+    if (!session->is_client) {
+        if (session->streams_open == 0) h2_drop(h2, REASON_DRAINED);
+        return;
+    }
+    h2->drain_ms = h2_net(h2)->now_ms;
+    if (nghttp2_submit_shutdown_notice(h2->ng) != 0) {
+        h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+        return;
+    }
+    h2_need(h2, h2->drain_ms + H2_DRAIN_MS);
+    h2_mark(h2);
+}
+
+static void h2_close(struct session *session, enum reason reason) {
+    struct h2 *h2 = h2_of_session(session);
+    if (h2_is_deaf(h2)) return;
+    if (h2->connecting || (!session->is_client && session->streams_open == 0)) {
+        h2_drop(h2, reason);
+        return;
+    }
+    h2->busy++;
+    LIST_FOR_EACH(node, &h2->streams)
+    h2_stream_reset(LIST_OWNER(node, struct h2_stream, link), reason);
+    h2_unbusy(h2);
+    h2_fail(h2, reason, NGHTTP2_NO_ERROR);
+}
+
+const struct session_ops session_h2 = {
+    .proto = "h2",
+    .multiplexed = true,
+    .accept = h2_accept,
+    .connect = h2_connect,
+    .open = h2_open,
+    .drain = h2_drain,
+    .close = h2_close,
+};
+
+int h2_room_init(struct session_room *room, const struct session_room_options *options) {
+    struct h2_room *h2 = calloc(1, sizeof *h2);
+    room->h2 = h2;
+    if (!h2) return -ENOMEM;
+    h2->net = room->net;
+    struct h2_head_limits limits = {.head_size_max = room->max_header_size,
+                                    .fields_max = room->max_headers};
+    uint32_t streams = 2 * options->exchanges_max;
+    int error = h2_codec_init(&h2->codec, options->h2_memory_max, H2_CONTINUATIONS_MAX);
+    if (error == 0)
+        error = slab_init(&h2->sessions, "h2_session", sizeof(struct h2), options->sessions_max);
+    if (error == 0) error = slab_init(&h2->streams, "h2_stream", sizeof(struct h2_stream), streams);
+    if (error == 0)
+        error = slab_init(&h2->heads, "h2_head", h2_head_memory(&limits), options->sessions_max);
+    if (error == 0) error = slab_init(&h2->blocks, "h2_queue", sizeof(struct h2_block), streams);
+    if (error < 0) return error;
+    net_add_slab(room->net, &h2->sessions);
+    net_add_slab(room->net, &h2->streams);
+    net_add_slab(room->net, &h2->heads);
+    net_add_slab(room->net, &h2->blocks);
+    h2_set_callbacks(h2->codec.callbacks);
+    h2_set_send_callbacks(h2->codec.callbacks);
+    h2->list.max = 2 * room->max_headers + H2_LIST_SPARE;
+    h2->list.items = calloc(h2->list.max, sizeof *h2->list.items);
+    h2->list.text = writer_make(room->text, room->text_size);
+    return h2->list.items ? 0 : -ENOMEM;
+}
+
+void h2_room_fini(struct session_room *room) {
+    struct h2_room *h2 = room->h2;
+    if (!h2) return;
+    slab_fini(&h2->sessions);
+    slab_fini(&h2->streams);
+    slab_fini(&h2->heads);
+    slab_fini(&h2->blocks);
+    h2_codec_fini(&h2->codec);
+    free(h2->list.items);
+    free(h2);
+    room->h2 = NULL;
+}

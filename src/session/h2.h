@@ -1,0 +1,19 @@
+/* h2.h: what a session of HTTP/1 hands over to HTTP/2 on the same connection. */
+#ifndef WEIR_SESSION_H2_H
+#define WEIR_SESSION_H2_H
+
+#include "session/session.h"
+
+/* A client's first line, when it speaks HTTP/2 without asking (RFC 9113 section 3.3). */
+#define H2_PREFACE_LINE "PRI * HTTP/2.0\r\n"
+
+/* Takes the connection of `from`, which has read exactly H2_PREFACE_LINE, and its host with its
+ * user; `from` has no connection then, and tells its host nothing more. `rest` is what follows in
+ * `lease`, which is borrowed. False: no memory, and nothing has changed. */
+bool h2_take_over(struct session *from, struct bytes rest, struct lease *lease);
+
+/* The room's part for HTTP/2: 0 or -ENOMEM. */
+int h2_room_init(struct session_room *room, const struct session_room_options *options);
+void h2_room_fini(struct session_room *room);
+
+#endif

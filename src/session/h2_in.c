@@ -1,0 +1,475 @@
+/* h2_in.c: what an HTTP/2 session receives: nghttp2's callbacks, from within h2_read. */
+#include "base/check.h"
+#include "session/h2_internal.h"
+
+/* How long a body may be slow before min_read_rate is asked for. */
+#define H2_RATE_GRACE_MS 5000
+/* Header sections of so many times the limits are no mistake. */
+#define H2_BOMB_FACTOR 4
+
+static void h2_note_flood(struct h2 *h2, enum h2_flood_kind kind) {
+    if (h2_is_deaf(h2)) return;
+    stat_bump(&h2_net(h2)->stats->value[STAT_H2_FLOOD_RAPID_RESET + (int)kind], 1);
+    h2_fail(h2, REASON_H2_FLOOD, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+void h2_flood(struct h2 *h2, enum h2_flood_kind kind) {
+    const struct h2_flood_limits *limits = &h2->session.options->h2_flood;
+    if (!h2->session.is_client) return;
+    if (h2_flood_note(&h2->flood, limits, kind, h2_net(h2)->now_ms)) h2_note_flood(h2, kind);
+}
+
+/* The client broke a rule that is a stream's own: nothing of it goes on. */
+static void h2_stream_bad(struct h2_stream *s, enum reason reason) {
+    struct h2 *h2 = h2_of(s);
+    h2_stream_abort(s, NGHTTP2_PROTOCOL_ERROR);
+    h2_flood(h2, H2_FLOOD_MADE_RESET);
+    h2_stream_reset(s, h2->session.is_client ? reason : REASON_BAD_RESPONSE);
+}
+
+void h2_consume(struct h2_stream *s) {
+    struct h2 *h2 = h2_of(s);
+    uint32_t bytes = s->unconsumed;
+    if (bytes == 0) return;
+    s->unconsumed = 0;
+    h2->held -= bytes;
+    if (h2_is_deaf(h2)) return;
+    if (!s->gone) (void)nghttp2_session_consume_stream(h2->ng, s->id, bytes); /* its end is seen */
+    if (h2->owed != 0 && h2->held < H2_HELD_MAX) {
+        (void)nghttp2_session_consume_connection(h2->ng, h2->owed); /* likewise */
+        h2->owed = 0;
+    }
+    h2_mark(h2);
+}
+
+/* Bytes have come: the connection's window is given back at once, so that no stream waits for
+ * another, as long as what is held stays bounded. */
+static void h2_receive(struct h2 *h2, struct h2_stream *s, uint32_t bytes) {
+    if (s) {
+        s->unconsumed += bytes;
+        h2->held += bytes;
+    }
+    if (h2->session.is_client && h2->held >= H2_HELD_MAX) {
+        h2->owed += bytes;
+    } else {
+        (void)nghttp2_session_consume_connection(h2->ng, bytes); /* a failure shows in the next call
+                                                                  */
+    }
+}
+
+/* Whether a request body that has come so far is too slow or too long. */
+static enum reason h2_body_refused(const struct h2 *h2, const struct h2_stream *s) {
+    const struct session_options *options = h2->session.options;
+    if (!h2->session.is_client || s->tunnelled) return REASON_NONE;
+    if (options->max_body_size != 0 && s->in_read > options->max_body_size)
+        return REASON_BODY_TOO_LARGE;
+    uint64_t grace_ms = options->timeout_client_ms < H2_RATE_GRACE_MS ? options->timeout_client_ms
+                                                                      : H2_RATE_GRACE_MS;
+    uint64_t took_ms = h2_net(h2)->now_ms - s->since_ms;
+    if (options->min_read_rate == 0 || took_ms <= grace_ms) return REASON_NONE;
+    bool slow = s->in_read * 1000 < options->min_read_rate * (took_ms - grace_ms);
+    return slow ? REASON_CLIENT_TOO_SLOW : REASON_NONE;
+}
+
+/* What comes before the tunnel is there waits for it; the window bounds it. */
+static void h2_hold(struct h2_stream *s, struct bytes bytes, struct lease *lease) {
+    if (!h2_queue_add(h2_room(h2_of(s)), &s->ahead, bytes, lease)) {
+        h2_stream_abort(s, NGHTTP2_INTERNAL_ERROR);
+        h2_stream_reset(s, REASON_NO_MEMORY);
+    }
+}
+
+static int h2_on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *start,
+                      size_t len, void *user) {
+    struct h2 *h2 = user;
+    (void)flags;
+    if (h2_is_deaf(h2)) return 0;
+    struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, id);
+    bool wanted =
+        s && s->user_open && !s->told_reset && (s->in == H2_IN_BODY || s->in == H2_IN_HELD);
+    h2_receive(h2, wanted ? s : NULL, (uint32_t)len);
+    if (s && s->in == H2_IN_HEAD) h2_stream_bad(s, REASON_BAD_RESPONSE);
+    if (!wanted) return 0;
+    struct bytes bytes = bytes_make((const char *)start, len);
+    s->in_read += len;
+    s->in_ms = h2_net(h2)->now_ms;
+    if (s->in_length != HTTP_LENGTH_UNKNOWN && s->in_read > s->in_length) {
+        h2_stream_bad(s, REASON_BAD_BODY_LENGTH);
+        return 0;
+    }
+    enum reason refused = h2_body_refused(h2, s);
+    if (refused != REASON_NONE) {
+        h2_stream_reset(s, refused);
+    } else if (s->in == H2_IN_HELD) {
+        h2_hold(s, bytes, h2->lease);
+    } else {
+        s->stream.events->on_data(&s->stream, bytes, h2->lease);
+        if (!s->paused) h2_consume(s);
+    }
+    return 0;
+}
+
+static void h2_end_message(struct h2_stream *s, const struct http_fields *trailers) {
+    if (s->in == H2_IN_HELD) {
+        s->ahead_end = true;
+        return;
+    }
+    if (s->in != H2_IN_BODY) return;
+    if (s->in_length != HTTP_LENGTH_UNKNOWN && s->in_read != s->in_length) {
+        h2_stream_bad(s, REASON_BAD_BODY_LENGTH);
+        return;
+    }
+    s->in = H2_IN_DONE;
+    if (s->user_open && !s->told_reset) s->stream.events->on_end(&s->stream, trailers);
+}
+
+void h2_feed_ahead(struct h2_stream *s) {
+    struct h2_room *room = h2_room(h2_of(s));
+    while (s->ahead.bytes != 0 && s->user_open && !s->told_reset && !s->paused) {
+        struct h2_slice slice = h2_queue_front(&s->ahead, UINT32_MAX);
+        lease_ref(slice.lease);
+        h2_queue_drop(room, &s->ahead, slice.len);
+        s->stream.events->on_data(&s->stream, bytes_make(slice.ptr, slice.len), slice.lease);
+        lease_unref(slice.lease);
+    }
+    if (s->ahead.bytes != 0 || !s->user_open || s->told_reset || s->paused) return;
+    h2_consume(s);
+    if (s->in != H2_IN_HELD) return;
+    s->in = H2_IN_BODY;
+    if (s->ahead_end) h2_end_message(s, NULL);
+}
+
+static struct h2_head_limits h2_limits_of(const struct h2 *h2) {
+    const struct session_options *options = h2->session.options;
+    return (struct h2_head_limits){options->max_header_size, options->max_headers,
+                                   options->max_target};
+}
+
+static void h2_drop_head(struct h2 *h2) {
+    if (h2->head) slab_release(&h2_room(h2)->heads, h2->head);
+    h2->head_stream = NULL;
+}
+
+static void h2_begin_head(struct h2 *h2, struct h2_stream *s, enum h2_head_kind kind) {
+    struct h2_head_limits limits = h2_limits_of(h2);
+    h2_drop_head(h2); /* nghttp2 gave one up */
+    h2->head = slab_acquire(&h2_room(h2)->heads);
+    if (!h2->head) {
+        h2_stream_abort(s, NGHTTP2_REFUSED_STREAM);
+        h2_stream_reset(s, REASON_NO_MEMORY);
+        return;
+    }
+    h2_head_init(h2->head, kind, &limits);
+    h2->head_stream = s;
+    h2->head_ms = h2_net(h2)->now_ms;
+}
+
+static void h2_begin_request(struct h2 *h2, int32_t id) {
+    struct h2_stream *s = h2_stream_new(h2, NULL);
+    if (!s) {
+        h2->session.host->on_refused(&h2->session, REASON_NO_MEMORY);
+        if (nghttp2_submit_rst_stream(h2->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) != 0)
+            h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+        return;
+    }
+    s->id = id;
+    (void)nghttp2_session_set_stream_user_data(h2->ng, id, s); /* it has just begun it */
+    h2_begin_head(h2, s, H2_REQUEST);
+}
+
+static int h2_on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
+    struct h2 *h2 = user;
+    if (h2_is_deaf(h2)) return 0;
+    struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+    if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        h2_begin_request(h2, frame->hd.stream_id);
+    } else if (s && s->in != H2_IN_BROKEN) {
+        h2_begin_head(h2, s, s->in == H2_IN_HEAD ? H2_RESPONSE : H2_TRAILERS);
+    }
+    return 0;
+}
+
+static int h2_on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
+                        size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
+                        void *user) {
+    struct h2 *h2 = user;
+    struct h2_head *head = h2->head;
+    (void)ng;
+    (void)frame;
+    (void)flags;
+    if (!head || h2_is_deaf(h2)) return 0;
+    h2_head_add(head, bytes_make((const char *)name, name_len),
+                bytes_make((const char *)value, value_len));
+    if (head->size > (uint64_t)H2_BOMB_FACTOR * head->limits.head_size_max ||
+        head->count > (uint64_t)H2_BOMB_FACTOR * head->limits.fields_max) {
+        h2_flood(h2, H2_FLOOD_HPACK);
+    }
+    return 0;
+}
+
+static struct bytes h2_scheme(const struct h2 *h2) {
+    (void)h2;
+    return BYTES("http");
+}
+
+/* A request whose head is whole and good. */
+static void h2_on_request(struct h2 *h2, struct h2_stream *s, bool end) {
+    const struct session_options *options = h2->session.options;
+    struct h2_head *head = h2->head;
+    if (options->max_body_size != 0 && head->length > options->max_body_size) {
+        h2_refuse(s, REASON_BODY_TOO_LARGE);
+        return;
+    }
+    struct http_message *message = h2_head_request(head, h2_scheme(h2), &s->arena);
+    uint64_t length = head->length_seen ? head->length : HTTP_LENGTH_UNKNOWN;
+    h2_drop_head(h2);
+    if (!message || !h2->session.host->on_stream(&h2->session, &s->stream)) {
+        h2_refuse(s, REASON_NO_MEMORY);
+        return;
+    }
+    bool tunnels = message->method == HTTP_CONNECT || message->upgrade.len != 0;
+    s->stream.reused = h2->session.streams++ != 0;
+    s->stream.last = true; /* what is left of a request ends with its answer */
+    s->user_open = true;
+    s->method = message->method;
+    s->upgraded = message->upgrade.len != 0;
+    s->in_length = tunnels ? HTTP_LENGTH_UNKNOWN : length;
+    s->since_ms = s->in_ms = h2_net(h2)->now_ms;
+    message->body_length = end || tunnels ? 0 : length;
+    s->in = tunnels ? H2_IN_HELD : end ? H2_IN_DONE : H2_IN_BODY;
+    s->ahead_end = tunnels && end;
+    if (!end) h2_need_step(h2);
+    s->stream.events->on_head(&s->stream, message, end || tunnels);
+}
+
+/* RFC 8441 section 5: a 2xx is what HTTP/1 says with 101. */
+static void h2_fill_upgrade(const struct h2_stream *s, struct http_message *message) {
+    if (!s->upgraded || message->status < 200 || message->status > 299) return;
+    message->status = 101;
+    message->body_length = 0;
+}
+
+/* The user acts on a head at once or copies what it keeps. */
+static void h2_on_response(struct h2 *h2, struct h2_stream *s, bool end) {
+    struct http_message message;
+    const struct h2_head *head = h2->head;
+    h2_head_response(head, s->method, end, &message);
+    bool no_body = http_response_has_no_body(s->method, message.status);
+    if (end && head->length_seen && head->length != 0 && !no_body) {
+        h2_stream_bad(s, REASON_BAD_RESPONSE);
+        return;
+    }
+    h2_fill_upgrade(s, &message);
+    bool tunnels = message.status == 101 ||
+                   (s->method == HTTP_CONNECT && message.status >= 200 && message.status < 300);
+    if (message.status >= 200 || tunnels) {
+        s->in_length = head->length_seen && !no_body ? head->length : HTTP_LENGTH_UNKNOWN;
+        if (no_body && !tunnels) s->in_length = 0;
+        s->in = tunnels ? H2_IN_HELD : end ? H2_IN_DONE : H2_IN_BODY;
+        s->ahead_end = tunnels && end;
+    }
+    s->in_ms = h2_net(h2)->now_ms;
+    s->stream.events->on_head(&s->stream, &message, end && !tunnels);
+}
+
+static void h2_on_trailers(struct h2 *h2, struct h2_stream *s) {
+    struct http_fields *fields = arena_alloc(s->stream.arena, sizeof *fields);
+    if (s->in != H2_IN_BODY || !s->user_open || s->told_reset) return;
+    if (!fields || !h2_head_trailers(h2->head, s->stream.arena, fields)) {
+        h2_stream_abort(s, NGHTTP2_INTERNAL_ERROR);
+        h2_stream_reset(s, REASON_NO_MEMORY);
+        return;
+    }
+    h2_drop_head(h2);
+    h2_end_message(s, fields->count != 0 ? fields : NULL);
+}
+
+/* A header section is whole. */
+static void h2_on_head(struct h2 *h2, bool end) {
+    struct h2_stream *s = h2->head_stream;
+    if (!h2->head || !s) {
+        h2_drop_head(h2);
+        return;
+    }
+    enum h2_head_kind kind = h2->head->kind;
+    enum reason reason = h2_head_finish(h2->head, end);
+    s->in_ms = h2_net(h2)->now_ms;
+    if (kind == H2_REQUEST && reason != REASON_NONE) {
+        h2_refuse(s, reason);
+    } else if (reason != REASON_NONE) {
+        h2_stream_bad(s, reason);
+    } else if (kind == H2_REQUEST) {
+        h2_on_request(h2, s, end);
+    } else if (kind == H2_RESPONSE) {
+        s->stream.answered = true;
+        h2_on_response(h2, s, end);
+    } else {
+        h2_on_trailers(h2, s);
+    }
+    h2_drop_head(h2);
+}
+
+static void h2_set_streams_max(struct h2 *h2, uint32_t max) {
+    if (h2->session.is_client || h2->session.streams_max == max) return;
+    h2->session.streams_max = max;
+    if (!h2_is_deaf(h2) && !h2->connecting) h2->session.host->on_room(&h2->session);
+}
+
+static void h2_on_settings(struct h2 *h2) {
+    if (h2->session.is_client || h2->goaway_received) return;
+    uint32_t max =
+        nghttp2_session_get_remote_settings(h2->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+    /* Without a word there is no limit, but ours. */
+    h2_set_streams_max(h2, max < H2_STREAMS_MAX ? max : H2_STREAMS_MAX);
+}
+
+static void h2_on_goaway(struct h2 *h2) {
+    h2->goaway_received = true;
+    h2_set_streams_max(h2, 0);
+}
+
+/* Requests that are taken back cost us more than the client. */
+static void h2_on_rst(struct h2 *h2, struct h2_stream *s) {
+    if (!s) return;
+    s->rst_received = true;
+    bool whole = s->in == H2_IN_DONE && s->end_sent;
+    if (!whole && !s->aborted) h2_flood(h2, H2_FLOOD_RAPID_RESET);
+}
+
+static int h2_on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
+    struct h2 *h2 = user;
+    bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    struct h2_stream *s;
+    if (h2_is_deaf(h2)) return 0;
+    switch (frame->hd.type) {
+    case NGHTTP2_HEADERS:
+        h2_on_head(h2, end);
+        break;
+    case NGHTTP2_DATA:
+        s = end ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
+        if (s && s->in == H2_IN_HEAD) h2_stream_bad(s, REASON_BAD_RESPONSE);
+        if (s) h2_end_message(s, NULL);
+        break;
+    case NGHTTP2_RST_STREAM:
+        h2_on_rst(h2, nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id));
+        break;
+    case NGHTTP2_SETTINGS:
+        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) h2_on_settings(h2);
+        break;
+    case NGHTTP2_GOAWAY:
+        h2_on_goaway(h2);
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+/* By header block, not by time. */
+static void h2_continue(struct h2 *h2) {
+    uint32_t max = h2->session.options->h2_flood.max[H2_FLOOD_CONTINUATION];
+    if (++h2->continuations <= max || max == 0) return;
+    h2_note_flood(h2, H2_FLOOD_CONTINUATION);
+}
+
+/* Every frame, before what is in it. */
+static int h2_on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) {
+    struct h2 *h2 = user;
+    (void)ng;
+    if (!h2->session.is_client) return 0;
+    switch (hd->type) {
+    case NGHTTP2_HEADERS:
+        h2->continuations = 0;
+        break;
+    case NGHTTP2_DATA:
+        if (hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0)
+            h2_flood(h2, H2_FLOOD_EMPTY_DATA);
+        break;
+    case NGHTTP2_SETTINGS:
+        h2_flood(h2, H2_FLOOD_SETTINGS);
+        break;
+    case NGHTTP2_PING:
+        h2_flood(h2, H2_FLOOD_PING);
+        break;
+    case NGHTTP2_WINDOW_UPDATE:
+        h2_flood(h2, H2_FLOOD_WINDOW_UPDATE);
+        break;
+    case NGHTTP2_CONTINUATION:
+        h2_continue(h2);
+        break;
+    case NGHTTP2_RST_STREAM:
+    case NGHTTP2_GOAWAY:
+        break; /* the first counts where an answer is still due: h2_on_rst */
+    default:
+        h2_flood(h2, H2_FLOOD_PRIORITY);
+        break;
+    }
+    return 0;
+}
+
+/* What the other side's word for the end of a stream means for its user. */
+static void h2_close_early(struct h2 *h2, struct h2_stream *s, uint32_t code) {
+    if (h2->session.is_client) {
+        h2_stream_reset(s, s->rst_received ? REASON_CLIENT_RESET : REASON_H2_PROTOCOL);
+        return;
+    }
+    /* RFC 9113 sections 6.8 and 8.7: it was not looked at, so it may be sent again elsewhere. */
+    if (code == NGHTTP2_REFUSED_STREAM) {
+        s->stream.sent = false;
+        s->stream.reused = true;
+    }
+    h2_stream_reset(s, REASON_SERVER_RESET);
+}
+
+static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user) {
+    struct h2 *h2 = user;
+    struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, id);
+    if (!s || s->gone) return 0;
+    s->gone = true;
+    s->deaf = true;
+    if (!s->user_open) {
+        h2_stream_release(s);
+    } else if (s->in != H2_IN_DONE || (h2->session.is_client && !s->end_sent)) {
+        h2_close_early(h2, s, code);
+    }
+    return 0;
+}
+
+void h2_set_callbacks(nghttp2_session_callbacks *callbacks) {
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, h2_on_begin_frame);
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, h2_on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, h2_on_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, h2_on_frame);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, h2_on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, h2_on_stream_close);
+}
+
+/* nghttp2 gave up the session: it said no GOAWAY by itself. */
+static void h2_broken(struct h2 *h2, ssize_t error) {
+    enum reason of_side = h2->session.is_client ? REASON_H2_PROTOCOL : REASON_BAD_RESPONSE;
+    switch (error) {
+    case NGHTTP2_ERR_NOMEM:
+        h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+        return;
+    case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
+        h2_note_flood(h2, H2_FLOOD_CONTINUATION);
+        return;
+    case NGHTTP2_ERR_FLOODED: /* acknowledgements that are not read pile up */
+        h2_note_flood(h2, H2_FLOOD_SETTINGS);
+        return;
+    default:
+        h2_fail(h2, of_side, NGHTTP2_PROTOCOL_ERROR);
+    }
+}
+
+void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease) {
+    if (h2_is_deaf(h2)) return;
+    h2->lease = lease;
+    h2->busy++;
+    ssize_t used = nghttp2_session_mem_recv(h2->ng, (const uint8_t *)bytes.ptr, bytes.len);
+    h2->lease = NULL;
+    h2_unbusy(h2);
+    if (used < 0) h2_broken(h2, used);
+    h2_mark(h2);
+    if (h2->head) h2_need(h2, h2->head_ms + h2->session.options->timeout_request_ms);
+}

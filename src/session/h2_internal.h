@@ -1,0 +1,213 @@
+/* h2_internal.h: one HTTP/2 session (RFC 9113), shared by h2.c (life), h2_time.c (deadlines),
+ * h2_in.c (what is received), h2_out.c (what is sent), h2_stream.c (the stream's downward calls)
+ * and h2_queue.c (bytes that wait).
+ *
+ * nghttp2 frames, compresses and counts windows; it is fed with what the connection receives
+ * (h2_read) and asked for what is to be sent once a turn, from `task` (h2_flush). Each stream is
+ * two small machines, one a direction:
+ *
+ *   in   HEAD --request or final head--> BODY --END_STREAM--> DONE
+ *          \--CONNECT or upgrade--> HELD --tunnel--> BODY         any --fault--> BROKEN
+ *   out  HEAD --final head--> BODY --end--> DONE
+ *
+ * HELD  data that comes ahead of the tunnel waits in `ahead`
+ *
+ * 1. A stream's slot is given back when its user has closed it and nghttp2 has closed it (`gone`),
+ * or the connection is lost. What the user left complete in `out` is sent in between.
+ * 2. nghttp2 calls back only from h2_read and h2_flush (`busy`). Meanwhile nothing it holds goes
+ * away: streams that end are put on `dead`, the session itself ends from its task.
+ * 3. `conn` is NULL once the connection is lost or given up; the session goes when its last stream
+ * is closed as well.
+ * 4. What ends the connection for a fault of the other side is noted (h2_fail) and done by the
+ * task.
+ * 5. A stream's window opens as its user takes what has come: not while it has paused. The
+ * connection's opens at once, but in client role no more than H2_HELD_MAX are held for all streams.
+ */
+#ifndef WEIR_SESSION_H2_INTERNAL_H
+#define WEIR_SESSION_H2_INTERNAL_H
+
+#include "proto/h2_flood.h"
+#include "proto/h2_head.h"
+#include "proto/h2_write.h"
+#include "session/session.h"
+
+/* What a stream holds to be sent before it says that it is full. */
+#define H2_STREAM_MARK (64 * 1024)
+/* What the streams of a client's connection may hold that nobody has taken yet. */
+#define H2_HELD_MAX (1024 * 1024)
+/* What nghttp2 takes before it gives up, where the options set no limit of their own. */
+#define H2_CONTINUATIONS_MAX 64
+/* After a drain was announced requests are taken for so long. */
+#define H2_DRAIN_MS 1000
+
+enum h2_in { H2_IN_HEAD, H2_IN_BODY, H2_IN_HELD, H2_IN_DONE, H2_IN_BROKEN };
+enum h2_out { H2_OUT_HEAD, H2_OUT_BODY, H2_OUT_DONE };
+
+#define H2_BLOCK_SLICES 7
+struct h2_slice {
+    const char *ptr;
+    struct lease *lease;
+    uint32_t len;
+};
+struct h2_block {
+    struct h2_block *next;
+    uint32_t first; /* of the slices still there */
+    uint32_t count;
+    struct h2_slice slices[H2_BLOCK_SLICES];
+};
+/* Bytes in order, each slice with a reference to its lease. */
+struct h2_queue {
+    struct h2_block *first;
+    struct h2_block *last;
+    struct lease *copy; /* the buffer that small pieces are copied to */
+    uint32_t copy_used;
+    uint32_t bytes;
+};
+
+/* What all HTTP/2 sessions of a worker share. */
+struct h2_room {
+    struct net *net;
+    struct h2_codec codec;
+    struct h2_list list; /* scratch, for a head to send */
+    struct slab sessions;
+    struct slab streams;
+    struct slab heads;
+    struct slab blocks;
+};
+
+struct h2_stream {
+    struct stream stream;
+    struct list link;         /* in h2.streams */
+    struct list drained_link; /* in h2.drained */
+    struct arena arena;       /* client role: of the message received; both: of trailers to send */
+    struct h2_queue out;
+    struct h2_queue ahead;              /* HELD: for the tunnel */
+    const struct http_fields *trailers; /* to send behind `out`, in `arena` */
+    uint64_t in_length;                 /* of content-length, HTTP_LENGTH_UNKNOWN: none */
+    uint64_t in_read;
+    uint64_t since_ms;  /* BODY: start of it, moved on by pauses */
+    uint64_t paused_ms; /* when the stream's user paused it */
+    uint64_t in_ms;     /* when something last came for it, or was last wanted */
+    uint64_t out_ms;    /* when some of `out` was last sent */
+    uint64_t tunnel_ms;
+    uint32_t unconsumed; /* bytes received for which no window was given back */
+    int32_t id;          /* 0: none yet */
+    enum h2_in in;
+    enum h2_out out_state;
+    enum http_method method; /* of the request */
+    enum reason failure;     /* to be told the user by the task; NONE: nothing */
+    bool user_open;
+    bool told_reset;
+    bool gone; /* nghttp2 has closed it, or never had it */
+    bool deaf; /* it was reset: the user's calls do nothing */
+    bool paused;
+    bool told_full;
+    bool deferred; /* nghttp2 waits to be told that there is data */
+    bool end_sent;
+    bool no_body;   /* what the user gives as body is not sent: the answer to HEAD, say */
+    bool ahead_end; /* HELD: END_STREAM has come */
+    bool tunnelled;
+    bool upgraded; /* an extended CONNECT */
+    bool aborted;  /* by us: RST_STREAM was given to nghttp2 */
+    bool rst_received;
+    uint32_t last_code; /* of the RST_STREAM that follows the answer to half a request */
+};
+
+struct h2 {
+    struct session session;
+    struct net_task task;
+    nghttp2_session *ng;
+    struct h2_head *head; /* of the header block under way; NULL: none, or it is not wanted */
+    struct h2_stream *head_stream;
+    struct lease *lease; /* of the bytes that nghttp2 is being fed */
+    struct list streams;
+    struct list drained; /* streams whose users are to be told */
+    struct list dead;    /* streams to be given back, when not busy */
+    struct h2_flood flood;
+    uint64_t since_ms;   /* without a stream since */
+    uint64_t head_ms;    /* when the header block under way began */
+    uint64_t moved_ms;   /* when the other side was last seen to take what is sent */
+    uint64_t drain_ms;   /* when a drain was announced; 0: it was not */
+    uint32_t held;       /* bytes received that users have not taken */
+    uint32_t owed;       /* bytes for which the connection's window was not given back */
+    enum reason failure; /* ends the connection, by the task; NONE: nothing does */
+    uint32_t failure_code;
+    enum reason end_reason; /* of on_closed */
+    uint32_t continuations; /* frames of the header block under way */
+    uint8_t busy;
+    bool connecting;
+    bool eof;
+    bool goaway_received;
+    bool streams_due; /* some stream has something to be told by the task */
+    bool drain_said;  /* the last stream to be taken was named */
+};
+
+static inline struct h2 *h2_of_conn(struct conn *conn) { return conn->user; }
+static inline struct h2 *h2_of_session(struct session *session) {
+    return LIST_OWNER(session, struct h2, session);
+}
+static inline struct h2_stream *h2_of_stream(struct stream *stream) {
+    return LIST_OWNER(stream, struct h2_stream, stream);
+}
+static inline struct h2 *h2_of(const struct h2_stream *s) {
+    return h2_of_session(s->stream.session);
+}
+static inline struct net *h2_net(const struct h2 *h2) { return h2->session.room->net; }
+static inline struct h2_room *h2_room(const struct h2 *h2) { return h2->session.room->h2; }
+
+/* h2.c */
+/* Nothing that is received or given counts any more. */
+bool h2_is_deaf(const struct h2 *h2);
+/* Something is to be sent, or done by the task. */
+void h2_mark(struct h2 *h2);
+/* The connection ends: GOAWAY with `code`, by the task. */
+void h2_fail(struct h2 *h2, enum reason reason, uint32_t code);
+struct h2_stream *h2_stream_new(struct h2 *h2, struct arena *arena);
+/* Slot, queues and arena, at once or when not busy; the session ends with its last one if the
+ * connection has gone. */
+void h2_stream_release(struct h2_stream *s);
+/* Tells the user, if there is one that was not told; nothing more comes. */
+void h2_stream_reset(struct h2_stream *s, enum reason reason);
+void h2_unbusy(struct h2 *h2);
+/* The connection has gone, and its streams with it, as soon as their users close them. */
+void h2_lose_streams(struct h2 *h2, enum reason reason);
+/* The connection ends now, without a word. */
+void h2_drop(struct h2 *h2, enum reason reason);
+/* RST_STREAM, if nghttp2 still has the stream. */
+void h2_stream_abort(struct h2_stream *s, uint32_t code);
+
+/* h2_time.c */
+/* A deadline is no later than this. */
+void h2_need(struct h2 *h2, uint64_t at_ms);
+void h2_touch(struct h2 *h2);
+void h2_on_deadline(struct conn *conn);
+void h2_need_step(struct h2 *h2);
+uint64_t h2_stream_idle_ms(struct h2_stream *s);
+
+/* h2_in.c */
+void h2_set_callbacks(nghttp2_session_callbacks *callbacks);
+void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease);
+/* Counts one more of a client's; too many end the connection. */
+void h2_flood(struct h2 *h2, enum h2_flood_kind kind);
+/* Gives window back for what the user has taken. */
+void h2_consume(struct h2_stream *s);
+/* What came ahead of the tunnel. */
+void h2_feed_ahead(struct h2_stream *s);
+
+/* h2_out.c */
+extern const struct stream_ops h2_stream_ops;
+void h2_set_send_callbacks(nghttp2_session_callbacks *callbacks);
+void h2_flush(struct h2 *h2);
+/* Answers a request that never became a stream of a user, or resets it. */
+void h2_refuse(struct h2_stream *s, enum reason reason);
+
+/* h2_queue.c: false when memory is used up. */
+bool h2_queue_add(struct h2_room *room, struct h2_queue *queue, struct bytes bytes,
+                  struct lease *lease);
+bool h2_queue_copy(struct h2_room *room, struct h2_queue *queue, struct bytes bytes);
+/* The first slice, at most `max` bytes of it; the caller has `len` of them taken off by drop. */
+struct h2_slice h2_queue_front(const struct h2_queue *queue, uint32_t max);
+void h2_queue_drop(struct h2_room *room, struct h2_queue *queue, uint32_t bytes);
+void h2_queue_clear(struct h2_room *room, struct h2_queue *queue);
+
+#endif

@@ -1,0 +1,371 @@
+/* h2_out.c: what an HTTP/2 session sends: the streams' downward calls, and nghttp2's frames. */
+#include "base/check.h"
+#include "proto/http_error.h"
+#include "session/h2_internal.h"
+
+/* The stream was reset, or the connection has gone: its user does not know yet. */
+static bool h2_ignores(const struct h2_stream *s) {
+    return s->deaf || s->failure != REASON_NONE || h2_is_deaf(h2_of(s));
+}
+
+static void h2_fail_later(struct h2_stream *s, enum reason reason) {
+    struct h2 *h2 = h2_of(s);
+    s->failure = reason;
+    h2->streams_due = true;
+    h2_mark(h2);
+}
+
+/* nghttp2 has a frame of the stream's data to fill. */
+static ssize_t h2_on_source(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_t length,
+                            uint32_t *flags, nghttp2_data_source *source, void *user) {
+    struct h2 *h2 = user;
+    struct h2_stream *s = source->ptr;
+    (void)buffer; /* the bytes go from where they lie: NO_COPY */
+    size_t part = s->out.bytes < length ? s->out.bytes : length;
+    bool end = s->out_state == H2_OUT_DONE && part == s->out.bytes;
+    if (part == 0 && !end) {
+        s->deferred = true;
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    *flags = NGHTTP2_DATA_FLAG_NO_COPY;
+    if (!end) return (ssize_t)part;
+    *flags |= NGHTTP2_DATA_FLAG_EOF;
+    if (!s->trailers) return (ssize_t)part;
+    *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+    struct h2_list *list = &h2_room(h2)->list;
+    if (!h2_write_trailers(list, s->trailers) ||
+        nghttp2_submit_trailer(ng, id, list->items, list->count) != 0) {
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
+    return (ssize_t)part;
+}
+
+static bool h2_send_slices(struct h2 *h2, struct h2_stream *s, size_t length) {
+    struct conn *conn = h2->session.conn;
+    while (length != 0) {
+        struct h2_slice slice = h2_queue_front(&s->out, (uint32_t)length);
+        if (!conn_send_lease(conn, bytes_make(slice.ptr, slice.len), slice.lease)) return false;
+        h2_queue_drop(h2_room(h2), &s->out, slice.len);
+        length -= slice.len;
+    }
+    return true;
+}
+
+static int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head,
+                           size_t length, nghttp2_data_source *source, void *user) {
+    struct h2 *h2 = user;
+    struct h2_stream *s = source->ptr;
+    (void)ng;
+    CHECK(frame->data.padlen == 0); /* no callback pads */
+    s->out_ms = h2_net(h2)->now_ms;
+    if (!conn_send_copy(h2->session.conn, bytes_make((const char *)head, 9)) ||
+        !h2_send_slices(h2, s, length)) {
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    h2_flood_allow(&h2->flood, H2_FLOOD_WINDOW_UPDATE, 4);
+    if (s->told_full && s->out.bytes <= H2_STREAM_MARK / 2 && !list_linked(&s->drained_link))
+        list_push_back(&h2->drained, &s->drained_link);
+    return 0;
+}
+
+/* nghttp2 has found a fault: a client may have us reset its streams as fast as it could itself. */
+static void h2_on_rst_sent(struct h2 *h2, int32_t id) {
+    const struct h2_stream *s = nghttp2_session_get_stream_user_data(h2->ng, id);
+    if (s && !s->aborted && !s->rst_received) h2_flood(h2, H2_FLOOD_MADE_RESET);
+}
+
+static int h2_on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
+    struct h2 *h2 = user;
+    if (frame->hd.type == NGHTTP2_RST_STREAM) h2_on_rst_sent(h2, frame->hd.stream_id);
+    bool is_head = frame->hd.type == NGHTTP2_HEADERS;
+    bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    if (!is_head && !(end && frame->hd.type == NGHTTP2_DATA)) return 0;
+    struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+    if (!s) return 0;
+    s->stream.sent = true;
+    if (!end) return 0;
+    s->end_sent = true;
+    s->in_ms = h2_net(h2)->now_ms; /* the answer is waited for from now on */
+    /* RFC 9113 section 8.1: with its whole answer a client may leave the rest unsent. */
+    if (h2->session.is_client && !s->user_open && s->in != H2_IN_DONE)
+        h2_stream_abort(s, s->last_code);
+    return 0;
+}
+
+void h2_set_send_callbacks(nghttp2_session_callbacks *callbacks) {
+    nghttp2_session_callbacks_set_send_data_callback(callbacks, h2_on_send_data);
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, h2_on_frame_sent);
+}
+
+static void h2_tell_drained(struct h2 *h2) {
+    for (struct list *node; (node = list_pop_front(&h2->drained));) {
+        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, drained_link);
+        s->told_full = false;
+        if (s->user_open && !s->told_reset) s->stream.events->on_drained(&s->stream);
+    }
+}
+
+void h2_flush(struct h2 *h2) {
+    struct conn *conn = h2->session.conn;
+    bool sent = true;
+    ssize_t size = 1;
+    h2->busy++;
+    while (sent && size > 0 && !conn_is_full(conn)) {
+        const uint8_t *frame;
+        size = nghttp2_session_mem_send(h2->ng, &frame);
+        if (size > 0) sent = conn_send_copy(conn, bytes_make((const char *)frame, (size_t)size));
+        if (h2->session.conn != conn) break;
+    }
+    if (!sent || size < 0) h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+    h2_tell_drained(h2);
+    h2_unbusy(h2);
+}
+
+/* Gives nghttp2 a head, and where its body comes from. */
+static bool h2_submit(struct h2 *h2, struct h2_stream *s, bool interim, bool body) {
+    struct h2_list *list = &h2_room(h2)->list;
+    const nghttp2_data_provider provider = {.source.ptr = s, .read_callback = h2_on_source};
+    const nghttp2_data_provider *from = body ? &provider : NULL;
+    h2_mark(h2);
+    if (interim) {
+        return nghttp2_submit_headers(h2->ng, NGHTTP2_FLAG_NONE, s->id, NULL, list->items,
+                                      list->count, NULL) == 0;
+    }
+    if (h2->session.is_client)
+        return nghttp2_submit_response(h2->ng, s->id, list->items, list->count, from) == 0;
+    int32_t id = nghttp2_submit_request(h2->ng, NULL, list->items, list->count, from, s);
+    if (id < 0) return false;
+    s->id = id;
+    s->gone = false;
+    return true;
+}
+
+static bool h2_put_response(struct h2 *h2, struct h2_stream *s, const struct http_message *message,
+                            bool end) {
+    bool interim = message->status < 200 && message->status != 101;
+    bool tunnels = s->in == H2_IN_HELD && (message->status == 101 || message->status / 100 == 2);
+    if (!h2_write_response(&h2_room(h2)->list, message)) return false;
+    s->no_body = !tunnels && http_response_has_no_body(s->method, message->status);
+    return h2_submit(h2, s, interim, !interim && !end && !s->no_body);
+}
+
+static bool h2_put_request(struct h2 *h2, struct h2_stream *s, const struct http_message *message,
+                           bool end) {
+    s->method = message->method;
+    s->upgraded = message->upgrade.len != 0;
+    bool tunnels = s->upgraded || message->method == HTTP_CONNECT;
+    if (!h2_write_request(&h2_room(h2)->list, message, BYTES("http"), end)) return false;
+    if (!h2_submit(h2, s, false, !end || tunnels)) return false;
+    s->in = H2_IN_HEAD;
+    s->out_state = end && !tunnels ? H2_OUT_DONE : H2_OUT_BODY;
+    return true;
+}
+
+static void h2_head_op(struct stream *stream, const struct http_message *message, bool end) {
+    struct h2_stream *s = h2_of_stream(stream);
+    struct h2 *h2 = h2_of(s);
+    if (h2_ignores(s)) return;
+    CHECK(s->user_open && s->out_state == H2_OUT_HEAD);
+    uint64_t now_ms = h2_net(h2)->now_ms;
+    s->out_ms = s->in_ms = now_ms;
+    if (!h2->session.is_client) {
+        if (!h2_put_request(h2, s, message, end)) h2_fail_later(s, REASON_NO_MEMORY);
+        h2_need_step(h2);
+        return;
+    }
+    if (!h2_put_response(h2, s, message, end)) {
+        h2_fail_later(s, REASON_NO_MEMORY);
+    } else if (message->status >= 200 || message->status == 101) {
+        s->out_state = end ? H2_OUT_DONE : H2_OUT_BODY;
+    }
+}
+
+/* There is something for nghttp2 to ask for. */
+static void h2_wake(struct h2 *h2, struct h2_stream *s) {
+    if (s->deferred) {
+        s->deferred = false;
+        if (nghttp2_session_resume_data(h2->ng, s->id) == NGHTTP2_ERR_NOMEM)
+            h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+    }
+    h2_mark(h2);
+}
+
+static bool h2_keep_trailers(struct h2_stream *s, const struct http_fields *trailers) {
+    struct http_fields *copy = arena_alloc(&s->arena, sizeof *copy);
+    if (!copy || !http_fields_init(copy, &s->arena, trailers->count)) return false;
+    for (uint32_t i = 0; i < trailers->count; i++) {
+        struct http_field field = trailers->items[i];
+        if (!arena_copy(&s->arena, field.name, &field.name) ||
+            !arena_copy(&s->arena, field.value, &field.value)) {
+            return false;
+        }
+        copy->items[copy->count++] = field;
+    }
+    s->trailers = copy;
+    return true;
+}
+
+static void h2_end_op(struct stream *stream, const struct http_fields *trailers) {
+    struct h2_stream *s = h2_of_stream(stream);
+    struct h2 *h2 = h2_of(s);
+    if (h2_ignores(s)) return;
+    CHECK(s->user_open && s->out_state == H2_OUT_BODY);
+    bool keep = trailers && trailers->count != 0 && !s->no_body;
+    if (keep && !h2_keep_trailers(s, trailers)) {
+        h2_fail_later(s, REASON_NO_MEMORY);
+        return;
+    }
+    s->out_state = H2_OUT_DONE;
+    h2_wake(h2, s);
+}
+
+static enum stream_room h2_data_op(struct stream *stream, struct bytes data, struct lease *lease,
+                                   bool end) {
+    struct h2_stream *s = h2_of_stream(stream);
+    struct h2 *h2 = h2_of(s);
+    struct h2_room *room = h2_room(h2);
+    if (h2_ignores(s)) return STREAM_ROOM;
+    CHECK(s->user_open && s->out_state == H2_OUT_BODY);
+    if (data.len != 0 && !s->no_body) {
+        if (s->out.bytes == 0) {
+            s->out_ms = h2_net(h2)->now_ms;
+            h2_need_step(h2);
+        }
+        bool queued =
+            lease ? h2_queue_add(room, &s->out, data, lease) : h2_queue_copy(room, &s->out, data);
+        if (!queued) {
+            h2_fail_later(s, REASON_NO_MEMORY);
+            return STREAM_FULL;
+        }
+        h2_wake(h2, s);
+    }
+    if (end) h2_end_op(stream, NULL);
+    if (s->out.bytes <= H2_STREAM_MARK) return STREAM_ROOM;
+    s->told_full = true;
+    return STREAM_FULL;
+}
+
+static void h2_pause_op(struct stream *stream) {
+    struct h2_stream *s = h2_of_stream(stream);
+    if (s->paused) return;
+    s->paused = true;
+    s->paused_ms = h2_net(h2_of(s))->now_ms;
+}
+
+static void h2_resume_op(struct stream *stream) {
+    struct h2_stream *s = h2_of_stream(stream);
+    struct h2 *h2 = h2_of(s);
+    if (!s->paused) return;
+    s->paused = false;
+    s->in_ms = h2_net(h2)->now_ms;
+    /* Time spent paused does not count against the sender. */
+    s->since_ms += s->in_ms - s->paused_ms;
+    if (h2_ignores(s)) return;
+    h2_need_step(h2);
+    if (s->tunnelled && (s->ahead.bytes != 0 || s->ahead_end)) {
+        h2->streams_due = true; /* by the task */
+        h2_mark(h2);
+    } else {
+        h2_consume(s);
+    }
+}
+
+/* What came ahead is told by the task. */
+static void h2_tunnel_op(struct stream *stream, uint64_t idle_ms) {
+    struct h2_stream *s = h2_of_stream(stream);
+    struct h2 *h2 = h2_of(s);
+    if (h2_ignores(s)) return;
+    s->tunnelled = true;
+    s->tunnel_ms = idle_ms;
+    s->in_ms = h2_net(h2)->now_ms;
+    h2_need(h2, s->in_ms + idle_ms);
+    h2->streams_due = true;
+    h2_mark(h2);
+}
+
+static uint64_t h2_idle_op(struct stream *stream) {
+    return h2_stream_idle_ms(h2_of_stream(stream));
+}
+
+static bool h2_pass_op(struct stream *stream, struct stream *to) {
+    (void)stream; /* frames cannot be spliced */
+    (void)to;
+    return false;
+}
+
+/* RFC 9113 section 7, for a stream that ends before its time. */
+static uint32_t h2_code_of(const struct h2 *h2, enum reason reason) {
+    if (!h2->session.is_client || reason == REASON_NONE) return NGHTTP2_CANCEL;
+    return reason == REASON_NO_MEMORY ? NGHTTP2_REFUSED_STREAM : NGHTTP2_INTERNAL_ERROR;
+}
+
+/* What the user has given in full is still sent to a client; a server's answer to the rest is not
+ * wanted. */
+static void h2_leave(struct h2 *h2, struct h2_stream *s, enum reason reason) {
+    bool given = s->out_state == H2_OUT_DONE;
+    if (h2->session.is_client && given && !s->end_sent) return; /* then h2_on_frame_sent */
+    if (h2->session.is_client && given) {
+        if (s->in != H2_IN_DONE) h2_stream_abort(s, NGHTTP2_NO_ERROR);
+        return;
+    }
+    if (s->in == H2_IN_DONE && given && s->out.bytes == 0) return;
+    h2_stream_abort(s, h2_code_of(h2, reason));
+}
+
+static void h2_close_op(struct stream *stream, enum reason reason) {
+    struct h2_stream *s = h2_of_stream(stream);
+    struct h2 *h2 = h2_of(s);
+    CHECK(s->user_open);
+    s->user_open = false;
+    s->stream.events = NULL;
+    if (s->failure != REASON_NONE) {
+        reason = s->failure;
+        s->failure = REASON_NONE;
+    }
+    if (!h2->session.is_client) h2->session.streams_open--;
+    if (s->gone) {
+        h2_stream_release(s);
+    } else if (!s->deaf) {
+        h2_leave(h2, s, reason);
+    }
+    bool goes_on = !h2->session.is_client && !h2_is_deaf(h2);
+    if (goes_on) h2->session.host->on_room(&h2->session);
+}
+
+const struct stream_ops h2_stream_ops = {
+    .head = h2_head_op,
+    .data = h2_data_op,
+    .end = h2_end_op,
+    .pause = h2_pause_op,
+    .resume = h2_resume_op,
+    .tunnel = h2_tunnel_op,
+    .idle_ms = h2_idle_op,
+    .pass = h2_pass_op,
+    .close = h2_close_op,
+};
+
+static bool h2_answer_refused(struct h2 *h2, struct h2_stream *s, enum reason reason) {
+    struct http_message answer;
+    struct bytes body;
+    arena_reset(&s->arena);
+    if (!http_error_answer(reason, &s->arena, &answer, &body) ||
+        !session_add_date(h2->session.room, &answer, &s->arena) ||
+        !h2_queue_copy(h2_room(h2), &s->out, body)) {
+        return false;
+    }
+    if (!h2_put_response(h2, s, &answer, false)) return false;
+    s->out_state = H2_OUT_DONE;
+    s->out_ms = h2_net(h2)->now_ms;
+    return true;
+}
+
+void h2_refuse(struct h2_stream *s, enum reason reason) {
+    struct h2 *h2 = h2_of(s);
+    h2->session.host->on_refused(&h2->session, reason);
+    s->in = H2_IN_BROKEN;
+    bool answer = h2_reason_is_limit(reason) && reason != REASON_NO_MEMORY;
+    if (answer && h2_answer_refused(h2, s, reason)) return;
+    bool shed = answer || reason == REASON_NO_MEMORY;
+    h2_stream_abort(s, shed ? NGHTTP2_REFUSED_STREAM : NGHTTP2_PROTOCOL_ERROR);
+    h2_flood(h2, H2_FLOOD_MADE_RESET);
+}

@@ -1,0 +1,168 @@
+/* h2_time.c: the deadlines of an HTTP/2 session. The connection has one; when it passes, every
+ * stream is looked at, and the next is set to the earliest of what is still waited for. */
+#include "base/check.h"
+#include "session/h2_internal.h"
+
+void h2_need(struct h2 *h2, uint64_t at_ms) {
+    struct conn *conn = h2->session.conn;
+    if (conn && !h2->connecting && (conn->deadline_ms == 0 || at_ms < conn->deadline_ms))
+        conn_deadline(conn, at_ms);
+}
+
+/* What the other side may take for its next step inside a request. */
+static uint64_t h2_step_ms(const struct h2 *h2) {
+    const struct session_options *options = h2->session.options;
+    return h2->session.is_client ? options->timeout_client_ms : options->timeout_server_ms;
+}
+
+void h2_need_step(struct h2 *h2) { h2_need(h2, h2_net(h2)->now_ms + h2_step_ms(h2)); }
+
+static bool h2_reads(const struct h2_stream *s) {
+    if (s->paused || s->tunnelled || s->told_reset || !s->user_open) return false;
+    if (s->in == H2_IN_BODY) return true;
+    /* While the request still comes from the client, the server is not late. */
+    bool is_client = h2_of(s)->session.is_client;
+    return s->in == H2_IN_HEAD && !is_client && s->end_sent;
+}
+
+/* Something is there to be sent, and its window is shut. */
+static bool h2_sends(const struct h2_stream *s) {
+    return s->out.bytes != 0 && !s->deaf && !s->gone;
+}
+
+/* When a stream is late; UINT64_MAX: nothing is waited for. */
+static uint64_t h2_stream_deadline(const struct h2 *h2, const struct h2_stream *s) {
+    if (s->tunnelled) return (s->in_ms > s->out_ms ? s->in_ms : s->out_ms) + s->tunnel_ms;
+    uint64_t at_ms = UINT64_MAX;
+    uint64_t step_ms = h2_step_ms(h2);
+    if (h2_reads(s)) at_ms = s->in_ms + step_ms;
+    if (h2_sends(s) && s->out_ms + step_ms < at_ms) at_ms = s->out_ms + step_ms;
+    return at_ms;
+}
+
+/* Of the connection by itself. */
+static uint64_t h2_own_deadline(const struct h2 *h2) {
+    const struct session_options *options = h2->session.options;
+    uint64_t at_ms = UINT64_MAX;
+    if (h2->head && h2->session.is_client) return h2->head_ms + options->timeout_request_ms;
+    if (conn_is_sending(h2->session.conn)) at_ms = h2->moved_ms + h2_step_ms(h2);
+    if (h2->drain_ms != 0 && !h2->drain_said && h2->drain_ms + H2_DRAIN_MS < at_ms)
+        at_ms = h2->drain_ms + H2_DRAIN_MS;
+    if (!list_empty(&h2->streams)) return at_ms;
+    bool unused = h2->session.is_client && h2->session.streams == 0;
+    uint64_t idle_ms = unused ? options->timeout_request_ms : options->timeout_keepalive_ms;
+    return h2->since_ms + idle_ms < at_ms ? h2->since_ms + idle_ms : at_ms;
+}
+
+void h2_touch(struct h2 *h2) {
+    struct conn *conn = h2->session.conn;
+    uint64_t now_ms = h2_net(h2)->now_ms;
+    if (!conn || h2->connecting) return;
+    if (!conn_is_sending(conn)) h2->moved_ms = now_ms;
+    if (list_empty(&h2->streams)) {
+        h2_need(h2, h2_own_deadline(h2));
+    } else if (conn->deadline_ms == 0 || conn->deadline_ms > now_ms + h2_step_ms(h2)) {
+        conn_deadline(conn, now_ms + h2_step_ms(h2));
+    }
+}
+
+uint64_t h2_stream_idle_ms(struct h2_stream *s) {
+    uint64_t moved_ms = s->in_ms > s->out_ms ? s->in_ms : s->out_ms;
+    return h2_net(h2_of(s))->now_ms - moved_ms;
+}
+
+/* Bytes that move on either side of a tunnel keep both. */
+static void h2_tunnel_late(struct h2 *h2, struct h2_stream *s) {
+    uint64_t idle_ms = h2_stream_idle_ms(s);
+    if (s->user_open && !s->told_reset && s->stream.events->on_idle) {
+        uint64_t other_ms = s->stream.events->on_idle(&s->stream);
+        if (other_ms < idle_ms) idle_ms = other_ms;
+    }
+    if (idle_ms < s->tunnel_ms) {
+        s->in_ms = h2_net(h2)->now_ms - idle_ms;
+    } else {
+        h2_stream_reset(s, REASON_TUNNEL_TIMEOUT);
+    }
+}
+
+/* A window that stays shut holds what is to be sent, for as long as the client likes. */
+static void h2_stream_late(struct h2 *h2, struct h2_stream *s, uint64_t now_ms) {
+    bool is_client = h2->session.is_client;
+    bool shut = h2_sends(s) && s->out_ms + h2_step_ms(h2) <= now_ms;
+    if (s->tunnelled) {
+        h2_tunnel_late(h2, s);
+        return;
+    }
+    if (shut && is_client) h2_flood(h2, H2_FLOOD_ZERO_WINDOW);
+    if (s->user_open) {
+        h2_stream_reset(s, is_client ? REASON_CLIENT_TIMEOUT : REASON_SERVER_TIMEOUT);
+    } else {
+        h2_stream_abort(s, NGHTTP2_CANCEL);
+    }
+    s->in_ms = s->out_ms = now_ms; /* once is enough */
+}
+
+static void h2_check_streams(struct h2 *h2, uint64_t now_ms) {
+    h2->busy++;
+    LIST_FOR_EACH(node, &h2->streams) {
+        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
+        if (h2_stream_deadline(h2, s) <= now_ms) h2_stream_late(h2, s, now_ms);
+    }
+    h2_unbusy(h2);
+}
+
+/* The other side has taken nothing for so long, or sent nothing: true, the connection ends. */
+static bool h2_check_own(struct h2 *h2, uint64_t now_ms) {
+    const struct conn *conn = h2->session.conn;
+    bool is_client = h2->session.is_client;
+    if (h2->head && is_client && h2->head_ms + h2->session.options->timeout_request_ms <= now_ms) {
+        h2->session.host->on_refused(&h2->session, REASON_REQUEST_TIMEOUT);
+        h2_fail(h2, REASON_REQUEST_TIMEOUT, NGHTTP2_ENHANCE_YOUR_CALM);
+        return true;
+    }
+    if (conn_is_sending(conn) && h2->moved_ms + h2_step_ms(h2) <= now_ms) {
+        conn_reset(h2->session.conn);
+        h2->session.conn = NULL;
+        h2_lose_streams(h2, is_client ? REASON_CLIENT_TIMEOUT : REASON_SERVER_TIMEOUT);
+        return true;
+    }
+    if (!list_empty(&h2->streams) || h2_own_deadline(h2) > now_ms) return false;
+    if (is_client) {
+        h2_fail(h2, h2->drain_ms != 0 ? REASON_DRAINED : REASON_CLIENT_IDLE, NGHTTP2_NO_ERROR);
+    } else {
+        h2_drop(h2, REASON_SERVER_IDLE);
+    }
+    return true;
+}
+
+/* From now on no stream is taken that is not known. */
+static void h2_say_drain(struct h2 *h2) {
+    h2->drain_said = true;
+    int32_t last = nghttp2_session_get_last_proc_stream_id(h2->ng);
+    if (nghttp2_submit_goaway(h2->ng, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0) != 0)
+        h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+    h2_mark(h2);
+}
+
+void h2_on_deadline(struct conn *conn) {
+    struct h2 *h2 = h2_of_conn(conn);
+    uint64_t now_ms = h2_net(h2)->now_ms;
+    if (h2->connecting) {
+        h2_drop(h2, REASON_CONNECT_TIMEOUT);
+        return;
+    }
+    if (h2_is_deaf(h2)) return;
+    if (!conn_is_sending(conn) || conn_send_progressed(conn)) h2->moved_ms = now_ms;
+    if (h2->drain_ms != 0 && !h2->drain_said && h2->drain_ms + H2_DRAIN_MS <= now_ms)
+        h2_say_drain(h2);
+    h2_check_streams(h2, now_ms);
+    if (h2_is_deaf(h2) || h2_check_own(h2, now_ms)) return;
+    uint64_t next_ms = h2_own_deadline(h2);
+    LIST_FOR_EACH(node, &h2->streams) {
+        uint64_t at_ms = h2_stream_deadline(h2, LIST_OWNER(node, struct h2_stream, link));
+        if (at_ms < next_ms) next_ms = at_ms;
+    }
+    /* Whatever begins to be waited for later is late no earlier than this. */
+    uint64_t later_ms = now_ms + h2_step_ms(h2);
+    conn_deadline(conn, next_ms < later_ms ? next_ms : later_ms);
+}
