@@ -235,9 +235,9 @@ static void check_names(struct check *check, const struct ini_section *section,
 }
 
 static void refuse_tls_keys(struct check *check, const struct ini_section *section) {
-    static const enum key_id keys[] = {
-        KEY_VERIFY,       KEY_SERVER_NAME,          KEY_UPSTREAM_CA,
-        KEY_UPSTREAM_CRL, KEY_UPSTREAM_CERTIFICATE, KEY_UPSTREAM_KEY};
+    static const enum key_id keys[] = {KEY_VERIFY,       KEY_SERVER_NAME,          KEY_UPSTREAM_CA,
+                                       KEY_UPSTREAM_CRL, KEY_UPSTREAM_CERTIFICATE, KEY_UPSTREAM_KEY,
+                                       KEY_WATCH};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const struct ini_entry *entry = ini_find(section, keys[i]);
         if (entry) check_fault(check, section, entry, "has no effect with tls = off");
@@ -263,6 +263,7 @@ void check_upstream_tls(struct check *check, const struct ini_section *section,
     }
     tls->line = entry->line;
     tls->verify = check_number(check, section, KEY_VERIFY) != 0;
+    tls->watch_ms = check_number(check, section, KEY_WATCH);
     if (!tls->verify) refuse_unverified(check, section);
     tls->ca = read_file(check, section, KEY_UPSTREAM_CA);
     tls->crl = read_file(check, section, KEY_UPSTREAM_CRL);

@@ -114,7 +114,8 @@ struct config_tls {
 struct config_upstream_tls {
     bool on;
     bool verify;
-    uint32_t line; /* of tls = */
+    uint32_t line;     /* of tls = */
+    uint64_t watch_ms; /* 0: off */
     struct config_entry ca;
     struct config_entry crl;
     struct config_certificate certificate; /* of weir itself */

@@ -132,12 +132,14 @@ static struct stream *admin_open(struct service *service, struct net *net, struc
 
 static const struct service_ops admin_ops = {.type = "admin", .open = admin_open};
 
-void admin_init(struct admin *admin, const struct config *config, struct worker *const *workers) {
+void admin_init(struct admin *admin, const struct config *config, struct worker *const *workers,
+                const struct tls_store *tls) {
     struct timespec now = {0};
     (void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail for a valid clock */
     *admin = (struct admin){.service = {.ops = &admin_ops},
                             .config = config,
                             .workers = workers,
+                            .tls = tls,
                             .start_time_ms =
                                 (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000,
                             .start_ns = clock_now_ns()};

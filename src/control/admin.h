@@ -17,11 +17,13 @@ struct admin {
     struct service service;
     const struct config *config;
     struct worker *const *workers; /* config->workers of them */
-    uint64_t start_time_ms;        /* UNIX time */
-    uint64_t start_ns;             /* CLOCK_MONOTONIC */
+    const struct tls_store *tls;
+    uint64_t start_time_ms; /* UNIX time */
+    uint64_t start_ns;      /* CLOCK_MONOTONIC */
 };
 
-/* `config` and `workers` (filled later, before the first thread starts) outlive it. */
-void admin_init(struct admin *admin, const struct config *config, struct worker *const *workers);
+/* `config`, `workers` and `tls` (filled later, before the first thread starts) outlive it. */
+void admin_init(struct admin *admin, const struct config *config, struct worker *const *workers,
+                const struct tls_store *tls);
 
 #endif

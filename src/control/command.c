@@ -1,5 +1,7 @@
 #include "control/command.h"
 
+#include "control/tls_check.h"
+
 #include <limits.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -36,6 +38,10 @@ struct config *command_load(const char *file) {
     struct config *config = config_load(file, &errors);
     if (errors.text) (void)fputs(errors.text, stderr); /* nowhere to tell it */
     config_errors_fini(&errors);
+    if (config && tls_check(config, stderr) != 0) {
+        config_free(config);
+        return NULL;
+    }
     return config;
 }
 

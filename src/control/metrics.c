@@ -334,6 +334,32 @@ static void write_memory(const struct scrape *scrape) {
     write_count(page, "buffers_capacity", NO_LABELS, buffers);
 }
 
+static void write_expiry(const struct scrape *scrape, const struct tls_source *source) {
+    const struct tls_subject *subject = &source->subject;
+    bool is_section = subject->tls != NULL;
+    const char *name = is_section ? subject->tls->name : subject->upstream->name;
+    for (uint32_t i = 0; i < subject->certificate_count; i++) {
+        struct label of = {is_section ? "tls" : "upstream", name};
+        struct label file = {"certificate", subject->certificates[i].file.text};
+        write_double(scrape->page, "tls_cert_not_after_seconds", LABELS(of, file),
+                     (double)READ(source->not_after[i]));
+    }
+}
+
+static void write_certificates(const struct scrape *scrape) {
+    const struct tls_store *tls = scrape->admin->tls;
+    struct page *page = scrape->page;
+    write_about(page, "tls_cert_not_after_seconds", "gauge",
+                "UNIX time at which a certificate in use runs out");
+    for (uint32_t i = 0; i < tls->source_count; i++)
+        write_expiry(scrape, &tls->sources[i]);
+    write_about(page, "tls_cert_reloads_total", "counter",
+                "changes of files of TLS that were seen, by what came of them");
+    write_count(page, "tls_cert_reloads_total", LABELS({"result", "ok"}), READ(tls->reloads));
+    write_count(page, "tls_cert_reloads_total", LABELS({"result", "failed"}),
+                READ(tls->reloads_failed));
+}
+
 /* Rows of stat.def, those of one metric side by side. */
 static void write_stats(const struct scrape *scrape) {
     struct page *page = scrape->page;
@@ -401,6 +427,7 @@ void metrics_write(struct page *page, const struct admin *admin) {
     write_requests(&scrape);
     write_upstreams(&scrape);
     write_queues(&scrape);
+    write_certificates(&scrape);
     write_workers(&scrape);
     write_memory(&scrape);
     write_stats(&scrape);

@@ -18,11 +18,14 @@
 
 /* How often the main thread looks at draining workers. */
 #define SUPERVISOR_POLL_MS 20
+/* And at those that serve. */
+#define SUPERVISOR_LOOK_MS 1000
 
 struct supervisor {
     const struct config *config;
     struct worker **workers;
     struct admin admin;
+    struct tls_store tls;
     struct ring ring; /* to send mail from */
     struct stat_block ring_stats;
     struct descriptors files;
@@ -128,6 +131,8 @@ static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t ind
         log_error("worker %u: %s", index, text);
         return error;
     }
+    error = tls_store_equip(&supervisor->tls, worker);
+    if (error < 0) return error;
     const struct config_address *failed = NULL;
     error = worker_open_listeners(worker, supervisor->workers[0], &failed);
     if (error < 0)
@@ -155,24 +160,29 @@ static const char *supervisor_target(const struct config_listener *listener) {
 /* Where curl would find the first listener that speaks HTTP. */
 static void supervisor_print_listeners(const struct config *config) {
     const struct config_address *first = NULL;
+    const char *scheme = "http";
     for (uint32_t i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
         for (uint32_t j = 0; j < listener->bind_count; j++) {
             bool is_tcp = listener->mode == CONFIG_MODE_TCP;
+            const char *kind = listener->tls ? is_tcp ? " (tls, tcp)" : " (tls)"
+                               : is_tcp      ? " (tcp)"
+                                             : "";
             log_info("listener %s on %s -> %s%s", listener->name, listener->binds[j].text,
-                     supervisor_target(listener), is_tcp ? " (tcp)" : "");
+                     supervisor_target(listener), kind);
             bool is_tried = !first && !is_tcp && !listener->is_admin;
-            if (is_tried && listener->binds[j].storage.ss_family != AF_UNIX)
-                first = &listener->binds[j];
+            if (!is_tried || listener->binds[j].storage.ss_family == AF_UNIX) continue;
+            first = &listener->binds[j];
+            if (listener->tls) scheme = "https";
         }
     }
     if (!first) return;
     const char *port = strrchr(first->text, ':');
     bool any = strncmp(first->text, "0.0.0.0:", 8) == 0 || strncmp(first->text, "[::]:", 5) == 0;
     if (any && port) {
-        log_info("try: curl -i http://127.0.0.1%s/", port);
+        log_info("try: curl -i %s://127.0.0.1%s/", scheme, port);
     } else {
-        log_info("try: curl -i http://%s/", first->text);
+        log_info("try: curl -i %s://%s/", scheme, first->text);
     }
 }
 
@@ -231,7 +241,10 @@ static bool supervisor_is_end(int signal) { return signal == SIGTERM || signal =
 /* Waits for the signal that ends the process; false when a worker failed. */
 static bool supervisor_serve(struct supervisor *supervisor, const sigset_t *signals) {
     for (;;) {
-        int signal = supervisor_signal(signals, 1000);
+        uint64_t wait_ms = SUPERVISOR_LOOK_MS;
+        if (tls_store_tick(&supervisor->tls, clock_ms(clock_now_ns()), &wait_ms))
+            supervisor_mail(supervisor, MAIL_TLS);
+        int signal = supervisor_signal(signals, (int)wait_ms);
         if (supervisor_is_end(signal)) return true;
         if (signal == SIGHUP)
             log_warn("SIGHUP: this version cannot reload; restart to read the configuration again");
@@ -280,10 +293,12 @@ static int supervisor_prepare(struct supervisor *supervisor) {
     ring_handle(&supervisor->ring, RING_MAIL_SENT, on_mail_sent, NULL);
     supervisor->workers = calloc(config->workers, sizeof(struct worker *));
     if (!supervisor->workers) return -ENOMEM;
-    admin_init(&supervisor->admin, config, supervisor->workers);
+    admin_init(&supervisor->admin, config, supervisor->workers, &supervisor->tls);
+    error = tls_store_init(&supervisor->tls, config, supervisor->workers);
     for (uint32_t i = 0; error == 0 && i < config->workers; i++)
         error = supervisor_prepare_worker(supervisor, i);
     if (error == 0) error = supervisor_drop_privileges(config->user);
+    if (error == 0) tls_store_check_rights(&supervisor->tls);
     return error;
 }
 
@@ -311,6 +326,7 @@ static bool supervisor_serve_and_end(struct supervisor *supervisor, const sigset
         worker_fini(supervisor->workers[i]);
         free(supervisor->workers[i]);
     }
+    tls_store_fini(&supervisor->tls);
     supervisor_free_limits(supervisor);
     supervisor_remove_sockets(supervisor->config);
     ring_fini(&supervisor->ring);

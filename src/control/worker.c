@@ -145,6 +145,28 @@ static int worker_make_quotas(struct worker *worker, const struct descriptors *f
     return 0;
 }
 
+/* Where control puts the contexts of TLS. */
+static int worker_make_seats(struct worker *worker) {
+    const struct config *config = worker->config;
+    struct proxy *proxy = &worker->proxy;
+    worker->seat_count = config->listener_count + config->upstream_count;
+    worker->seats = calloc(worker->seat_count, sizeof *worker->seats);
+    if (!worker->seats) return -ENOMEM;
+    for (uint32_t i = 0; i < config->listener_count; i++)
+        worker->seats[i].place = &proxy->fronts[i].options.tls;
+    for (uint32_t i = 0; i < config->upstream_count; i++)
+        worker->seats[config->listener_count + i].place = &proxy->upstreams[i].options.tls;
+    return 0;
+}
+
+static void worker_free_seats(struct worker *worker) {
+    for (uint32_t i = 0; i < worker->seat_count; i++) {
+        tls_context_free(worker->seats[i].next);
+        tls_context_free(worker->seats[i].current);
+    }
+    free(worker->seats);
+}
+
 int worker_init(struct worker *worker, const struct worker_options *options) {
     const struct config *config = options->config;
     worker->index = options->index;
@@ -184,7 +206,8 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
                                           .exchanges_max = exchanges_max,
                                           .relays_max = has_tcp ? worker->clients_max : 0};
     wheel_timer_init(&worker->drain_timer, worker_on_drain_timeout);
-    return proxy_init(&worker->proxy, &proxy_options);
+    error = proxy_init(&worker->proxy, &proxy_options);
+    return error == 0 ? worker_make_seats(worker) : error;
 }
 
 static void worker_begin_session(void *user, struct conn *conn) {
@@ -335,6 +358,9 @@ static void worker_on_mail(void *owner, const struct ring_completion *completion
         worker_drain(worker);
         worker_cut(worker);
         return;
+    case MAIL_TLS:
+        tls_seats_take(worker->seats, worker->seat_count);
+        return;
     case MAIL_END:
         CHECK(worker->state == WORKER_DRAINED);
         worker_set_state(worker, WORKER_ENDED);
@@ -418,6 +444,7 @@ void *worker_run(void *argument) {
 
 void worker_fini(struct worker *worker) {
     proxy_fini(&worker->proxy);
+    worker_free_seats(worker);
     worker_free_services(worker);
     pp_gate_room_fini(&worker->gates);
     session_room_fini(&worker->room);

@@ -14,6 +14,7 @@
 #define WEIR_CONTROL_WORKER_H
 
 #include "control/descriptors.h"
+#include "control/tls_store.h"
 #include "net/listener.h"
 #include "net/pp_gate.h"
 #include "proxy/proxy.h"
@@ -58,6 +59,8 @@ struct worker {
     struct proxy proxy;
     struct service **services; /* by index of the configuration */
     struct slab echoes;        /* connections of services with type = echo */
+    struct tls_seat *seats;    /* by index of the listener, then of the upstream */
+    uint32_t seat_count;
     struct worker_listener *listeners;
     uint32_t listener_count;
     uint32_t opened; /* listeners whose socket is open */

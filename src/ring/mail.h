@@ -12,6 +12,7 @@
 enum mail_subject {
     MAIL_DRAIN, /* stop listening, finish what runs; value: 0 */
     MAIL_CUT,   /* end what still runs, now */
+    MAIL_TLS,   /* new certificates are there; value: 0 */
     MAIL_END    /* after the drain: close the rest and leave the loop */
 };
 

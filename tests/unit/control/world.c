@@ -77,6 +77,19 @@ static void make_listeners(struct worker *worker, const struct config *config) {
     }
 }
 
+static void make_tls(struct tls_store *tls) {
+    static char name[] = "site";
+    static char file[] = "site.pem";
+    static struct config_certificate certificate = {.file = {file, 1}};
+    static const struct config_tls section = {
+        .name = name, .certificates = &certificate, .certificate_count = 1};
+    static int64_t not_after = 2000000000;
+    static struct tls_source source;
+    source =
+        (struct tls_source){.subject = tls_subject_of_section(&section), .not_after = &not_after};
+    *tls = (struct tls_store){.sources = &source, .source_count = 1};
+}
+
 struct world *world_new(void) {
     struct world *world = zeroed(1, sizeof *world);
     world->config = load_good(text);
@@ -93,7 +106,8 @@ struct world *world_new(void) {
         make_proxy(&worker->proxy, world->config);
         make_listeners(worker, world->config);
     }
-    admin_init(&world->admin, world->config, world->workers);
+    make_tls(&world->tls);
+    admin_init(&world->admin, world->config, world->workers, &world->tls);
     return world;
 }
 

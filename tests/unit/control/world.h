@@ -10,6 +10,8 @@
 struct world {
     struct config *config;
     struct worker *workers[WORLD_WORKERS];
+    struct tls_store tls; /* of one section "site" with one certificate "site.pem", until 2000000000
+                           */
     struct admin admin;
 };
 

@@ -1,0 +1,202 @@
+#include "control/tls_check.h"
+
+#include "base/check.h"
+#include "control/tls_files.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define DAY_S (24 * 3600)
+
+struct finding {
+    uint32_t line;
+    uint32_t order;
+    char *text;
+};
+
+struct findings {
+    struct finding *items;
+    uint32_t count;
+    uint32_t errors;
+};
+
+static void add(struct findings *findings, uint32_t line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void add(struct findings *findings, uint32_t line, const char *format, ...) {
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments); /* cut is fine */
+    va_end(arguments);
+    findings->items = reallocarray(findings->items, findings->count + 1, sizeof *findings->items);
+    CHECK(findings->items != NULL); /* a command, or a start: as in config/memory.h */
+    struct finding *finding = &findings->items[findings->count];
+    *finding = (struct finding){line, findings->count, strdup(text)};
+    CHECK(finding->text != NULL); /* likewise */
+    findings->count++;
+}
+
+static void add_fault(struct findings *findings, const struct tls_subject *subject,
+                      const struct tls_fault *fault) {
+    char name[128];
+    struct writer w = writer_make(name, sizeof name);
+    uint32_t line = 0;
+    const char *key = tls_fault_key(subject, fault, &line);
+    const char *path = "";
+    for (uint32_t i = 0; i < subject->file_count; i++) {
+        struct tls_file file = tls_subject_file(subject, i);
+        bool is_checks = file.part == TLS_PART_CA || file.part == TLS_PART_CRL;
+        if (file.part == fault->part && file.path && (is_checks || file.index == fault->index))
+            path = file.path;
+    }
+    tls_subject_write(subject, &w);
+    add(findings, line, "%.*s.%s: %s%s%s", BYTES_FMT(writer_bytes(&w)), key, path,
+        path[0] != '\0' ? ": " : "", fault->text);
+    findings->errors++;
+}
+
+static void write_date(int64_t at, char *text, size_t size) {
+    time_t seconds = (time_t)at;
+    struct tm broken;
+    if (!gmtime_r(&seconds, &broken) || strftime(text, size, "%Y-%m-%d %H:%M UTC", &broken) == 0)
+        text[0] = '\0';
+}
+
+static void warn_of_certificate(struct findings *findings, const struct tls_subject *subject,
+                                const struct tls_context *context, uint32_t index) {
+    char name[128];
+    char date[64];
+    struct writer w = writer_make(name, sizeof name);
+    const struct config_certificate *certificate = &subject->certificates[index];
+    struct tls_validity validity = tls_context_validity(context, index);
+    int64_t now = (int64_t)time(NULL);
+    tls_subject_write(subject, &w);
+    struct bytes section = writer_bytes(&w);
+    write_date(validity.not_after, date, sizeof date);
+    if (validity.not_after <= now) {
+        add(findings, certificate->file.line, "warning: %.*s.certificate: %s has expired: %s",
+            BYTES_FMT(section), certificate->file.text, date);
+    } else if (validity.not_after - now < TLS_CHECK_DAYS * DAY_S) {
+        add(findings, certificate->file.line, "warning: %.*s.certificate: %s expires soon: %s",
+            BYTES_FMT(section), certificate->file.text, date);
+    }
+    write_date(validity.not_before, date, sizeof date);
+    if (validity.not_before > now)
+        add(findings, certificate->file.line,
+            "warning: %.*s.certificate: %s is not valid before %s", BYTES_FMT(section),
+            certificate->file.text, date);
+    write_date(validity.staple_until, date, sizeof date);
+    if (validity.staple_until != 0 && validity.staple_until <= now)
+        add(findings, certificate->ocsp_staple.line,
+            "warning: %.*s.ocsp_staple: %s has expired and is not sent: %s", BYTES_FMT(section),
+            certificate->ocsp_staple.text, date);
+}
+
+/* Takes out what a fault was about, so that the next look finds the next one; false when that
+ * cannot be told. `places` has the index in the file of each identity left. */
+static bool leave_out(struct tls_context_options *options, struct tls_identity *identities,
+                      uint32_t *places, const struct tls_fault *fault) {
+    switch (fault->part) {
+    case TLS_PART_CERTIFICATE:
+    case TLS_PART_KEY:
+        options->identity_count--;
+        for (uint32_t i = fault->index; i < options->identity_count; i++) {
+            identities[i] = identities[i + 1];
+            places[i] = places[i + 1];
+        }
+        return true;
+    case TLS_PART_STAPLE:
+        identities[fault->index].staple = BYTES_NONE;
+        return true;
+    case TLS_PART_CIPHERS:
+        options->ciphers = NULL;
+        return true;
+    case TLS_PART_CIPHERSUITES:
+        options->ciphersuites = NULL;
+        return true;
+    case TLS_PART_GROUPS:
+        options->groups = NULL;
+        return true;
+    case TLS_PART_CA:
+        options->client_auth = TLS_CLIENT_AUTH_OFF;
+        options->verify = false;
+        return true;
+    case TLS_PART_CRL:
+        options->crl = BYTES_NONE;
+        return true;
+    case TLS_PART_NONE:
+        break;
+    }
+    return false;
+}
+
+/* Where all certificates are bad, the rest is looked at as a client's, who needs none. */
+static struct tls_context *make_context(const struct tls_subject *subject,
+                                        struct tls_context_options *options,
+                                        struct tls_fault *fault) {
+    if (!subject->tls || options->identity_count != 0)
+        return tls_material_context(subject, options, fault);
+    options->verify = options->client_auth != TLS_CLIENT_AUTH_OFF;
+    return tls_context_new_client(options, fault);
+}
+
+static void check_subject(struct findings *findings, const struct tls_subject *subject) {
+    struct tls_material material;
+    struct tls_fault fault;
+    if (!tls_material_load(&material, subject, &fault)) {
+        add_fault(findings, subject, &fault);
+        return;
+    }
+    uint32_t count = subject->certificate_count;
+    struct tls_identity *identities = calloc(count + 1, sizeof *identities);
+    uint32_t *places = calloc(count + 1, sizeof *places);
+    CHECK(identities && places); /* as in add */
+    for (uint32_t i = 0; i < count; i++)
+        places[i] = i;
+    struct tls_context_options options = tls_material_options(&material, subject, identities);
+    struct tls_context *context = NULL;
+    bool goes_on = true;
+    while (goes_on && !(context = make_context(subject, &options, &fault))) {
+        struct tls_fault found = fault;
+        found.index = places[fault.index];
+        add_fault(findings, subject, &found);
+        goes_on = leave_out(&options, identities, places, &fault);
+    }
+    for (uint32_t i = 0; context && options.identity_count == count && i < count; i++)
+        warn_of_certificate(findings, subject, context, i);
+    tls_context_free(context);
+    tls_material_free(&material);
+    free(identities);
+    free(places);
+}
+
+static int compare(const void *a, const void *b) {
+    const struct finding *left = a;
+    const struct finding *right = b;
+    if (left->line != right->line) return left->line < right->line ? -1 : 1;
+    return left->order < right->order ? -1 : 1;
+}
+
+uint32_t tls_check(const struct config *config, FILE *to) {
+    struct findings findings = {0};
+    for (uint32_t i = 0; i < config->tls_count; i++) {
+        struct tls_subject subject = tls_subject_of_section(&config->tls[i]);
+        check_subject(&findings, &subject);
+    }
+    for (uint32_t i = 0; i < config->upstream_count; i++) {
+        if (!config->upstreams[i].tls.on) continue;
+        struct tls_subject subject = tls_subject_of_upstream(&config->upstreams[i]);
+        check_subject(&findings, &subject);
+    }
+    if (findings.count != 0) qsort(findings.items, findings.count, sizeof *findings.items, compare);
+    for (uint32_t i = 0; i < findings.count; i++) {
+        /* Nowhere to tell it when that fails. */
+        (void)fprintf(to, "%s:%u: %s\n", config->file, findings.items[i].line,
+                      findings.items[i].text);
+        free(findings.items[i].text);
+    }
+    free(findings.items);
+    return findings.errors;
+}

@@ -1,0 +1,18 @@
+/* tls_check.h: what only OpenSSL can say about a configuration: whether files are what they should
+ * be, keys fit their certificates, words are ciphers. Said as the errors of the configuration are:
+ * one line each, with file and line, in file order. Main thread, before any worker exists. */
+#ifndef WEIR_CONTROL_TLS_CHECK_H
+#define WEIR_CONTROL_TLS_CHECK_H
+
+#include "config/config.h"
+
+#include <stdio.h>
+
+/* Days before its end from which a certificate is worth a warning. */
+#define TLS_CHECK_DAYS 14
+
+/* Writes all errors, and as `warning:` what works and hardly should: certificates that have run
+ * out, or will soon. Returns how many errors there are. */
+uint32_t tls_check(const struct config *config, FILE *to);
+
+#endif
