@@ -21,7 +21,7 @@ LTO = $(if $(CC_IS_CLANG),0,1)
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wswitch-enum -Wmissing-prototypes -Wvla -Werror
 COMMON = -std=gnu17 -D_GNU_SOURCE -Isrc $(WARNINGS) -pthread
 # --as-needed: a library that nothing calls is not loaded.
-LIBS = -Wl,--as-needed -luring -linih -lpcre2-8 -lssl -lcrypto -lnghttp2 -lm
+LIBS = -Wl,--as-needed -luring -linih -lpcre2-8 -lssl -lcrypto -lnghttp2 -lwslay -lm
 # Not as needed: it takes malloc over from libc, also for the libraries.
 JEMALLOC = -Wl,--no-as-needed -ljemalloc
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
