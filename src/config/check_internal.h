@@ -46,6 +46,8 @@ bool check_field_name(struct check *check, const struct ini_section *section,
     (VARIABLES_OF_REQUEST | 1u << TEMPLATE_UPSTREAM | 1u << TEMPLATE_SERVER)
 #define VARIABLES_OF_RESPONSE (VARIABLES_OF_UPSTREAM | 1u << TEMPLATE_STATUS)
 
+/* check_route.c. Reports keys of the section that only a checked WebSocket has any use for. */
+void check_websocket_keys(struct check *check, const struct ini_section *section, uint64_t mode);
 /* check_global.c. */
 void check_global(struct check *check);
 /* check_upstream.c. Reports at `entry` a service that a listener with `mode` cannot use. */

@@ -108,7 +108,8 @@ static void refuse_http_keys(struct check *check, const struct ini_section *sect
         KEY_TIMEOUT_REQUEST, KEY_TIMEOUT_CLIENT,  KEY_TIMEOUT_KEEPALIVE,
         KEY_MIN_READ_RATE,   KEY_MAX_HEADER_SIZE, KEY_MAX_HEADERS,
         KEY_MAX_TARGET,      KEY_MAX_BODY_SIZE,   KEY_VIA,
-        KEY_FORWARDED};
+        KEY_FORWARDED,       KEY_WEBSOCKET,       KEY_WEBSOCKET_MAX_MESSAGE,
+        KEY_WEBSOCKET_PING};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const struct ini_entry *entry = ini_find(section, keys[i]);
         if (entry) check_fault(check, section, entry, "has no effect with mode = tcp");
@@ -141,12 +142,20 @@ void check_listener(struct check *check, const struct ini_section *section,
     listener->forwarded = (enum config_forwarded)check_number(check, section, KEY_FORWARDED);
     check_proxy_protocol(check, section, listener);
     check_limits(check, section, &listener->limits);
+    listener->websocket = (struct config_websocket){
+        .mode = check_number(check, section, KEY_WEBSOCKET),
+        .message_max = check_number(check, section, KEY_WEBSOCKET_MAX_MESSAGE),
+        .ping_ms = check_number(check, section, KEY_WEBSOCKET_PING)};
     check_binds(check, section, listener);
     if (is_admin) return;
     listener->mode = (enum config_mode)check_number(check, section, KEY_MODE);
     check_listener_tls(check, section, listener);
     check_action(check, section, listener);
-    if (listener->mode == CONFIG_MODE_TCP) refuse_http_keys(check, section);
+    if (listener->mode == CONFIG_MODE_TCP) {
+        refuse_http_keys(check, section);
+    } else {
+        check_websocket_keys(check, section, listener->websocket.mode);
+    }
 }
 
 static const struct ini_section *section_of(const struct check *check,

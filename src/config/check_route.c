@@ -171,6 +171,31 @@ static void read_listeners(struct check *check, const struct ini_section *sectio
     }
 }
 
+void check_websocket_keys(struct check *check, const struct ini_section *section, uint64_t mode) {
+    static const enum key_id keys[] = {KEY_WEBSOCKET_MAX_MESSAGE, KEY_WEBSOCKET_PING};
+    if (mode == CONFIG_WEBSOCKET_CHECKED) return;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct ini_entry *entry = ini_find(section, keys[i]);
+        if (entry) check_fault(check, section, entry, "has no effect without websocket = checked");
+    }
+}
+
+static uint64_t said_number(const struct check *check, const struct ini_section *section,
+                            enum key_id key) {
+    return ini_find(section, key) ? check_number(check, section, key) : CONFIG_UNSAID;
+}
+
+static void read_websocket(struct check *check, const struct ini_section *section,
+                           struct config_route *route) {
+    route->websocket = (struct config_websocket){
+        .mode = said_number(check, section, KEY_WEBSOCKET),
+        .message_max = said_number(check, section, KEY_WEBSOCKET_MAX_MESSAGE),
+        .ping_ms = said_number(check, section, KEY_WEBSOCKET_PING)};
+    /* Of a route that does not say how, each of its listeners does. */
+    if (route->websocket.mode != CONFIG_UNSAID)
+        check_websocket_keys(check, section, route->websocket.mode);
+}
+
 void check_route(struct check *check, const struct ini_section *section,
                  struct config_route *route) {
     route->name = memory_string(check->memory, bytes_of(section->name));
@@ -194,5 +219,6 @@ void check_route(struct check *check, const struct ini_section *section,
     route->content_type_count = types.count;
     check_edits(check, section, HEADER_REQUEST, &route->request_edits);
     check_edits(check, section, HEADER_RESPONSE, &route->response_edits);
+    read_websocket(check, section, route);
     check_route_action(check, section, route);
 }

@@ -42,6 +42,21 @@ struct config_limits {
     uint64_t max_body_size;   /* bytes, 0: no limit */
 };
 
+enum config_websocket_mode {
+    CONFIG_WEBSOCKET_OFF, /* refused */
+    CONFIG_WEBSOCKET_RAW,
+    CONFIG_WEBSOCKET_CHECKED
+};
+
+/* What is done with an upgrade to WebSocket. */
+struct config_websocket {
+    uint64_t mode;        /* enum config_websocket_mode */
+    uint64_t message_max; /* bytes, 0: no limit */
+    uint64_t ping_ms;     /* 0: off */
+};
+/* In a route: what it does not say itself is the listener's. */
+#define CONFIG_UNSAID UINT64_MAX
+
 /* A header line of the configuration: set, add or remove. */
 enum config_edit_kind { CONFIG_EDIT_SET, CONFIG_EDIT_ADD, CONFIG_EDIT_REMOVE };
 struct config_edit {
@@ -218,6 +233,7 @@ struct config_listener {
     uint8_t proxy_protocol;          /* set of versions: 1 is v1, 2 is v2; 0: off */
     struct cidr_list trusted;        /* trusted_proxies; none: not said */
     struct config_limits limits;
+    struct config_websocket websocket;
 };
 
 enum config_path_kind { CONFIG_PATH_PREFIX, CONFIG_PATH_EXACT, CONFIG_PATH_REGEX };
@@ -254,6 +270,7 @@ struct config_route {
     uint32_t content_type_count;
     struct config_action action;
     bool connect; /* CONNECT is passed on, and a tunnel follows a 2xx */
+    struct config_websocket websocket;
     struct bytes strip_prefix;
     struct config_edits request_edits;
     struct config_edits response_edits;

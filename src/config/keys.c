@@ -57,6 +57,10 @@ static const struct key_word balance_words[] = {{"round_robin", CONFIG_BALANCE_R
                                                 {"first", CONFIG_BALANCE_FIRST, false},
                                                 {"ewma", 0, true},
                                                 {NULL, 0, false}};
+static const struct key_word websocket_words[] = {{"off", CONFIG_WEBSOCKET_OFF, false},
+                                                  {"raw", CONFIG_WEBSOCKET_RAW, false},
+                                                  {"checked", CONFIG_WEBSOCKET_CHECKED, false},
+                                                  {NULL, 0, false}};
 /* Sets of versions, as net/pp.h has them. */
 static const struct key_word proxy_protocol_words[] = {
     {"off", 0, false}, {"v1", 1, false}, {"v2", 2, false}, {"any", 3, false}, {NULL, 0, false}};
@@ -175,6 +179,7 @@ const struct key_word *key_words(enum key_id id) {
     if (id == KEY_SEND_PROXY) return send_proxy_words;
     if (id == KEY_MIN_VERSION) return min_version_words;
     if (id == KEY_CLIENT_AUTH) return client_auth_words;
+    if (id == KEY_WEBSOCKET) return websocket_words;
     if (id == KEY_BALANCE) return balance_words;
     if (id == KEY_PROTOCOL) return protocol_words;
     if (id == KEY_TYPE) return type_words;

@@ -195,6 +195,17 @@ const struct config_route *router_match(struct router *router,
     return NULL;
 }
 
+struct config_websocket route_websocket(const struct config_listener *listener,
+                                        const struct config_route *route) {
+    struct config_websocket websocket = listener->websocket;
+    if (!route) return websocket;
+    const struct config_websocket *own = &route->websocket;
+    if (own->mode != CONFIG_UNSAID) websocket.mode = own->mode;
+    if (own->message_max != CONFIG_UNSAID) websocket.message_max = own->message_max;
+    if (own->ping_ms != CONFIG_UNSAID) websocket.ping_ms = own->ping_ms;
+    return websocket;
+}
+
 const struct config_upstream *route_split(const struct config_action *action, uint32_t draw) {
     CHECK(draw < action->weight_sum);
     uint32_t i = 0;

@@ -28,6 +28,9 @@ void router_fini(struct router *router);
 const struct config_route *router_match(struct router *router,
                                         const struct config_listener *listener,
                                         const struct http_message *request);
+/* What holds for WebSockets: what the route (NULL: none) says, else what its listener does. */
+struct config_websocket route_websocket(const struct config_listener *listener,
+                                        const struct config_route *route);
 /* The split's upstream for a number drawn uniformly from [0, action->weight_sum). */
 const struct config_upstream *route_split(const struct config_action *action, uint32_t draw);
 

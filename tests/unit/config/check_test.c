@@ -128,7 +128,8 @@ static void what_tcp_has_no_use_for_is_named(void **state) {
     static const struct bad rows[] = {
         {"[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\ntimeout_request = 1s\n"
          "timeout_client = 1s\ntimeout_keepalive = 1s\nmin_read_rate = 1\nmax_header_size = 2k\n"
-         "max_headers = 9\nmax_target = 1k\nmax_body_size = 0\nvia = off\nforwarded = off\n",
+         "max_headers = 9\nmax_target = 1k\nmax_body_size = 0\nvia = off\nforwarded = off\n"
+         "websocket = raw\nwebsocket_max_message = 1k\nwebsocket_ping = 1s\n",
          "13: listener a.timeout_request: has no effect with mode = tcp\n"
          "14: listener a.timeout_client: has no effect with mode = tcp\n"
          "15: listener a.timeout_keepalive: has no effect with mode = tcp\n"
@@ -138,7 +139,20 @@ static void what_tcp_has_no_use_for_is_named(void **state) {
          "19: listener a.max_target: has no effect with mode = tcp\n"
          "20: listener a.max_body_size: has no effect with mode = tcp\n"
          "21: listener a.via: has no effect with mode = tcp\n"
-         "22: listener a.forwarded: has no effect with mode = tcp\n"},
+         "22: listener a.forwarded: has no effect with mode = tcp\n"
+         "23: listener a.websocket: has no effect with mode = tcp\n"
+         "24: listener a.websocket_max_message: has no effect with mode = tcp\n"
+         "25: listener a.websocket_ping: has no effect with mode = tcp\n"},
+        {"[listener a]\nbind = unix:/a\nupstream = app\nwebsocket_ping = 30s\n"
+         "[listener b]\nbind = unix:/b\nupstream = app\nwebsocket = checked\n"
+         "websocket_ping = 30s\nwebsocket_max_message = 64k\n"
+         "[route r]\nupstream = app\nwebsocket_ping = 30s\n"
+         "[route s]\nupstream = app\nwebsocket = off\nwebsocket_max_message = 0\n",
+         "12: listener a.websocket_ping: has no effect without websocket = checked\n"
+         "25: route s.websocket_max_message: has no effect without websocket = checked\n"},
+        {"[listener a]\nbind = unix:/a\nupstream = app\nwebsocket = cheked\n",
+         "12: listener a.websocket: \"cheked\" is none of off raw checked (did you mean "
+         "\"checked\"?)\n"},
         {"[listener a]\nmode = tcp\nbind = unix:/a\n",
          "9: listener a: needs upstream = NAME or service = NAME\n"},
         /* A route for all listeners is none for this one. */

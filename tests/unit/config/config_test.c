@@ -58,6 +58,9 @@ static void what_is_not_said_has_its_default(void **state) {
     assert_int_equal(listener->limits.max_headers, 100);
     assert_int_equal(listener->limits.max_target, 8192);
     assert_int_equal(listener->limits.max_body_size, 10485760);
+    assert_int_equal(listener->websocket.mode, CONFIG_WEBSOCKET_RAW);
+    assert_int_equal(listener->websocket.message_max, 1048576);
+    assert_int_equal(listener->websocket.ping_ms, 0);
     const struct config_upstream *upstream = &config->upstreams[0];
     assert_int_equal(upstream->balance, CONFIG_BALANCE_ROUND_ROBIN);
     assert_int_equal(upstream->hash_key, CONFIG_HASH_CLIENT_IP);

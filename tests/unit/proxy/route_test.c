@@ -231,6 +231,21 @@ static void a_regex_takes_a_path_of_8_kilobytes(void **state) {
     pcre2_code_free(path.regex);
 }
 
+static void a_route_says_of_websockets_what_it_wants(void **state) {
+    (void)state;
+    struct config_listener listener = {.websocket = {CONFIG_WEBSOCKET_RAW, 100, 5}};
+    struct config_route route = {.websocket = {CONFIG_UNSAID, CONFIG_UNSAID, CONFIG_UNSAID}};
+    struct config_websocket got = route_websocket(&listener, NULL);
+    assert_memory_equal(&got, &listener.websocket, sizeof got);
+    got = route_websocket(&listener, &route);
+    assert_memory_equal(&got, &listener.websocket, sizeof got);
+    route.websocket = (struct config_websocket){CONFIG_WEBSOCKET_CHECKED, CONFIG_UNSAID, 0};
+    got = route_websocket(&listener, &route);
+    assert_int_equal(got.mode, CONFIG_WEBSOCKET_CHECKED);
+    assert_int_equal(got.message_max, 100);
+    assert_int_equal(got.ping_ms, 0);
+}
+
 static void methods_have_case_and_may_be_unknown_ones(void **state) {
     (void)state;
     struct world world = {0};
@@ -359,6 +374,7 @@ int main(void) {
         cmocka_unit_test(a_regex_sees_the_path_as_sent),
         cmocka_unit_test(a_regex_that_backtracks_forever_gives_up),
         cmocka_unit_test(a_regex_takes_a_path_of_8_kilobytes),
+        cmocka_unit_test(a_route_says_of_websockets_what_it_wants),
         cmocka_unit_test(methods_have_case_and_may_be_unknown_ones),
         cmocka_unit_test(headers_match_by_value_or_presence),
         cmocka_unit_test(a_second_field_of_the_name_can_match),
