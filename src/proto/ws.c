@@ -221,6 +221,7 @@ static enum ws_event ws_end_frame(struct ws_parser *parser) {
     ws_give_state(parser);
     if (reason != REASON_NONE) return ws_bad(parser, reason);
     if (is_control) return WS_CONTROL; /* its size is asked for */
+    parser->passed = false;
     parser->undecided = 0;
     return WS_PASS;
 }
@@ -270,6 +271,7 @@ enum ws_event ws_read(struct ws_parser *parser, struct bytes input, size_t *used
     bool is_data = parser->begun && parser->opcode < WS_CLOSE;
     if (!is_data || parser->undecided == 0) return WS_MORE;
     parser->undecided = 0;
+    parser->passed = true;
     return WS_PASS;
 }
 

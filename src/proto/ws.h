@@ -52,6 +52,7 @@ struct ws_parser {
     bool masked;          /* frames of this direction are: it comes from a client */
     /* Changes in routine work. */
     bool begun;        /* the frame under way was judged by its header, and is not refused */
+    bool passed;       /* some of the frame under way has passed */
     bool in_message;   /* more frames of the message follow */
     bool is_text;      /* the message */
     bool fin;          /* of the frame under way */
@@ -89,10 +90,8 @@ void ws_parser_fini(struct ws_parser *parser);
  * gives one PASS for each piece. BAD with REASON_NO_MEMORY when there is no state for it. */
 enum ws_event ws_read(struct ws_parser *parser, struct bytes input, size_t *used);
 /* Whether some of a data frame has passed and the rest has not: no other frame may be put in here
- * (RFC 6455 section 5.4). */
-static inline bool ws_in_frame(const struct ws_parser *parser) {
-    return parser->begun && parser->opcode < WS_CLOSE && parser->undecided == 0;
-}
+ * (RFC 6455 section 5.4). Also after BAD. */
+static inline bool ws_in_frame(const struct ws_parser *parser) { return parser->passed; }
 
 /* A control frame with at most WS_CONTROL_PAYLOAD_MAX bytes; `to` has room for WS_CONTROL_SIZE_MAX.
  * Returns its size. Masked by a fresh key when it goes to a server. */

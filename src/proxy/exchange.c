@@ -16,10 +16,9 @@ static const uint8_t exchange_transitions[] = {
         1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND | 1 << EXCHANGE_RESPOND | 1 << EXCHANGE_DONE,
     [EXCHANGE_CONNECT] = 1 << EXCHANGE_QUEUE | 1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND |
                          1 << EXCHANGE_RESPOND | 1 << EXCHANGE_DONE,
-    [EXCHANGE_SEND] = 1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND | 1 << EXCHANGE_RESPOND |
-                      1 << EXCHANGE_TUNNEL | 1 << EXCHANGE_DONE,
+    [EXCHANGE_SEND] =
+        1 << EXCHANGE_CONNECT | 1 << EXCHANGE_SEND | 1 << EXCHANGE_RESPOND | 1 << EXCHANGE_DONE,
     [EXCHANGE_RESPOND] = 1 << EXCHANGE_DONE,
-    [EXCHANGE_TUNNEL] = 1 << EXCHANGE_DONE,
     [EXCHANGE_DONE] = 0,
 };
 
@@ -70,15 +69,27 @@ void exchange_drop_kept(struct exchange *x) {
     x->kept_bytes = 0;
 }
 
-static void exchange_count(struct exchange *x, enum reason reason) {
-    struct proxy *proxy = x->proxy;
+bool exchange_is_websocket(const struct exchange *x) {
+    return bytes_equal_nocase(x->request->upgrade, BYTES("websocket"));
+}
+
+struct exchange_record exchange_record_of(const struct exchange *x) {
+    return (struct exchange_record){.front = x->front,
+                                    .route = x->route,
+                                    .server = x->server,
+                                    .method = x->request->method,
+                                    .status = x->status};
+}
+
+void exchange_count(const struct exchange_record *record, const struct stream *client,
+                    enum reason reason) {
+    struct proxy *proxy = record->front->proxy;
     struct stat_block *stats = proxy->net->stats;
-    struct request_series *series = proxy_series(proxy, x->front->config, x->route);
-    stat_bump(&series->count[x->request->method][upstream_code_class(x->status)], 1);
+    struct request_series *series = proxy_series(proxy, record->front->config, record->route);
+    stat_bump(&series->count[record->method][upstream_code_class(record->status)], 1);
     stat_bump(&stats->reasons[reason], 1);
     stat_sub(stats, STAT_HTTP_REQUESTS_IN_FLIGHT, 1);
-    stat_observe_ns(stats, STAT_HIST_HTTP_REQUEST_DURATION,
-                    proxy->net->now_ns - x->client->began_ns);
+    stat_observe_ns(stats, STAT_HIST_HTTP_REQUEST_DURATION, proxy->net->now_ns - client->began_ns);
     if (reason == REASON_CLIENT_CLOSED || reason == REASON_CLIENT_RESET)
         stat_add(stats, STAT_HTTP_ABORTS_CLIENT, 1);
     if (reason == REASON_SERVER_CLOSED || reason == REASON_SERVER_RESET) {
@@ -87,19 +98,30 @@ static void exchange_count(struct exchange *x, enum reason reason) {
     if (reason == REASON_DRAIN_CUT) proxy->cut++;
 }
 
-void exchange_end(struct exchange *x, enum reason reason) {
+static void exchange_release(struct exchange *x) {
     struct proxy *proxy = x->proxy;
-    exchange_set_state(x, EXCHANGE_DONE);
-    exchange_count(x, reason);
-    exchange_drop_kept(x);
-    exchange_leave_server(x, reason);
     if (x->target) queue_leave(&x->target->queue, &x->turn);
     net_task_cancel(&x->again);
+    slab_release(&proxy->exchanges, x);
+    stat_set(proxy->net->stats, STAT_EXCHANGE_SLOTS_USED, proxy->exchanges.used);
+}
+
+void exchange_hand_over(struct exchange *x) {
+    exchange_set_state(x, EXCHANGE_DONE);
+    exchange_drop_kept(x);
+    exchange_release(x);
+}
+
+void exchange_end(struct exchange *x, enum reason reason) {
+    struct exchange_record record = exchange_record_of(x);
+    exchange_set_state(x, EXCHANGE_DONE);
+    exchange_count(&record, x->client, reason);
+    exchange_drop_kept(x);
+    exchange_leave_server(x, reason);
     /* An error answer to a whole request leaves the connection as good as before. */
     bool whole = x->response_ended && x->request_ended;
     x->client->ops->close(x->client, whole ? REASON_NONE : reason);
-    slab_release(&proxy->exchanges, x);
-    stat_set(proxy->net->stats, STAT_EXCHANGE_SLOTS_USED, proxy->exchanges.used);
+    exchange_release(x);
 }
 
 void exchange_set_answered(struct exchange *x) {
@@ -152,8 +174,7 @@ static void exchange_answer(struct exchange *x, struct http_message *answer, str
 void exchange_fail(struct exchange *x, enum reason reason) {
     struct http_message answer;
     struct bytes body;
-    bool answer_it =
-        !x->answered && reason_entry(reason)->status != 0 && x->state != EXCHANGE_TUNNEL;
+    bool answer_it = !x->answered && reason_entry(reason)->status != 0;
     exchange_leave_server(x, reason);
     if (answer_it && http_error_answer(reason, x->client->arena, &answer, &body) &&
         session_add_date(x->proxy->room, &answer, x->client->arena)) {
@@ -258,6 +279,11 @@ static void exchange_on_request(struct stream *client, struct http_message *mess
     }
     if (x->front->service) {
         exchange_to_service(x, x->front->service);
+        return;
+    }
+    bool no_websocket = route_websocket(x->front->config, x->route).mode == CONFIG_WEBSOCKET_OFF;
+    if (no_websocket && exchange_is_websocket(x)) {
+        exchange_fail(x, REASON_WEBSOCKET_REFUSED);
         return;
     }
     exchange_act(x, x->route ? &x->route->action : &x->front->config->action);

@@ -1,12 +1,12 @@
-/* exchange_internal.h: the exchange, shared by exchange.c (the client's side, begin and end) and
- * exchange_serve.c (the upstream's side). */
+/* exchange_internal.h: the exchange, shared by exchange.c (the client's side, begin and end),
+ * exchange_serve.c (the upstream's side) and exchange_tunnel.c (what becomes of it after a 101). */
 #ifndef WEIR_PROXY_EXCHANGE_INTERNAL_H
 #define WEIR_PROXY_EXCHANGE_INTERNAL_H
 
 #include "proxy/exchange.h"
 #include "proxy/pool.h"
 #include "proxy/rewrite.h"
-#include "proxy/tunnel.h"
+#include "proxy/tunnel_ws.h"
 
 /* Request body kept for another attempt: pieces, each with its lease. */
 #define EXCHANGE_KEPT_MAX 16384
@@ -24,8 +24,16 @@ enum exchange_state {
     EXCHANGE_CONNECT,
     EXCHANGE_SEND,
     EXCHANGE_RESPOND,
-    EXCHANGE_TUNNEL,
     EXCHANGE_DONE
+};
+
+/* What is counted of an exchange when it has ended. */
+struct exchange_record {
+    struct front *front;
+    const struct config_route *route;
+    struct server *server; /* whose in_flight counts it; NULL: none */
+    enum http_method method;
+    int status;
 };
 
 /* A piece of request body, in the arena. */
@@ -50,7 +58,6 @@ struct exchange {
     struct pool_wait wait;
     struct queue_entry turn; /* in the target's queue while in QUEUE */
     struct net_task again;   /* sends the request once more, on a new connection */
-    struct tunnel tunnel;
     struct exchange_piece *kept_first;
     struct exchange_piece *kept_last;
     uint64_t kept_bytes;
@@ -86,6 +93,18 @@ void exchange_check_end(struct exchange *x);
 /* Keeps a piece of the body. false: the memory for it is used up. */
 bool exchange_keep(struct exchange *x, struct bytes data, struct lease *lease);
 void exchange_drop_kept(struct exchange *x);
+
+/* Whether it asks to become a WebSocket. */
+bool exchange_is_websocket(const struct exchange *x);
+struct exchange_record exchange_record_of(const struct exchange *x);
+void exchange_count(const struct exchange_record *record, const struct stream *client,
+                    enum reason reason);
+/* Both streams and the count of the server are somebody else's now: gives the slot back. */
+void exchange_hand_over(struct exchange *x);
+
+/* exchange_tunnel.c. From here on both sides carry bytes: `message` goes to the client, and the
+ * exchange is over. Or it fails for lack of memory. */
+void exchange_begin_tunnel(struct exchange *x, const struct http_message *message);
 
 /* exchange_serve.c */
 void exchange_init_turn(struct exchange *x);

@@ -31,6 +31,10 @@ static bool exchange_rewrite(struct exchange *x, struct http_message *copy) {
     copy->fields.count = count;
     /* HTTP/1.0 needs no Host; an HTTP/1.1 request does (RFC 9112 section 3.2). */
     if (copy->authority.len == 0 && x->server) copy->authority = bytes_of(x->server->config->name);
+    /* What an extension changes in frames could not be checked. */
+    bool checked = route_websocket(x->front->config, x->route).mode == CONFIG_WEBSOCKET_CHECKED;
+    if (checked && exchange_is_websocket(x))
+        (void)http_fields_remove(&copy->fields, BYTES("Sec-WebSocket-Extensions")); /* if any */
     return rewrite_request(copy, x->front->config, x->route, &facts, arena);
 }
 
@@ -231,23 +235,6 @@ static void exchange_on_upstream_reset(struct stream *stream, enum reason reason
     net_defer(exchange_net(x), &x->again);
 }
 
-static void exchange_on_tunnel_end(struct tunnel *tunnel, enum reason reason) {
-    exchange_end(LIST_OWNER(tunnel, struct exchange, tunnel), reason);
-}
-
-/* From here on both sides carry bytes. */
-static void exchange_begin_tunnel(struct exchange *x, struct http_message *message) {
-    exchange_set_answered(x);
-    exchange_set_state(x, EXCHANGE_TUNNEL);
-    x->client->ops->head(x->client, message, false);
-    x->tunnel = (struct tunnel){.client = x->client,
-                                .upstream = x->upstream,
-                                .stats = exchange_net(x)->stats,
-                                .on_end = exchange_on_tunnel_end};
-    tunnel_start(&x->tunnel, x->target ? x->target->config->limits.timeout_tunnel_ms
-                                       : x->proxy->config->defaults.timeout_tunnel_ms);
-}
-
 /* 101: both sides stop speaking HTTP (RFC 9110 section 7.8). */
 static void exchange_upgrade(struct exchange *x, struct http_message *message) {
     /* The rest of a request's body would go through as bytes of the new protocol. */
@@ -257,7 +244,6 @@ static void exchange_upgrade(struct exchange *x, struct http_message *message) {
     }
     x->status = message->status;
     if (x->server) stat_bump(&x->server->answers[1], 1);
-    exchange_drop_kept(x);
     exchange_begin_tunnel(x, message);
 }
 

@@ -45,6 +45,28 @@ static int proxy_init_parts(struct proxy *proxy, const struct proxy_options *opt
     return error;
 }
 
+static bool proxy_checks_websockets(const struct config *config) {
+    for (uint32_t i = 0; i < config->listener_count; i++)
+        if (config->listeners[i].websocket.mode == CONFIG_WEBSOCKET_CHECKED) return true;
+    for (uint32_t i = 0; i < config->route_count; i++)
+        if (config->routes[i].websocket.mode == CONFIG_WEBSOCKET_CHECKED) return true;
+    return false;
+}
+
+static int proxy_init_slabs(struct proxy *proxy, const struct proxy_options *options) {
+    uint32_t tunnels_max = options->exchanges_max;
+    int error = slab_init(&proxy->exchanges, "exchange", exchange_size(), options->exchanges_max);
+    if (error == 0)
+        error = slab_init(&proxy->tunnels, "tunnel", exchange_tunnel_size(), tunnels_max);
+    if (error == 0) error = slab_init(&proxy->relays, "relay", relay_size(), options->relays_max);
+    if (error < 0) return error;
+    net_add_slab(options->net, &proxy->exchanges);
+    net_add_slab(options->net, &proxy->tunnels);
+    net_add_slab(options->net, &proxy->relays);
+    return tunnel_ws_room_init(&proxy->checked, options->net,
+                               proxy_checks_websockets(options->config) ? tunnels_max : 0);
+}
+
 int proxy_init(struct proxy *proxy, const struct proxy_options *options) {
     const struct config *config = options->config;
     *proxy = (struct proxy){
@@ -57,19 +79,17 @@ int proxy_init(struct proxy *proxy, const struct proxy_options *options) {
     proxy->fronts = calloc(config->listener_count + 1, sizeof *proxy->fronts);
     proxy->series = calloc(series + 1, sizeof *proxy->series);
     if (!proxy->upstreams || !proxy->fronts || !proxy->series) return -ENOMEM;
-    int error = slab_init(&proxy->exchanges, "exchange", exchange_size(), options->exchanges_max);
-    if (error == 0) error = slab_init(&proxy->relays, "relay", relay_size(), options->relays_max);
-    if (error < 0) return error;
-    net_add_slab(options->net, &proxy->exchanges);
-    net_add_slab(options->net, &proxy->relays);
-    return proxy_init_parts(proxy, options);
+    int error = proxy_init_slabs(proxy, options);
+    return error < 0 ? error : proxy_init_parts(proxy, options);
 }
 
 void proxy_fini(struct proxy *proxy) {
     for (uint32_t i = 0; i < proxy->config->upstream_count; i++)
         upstream_fini(&proxy->upstreams[i]);
     router_fini(&proxy->router);
+    tunnel_ws_room_fini(&proxy->checked);
     slab_fini(&proxy->exchanges);
+    slab_fini(&proxy->tunnels);
     slab_fini(&proxy->relays);
     free(proxy->upstreams);
     free(proxy->fronts);
@@ -83,6 +103,7 @@ void proxy_drain(struct proxy *proxy) {
         for (uint32_t j = 0; j < upstream->config->server_count; j++)
             pool_drain(&upstream->servers[j]);
     }
+    tunnel_ws_drain(&proxy->checked);
 }
 
 struct request_series *proxy_series(const struct proxy *proxy,

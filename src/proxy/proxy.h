@@ -9,6 +9,7 @@
 #define WEIR_PROXY_PROXY_H
 
 #include "proxy/route.h"
+#include "proxy/tunnel_ws.h"
 #include "proxy/upstream.h"
 #include "service/service.h"
 
@@ -36,6 +37,8 @@ struct proxy {
     struct service **services;  /* by index of the configuration; the owner of the options */
     struct front *fronts;       /* by index of the listener */
     struct slab exchanges;
+    struct slab tunnels; /* of exchanges */
+    struct tunnel_ws_room checked;
     struct slab relays;
     const struct session_ops *tcp_ops; /* how relays speak to servers */
     /* Changes in routine work. */

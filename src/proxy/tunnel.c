@@ -68,9 +68,8 @@ static void tunnel_on_reset(struct stream *stream, enum reason reason) {
     tunnel->on_end(tunnel, reason);
 }
 
-/* Bytes that one side still takes in, slowly, keep the other one waiting rightly. */
-static uint64_t tunnel_idle_ms(struct stream *other) {
-    return other->ops->idle_ms ? other->ops->idle_ms(other) : UINT64_MAX;
+uint64_t tunnel_idle_ms(struct stream *stream) {
+    return stream->ops->idle_ms ? stream->ops->idle_ms(stream) : UINT64_MAX;
 }
 
 static uint64_t tunnel_on_client_idle(struct stream *stream) {

@@ -16,9 +16,14 @@ struct tunnel {
     struct stat_block *stats;
     bool client_ended; /* no more bytes come from the client */
     bool upstream_ended;
+    bool upstream_told; /* the server's side has been ended in order: its stream closes well */
     /* Both streams are still open: the owner closes them with `reason`. */
     void (*on_end)(struct tunnel *tunnel, enum reason reason);
 };
+
+/* How long ago something moved at this end: bytes that it still takes in, slowly, keep the other
+ * one waiting rightly. UINT64_MAX where it does not say. */
+uint64_t tunnel_idle_ms(struct stream *stream);
 
 /* Takes both streams over: their events and user. All fields but the ended ones are set by the
  * caller. */

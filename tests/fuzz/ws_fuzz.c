@@ -68,7 +68,7 @@ static struct outcome read_in_pieces(struct bytes input, const struct options *o
             waiting = 0;
         } while ((event == WS_PASS || event == WS_CONTROL) && !out.closed);
         free(copy);
-        CHECK(ws_in_frame(&parser) == (parser.begun && waiting == 0 && parser.opcode < WS_CLOSE));
+        if (ws_in_frame(&parser) && event == WS_MORE) CHECK(parser.begun && waiting == 0);
         if (!ws_in_frame(&parser) && event == WS_MORE) CHECK(waiting < WS_CONTROL_SIZE_MAX);
     }
     if (event == WS_BAD) out.reason = parser.reason;

@@ -26,6 +26,8 @@ BALANCED = (
     "weir_conn_slots_used",
     "weir_session_slots_used",
     "weir_exchange_slots_used",
+    "weir_tunnel_slots_used",
+    "weir_websocket_connections",
     "weir_relay_slots_used",
     "weir_uring_ops_in_flight",
 )

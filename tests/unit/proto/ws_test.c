@@ -265,6 +265,17 @@ static void nothing_of_a_frame_passes_before_it_is_judged(void **state) {
     assert_false(out.in_frame);
 }
 
+/* Of a text whose bad byte comes later some has passed: nothing may be put in behind it. */
+static void a_frame_that_was_cut_is_known(void **state) {
+    (void)state;
+    struct outcome out = read_parts(BYTES("\x81\x03xy\xff"), 4, false, 0);
+    assert_int_equal(out.passed, 4);
+    assert_true(out.in_frame);
+    out = read_parts(BYTES("\x81\x03xy\xff"), 5, false, 0);
+    assert_int_equal(out.passed, 0);
+    assert_false(out.in_frame);
+}
+
 static void the_start_of_a_control_frame_is_kept(void **state) {
     (void)state;
     struct ws_parser parser;
@@ -344,6 +355,7 @@ int main(void) {
         cmocka_unit_test(text_is_utf8_over_frames),
         cmocka_unit_test(closes_say_what_they_may),
         cmocka_unit_test(nothing_of_a_frame_passes_before_it_is_judged),
+        cmocka_unit_test(a_frame_that_was_cut_is_known),
         cmocka_unit_test(the_start_of_a_control_frame_is_kept),
         cmocka_unit_test(what_is_written_is_read_again),
         cmocka_unit_test(idle_parsers_share_states),
