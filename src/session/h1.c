@@ -54,6 +54,7 @@ void h1_touch(struct h1 *h1) {
 
 /* A send in flight may have written a part, and counts only when it is done. */
 static void h1_note_sent(struct h1 *h1, const struct conn *conn) {
+    if (h1->session.is_client) return;
     h1->stream.sent = conn->send_armed || conn->sent_total != h1->sent_before;
 }
 
@@ -107,7 +108,7 @@ static void h1_release(struct h1 *h1) {
     if (!h1->handed_over) h1->session.host->on_closed(&h1->session, h1->end_reason);
     h1_drop_head(h1);
     h1_drop_pending(h1);
-    arena_reset(&h1->arena);
+    if (h1->session.is_client) arena_reset(&h1->arena);
     list_remove(&h1->session.link);
     net_task_cancel(&h1->task);
     slab_release(&room->sessions, h1);
@@ -319,6 +320,7 @@ static struct stream *h1_open(struct session *session, struct arena *arena) {
     h1->stream_open = true;
     h1->stream_reset = false;
     h1->paused = false;
+    h1->key_made = false;
     h1->sent_before = session->conn->sent_total;
     h1->out = H1_OUT_HEAD;
     return &h1->stream;

@@ -184,7 +184,7 @@ static void h1_on_response(struct h1 *h1, const struct h1_parser *parser, struct
     }
     h1_touch(h1);
     h1->stream.events->on_head(&h1->stream, message, end);
-    if (h1->stream_open) arena_rewind(arena, &mark);
+    if (h1->stream_open && h1->stream.arena) arena_rewind(arena, &mark);
 }
 
 /* A parser reason as the side it concerns words it. */

@@ -24,6 +24,7 @@
 #include "proto/h1_body.h"
 #include "proto/h1_parse.h"
 #include "proto/h1_write.h"
+#include "proto/ws_handshake.h"
 #include "session/session.h"
 
 /* A body with this much to come is a stream: big receive buffers pay. */
@@ -43,7 +44,10 @@ struct h1_head {
 struct h1 {
     struct session session;
     struct stream stream;
-    struct arena arena; /* client role: the current exchange's */
+    union {
+        struct arena arena;           /* client role: the current exchange's */
+        char server_key[WS_KEY_SIZE]; /* upstream role: of a WebSocket's request, when made here */
+    };
     struct net_task task;
     struct h1_head *head; /* NULL unless a head or trailer section is incomplete */
     struct lease *pending_first;
@@ -54,25 +58,31 @@ struct h1 {
     uint64_t since_ms;      /* HEAD: first byte or idle since; BODY: start, moved on by pauses */
     uint64_t paused_ms;     /* when the stream's user paused it */
     uint64_t held_ms;       /* since when a pump has no room, as far as since_ms; 0: it has */
-    uint64_t sent_before;   /* conn->sent_total when the stream began */
-    uint64_t tunnel_ms;
-    enum h1_in in;
-    enum h1_out out;
-    enum h1_body_kind out_kind;
-    enum http_method method; /* of the request */
-    enum reason end_reason;  /* of on_closed */
-    enum reason failure;     /* to be told the stream by `task`; NONE: nothing */
-    uint8_t full_reads;      /* reads in a row that filled a buffer */
-    bool connecting;
-    bool handed_over; /* another session has its connection and its host */
-    bool stream_open;
-    bool stream_reset; /* on_reset was given */
-    bool keep_alive;
-    bool http10; /* the client speaks HTTP/1.0 */
-    bool paused; /* by the stream's user */
-    bool eof;
-    bool expects; /* Expect: 100-continue was asked and no 100 given */
+    union {
+        uint64_t sent_before;   /* upstream role: conn->sent_total when the stream began */
+        const char *client_key; /* client role: of a WebSocket's request, in the arena; else NULL */
+    };
+    /* Small: an idle WebSocket has two of these. */
+    uint32_t tunnel_ms;
+    enum h1_in in : 8;
+    enum h1_out out : 8;
+    enum h1_body_kind out_kind : 8;
+    enum http_method method : 8; /* of the request */
+    enum reason end_reason : 8;  /* of on_closed */
+    enum reason failure : 8;     /* to be told the stream by `task`; NONE: nothing */
+    uint8_t full_reads;          /* reads in a row that filled a buffer */
+    bool connecting : 1;
+    bool handed_over : 1; /* another session has its connection and its host */
+    bool stream_open : 1;
+    bool stream_reset : 1; /* on_reset was given */
+    bool keep_alive : 1;
+    bool http10 : 1; /* the client speaks HTTP/1.0 */
+    bool paused : 1; /* by the stream's user */
+    bool eof : 1;
+    bool expects : 1; /* Expect: 100-continue was asked and no 100 given */
+    bool key_made : 1; /* server_key is one */
 };
+_Static_assert(REASON_COUNT <= 256, "a reason is kept in 8 bits");
 
 static inline struct h1 *h1_of_stream(struct stream *stream) {
     return LIST_OWNER(stream, struct h1, stream);

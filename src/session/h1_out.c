@@ -222,13 +222,16 @@ static void h1_passed_op(struct stream *stream, uint64_t bytes) {
 
 static void h1_tunnel_op(struct stream *stream, uint64_t idle_ms) {
     struct h1 *h1 = h1_of_stream(stream);
+    /* No message is built here any more, and a tunnel may stand for hours. */
+    stream->arena = NULL;
+    if (h1->session.is_client) arena_reset(&h1->arena);
     if (h1_is_deaf(h1)) return;
     h1->keep_alive = false;
     h1->out_kind = H1_BODY_UNTIL_CLOSE;
     h1->out_left = 0;
     h1->out = H1_OUT_RAW;
     if (h1->in != H1_IN_BROKEN) h1->in = H1_IN_RAW;
-    h1->tunnel_ms = idle_ms;
+    h1->tunnel_ms = (uint32_t)idle_ms;
     h1->full_reads = 0;
     h1_touch(h1);
     /* What the client sent ahead, and a FIN that came with it. */
