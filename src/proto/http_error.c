@@ -11,16 +11,10 @@ static bool http_error_text(struct arena *arena, struct writer *text) {
     return true;
 }
 
-bool http_error_answer(enum reason reason, struct arena *arena, struct http_message *answer,
-                       struct bytes *body) {
+bool http_add_proxy_status(enum reason reason, struct arena *arena, struct http_fields *fields) {
     const struct reason_entry *entry = reason_entry(reason);
-    CHECK(entry->status != 0);
     struct writer status;
-    struct writer text;
-    struct bytes phrase = http_reason_phrase(entry->status);
-    struct http_message message = {
-        .status = (uint16_t)entry->status, .reason_phrase = phrase, .version_minor = 1};
-    if (!http_error_text(arena, &status) || !http_error_text(arena, &text)) return false;
+    if (!http_error_text(arena, &status)) return false;
     writer_put(&status, BYTES("weir"));
     if (entry->proxy_error[0] != '\0') {
         writer_put(&status, BYTES("; error="));
@@ -29,17 +23,30 @@ bool http_error_answer(enum reason reason, struct arena *arena, struct http_mess
     writer_put(&status, BYTES("; details=\""));
     writer_put(&status, bytes_of(entry->name));
     writer_char(&status, '"');
+    CHECK(!status.full);
+    return http_fields_add(fields, arena, BYTES("Proxy-Status"), writer_bytes(&status));
+}
+
+bool http_error_answer(enum reason reason, struct arena *arena, struct http_message *answer,
+                       struct bytes *body) {
+    const struct reason_entry *entry = reason_entry(reason);
+    CHECK(entry->status != 0);
+    struct writer text;
+    struct bytes phrase = http_reason_phrase(entry->status);
+    struct http_message message = {
+        .status = (uint16_t)entry->status, .reason_phrase = phrase, .version_minor = 1};
+    if (!http_error_text(arena, &text)) return false;
     writer_u64(&text, (uint64_t)entry->status);
     writer_char(&text, ' ');
     writer_put(&text, phrase);
     writer_put(&text, BYTES(": "));
     writer_put(&text, bytes_of(entry->text));
     writer_put(&text, BYTES(".\n"));
-    CHECK(!status.full && !text.full);
+    CHECK(!text.full);
     message.body_length = text.len;
     if (!http_fields_init(&message.fields, arena, 3) ||
         !http_fields_add(&message.fields, arena, BYTES("Content-Type"), BYTES("text/plain")) ||
-        !http_fields_add(&message.fields, arena, BYTES("Proxy-Status"), writer_bytes(&status))) {
+        !http_add_proxy_status(reason, arena, &message.fields)) {
         return false;
     }
     if ((entry->status == 503 || entry->status == 429) &&

@@ -10,5 +10,7 @@
  * its limit. */
 bool http_error_answer(enum reason reason, struct arena *arena, struct http_message *answer,
                        struct bytes *body);
+/* Appends its Proxy-Status alone. */
+bool http_add_proxy_status(enum reason reason, struct arena *arena, struct http_fields *fields);
 
 #endif

@@ -100,6 +100,7 @@ void exchange_count(const struct exchange_record *record, const struct stream *c
 
 static void exchange_release(struct exchange *x) {
     struct proxy *proxy = x->proxy;
+    exchange_stop_deadline(x);
     if (x->target) queue_leave(&x->target->queue, &x->turn);
     net_task_cancel(&x->again);
     slab_release(&proxy->exchanges, x);
@@ -160,26 +161,35 @@ void exchange_check_end(struct exchange *x) {
     x->client->ops->resume(x->client);
 }
 
-/* Gives the client an answer of the proxy itself. */
-static void exchange_answer(struct exchange *x, struct http_message *answer, struct bytes body) {
+void exchange_answer(struct exchange *x, struct http_message *answer, struct bytes body) {
     exchange_set_state(x, EXCHANGE_RESPOND);
     x->status = answer->status;
     exchange_set_answered(x);
     answer->body_length = body.len;
-    x->client->ops->head(x->client, answer, false);
-    x->client->ops->data(x->client, body, NULL, true);
+    bool no_body = body.len == 0;
+    x->client->ops->head(x->client, answer, no_body);
+    if (!no_body) x->client->ops->data(x->client, body, NULL, true);
     x->response_ended = true;
 }
 
-void exchange_fail(struct exchange *x, enum reason reason) {
+static void exchange_answer_failure(struct exchange *x, enum reason reason) {
     struct http_message answer;
     struct bytes body;
-    bool answer_it = !x->answered && reason_entry(reason)->status != 0;
+    if (x->answered || reason_entry(reason)->status == 0) return;
+    if (!http_error_answer(reason, x->client->arena, &answer, &body) ||
+        !session_add_date(x->proxy->room, &answer, x->client->arena)) {
+        return;
+    }
+    answer.close_after = !x->request_ended;
+    exchange_answer(x, &answer, body);
+}
+
+void exchange_fail(struct exchange *x, enum reason reason) {
     exchange_leave_server(x, reason);
-    if (answer_it && http_error_answer(reason, x->client->arena, &answer, &body) &&
-        session_add_date(x->proxy->room, &answer, x->client->arena)) {
-        answer.close_after = !x->request_ended;
-        exchange_answer(x, &answer, body);
+    if (x->is_call) {
+        exchange_fail_call(x, reason);
+    } else {
+        exchange_answer_failure(x, reason);
     }
     exchange_end(x, reason);
 }
@@ -272,6 +282,7 @@ static void exchange_on_request(struct stream *client, struct http_message *mess
     /* h2c would carry requests that no route ever sees (RFC 9113 section 3.1). */
     if (bytes_equal_nocase(message->upgrade, BYTES("h2c"))) message->upgrade = BYTES_NONE;
     if (!x->front->service) x->route = router_match(&x->proxy->router, x->front->config, message);
+    if (!exchange_begin_call(x)) return;
     /* A tunnel goes past everything the routes decide by: only where one says so. */
     if (message->method == HTTP_CONNECT && !(x->route && x->route->connect)) {
         exchange_fail(x, REASON_CONNECT_REFUSED);

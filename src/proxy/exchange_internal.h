@@ -1,5 +1,6 @@
 /* exchange_internal.h: the exchange, shared by exchange.c (the client's side, begin and end),
- * exchange_serve.c (the upstream's side) and exchange_tunnel.c (what becomes of it after a 101). */
+ * exchange_serve.c (the upstream's side), exchange_call.c (what gRPC adds) and exchange_tunnel.c
+ * (what becomes of it after a 101). */
 #ifndef WEIR_PROXY_EXCHANGE_INTERNAL_H
 #define WEIR_PROXY_EXCHANGE_INTERNAL_H
 
@@ -43,6 +44,13 @@ struct exchange_piece {
     struct lease *lease;
 };
 
+/* When a call ends at the latest; in the arena, as most exchanges have none. */
+struct exchange_deadline {
+    struct wheel_timer timer;
+    struct exchange *x;
+    uint64_t given_ms; /* as the client gave it */
+};
+
 struct exchange {
     struct proxy *proxy;
     struct front *front;
@@ -76,6 +84,9 @@ struct exchange {
     bool sent_again;          /* the one repetition after a reused connection was used up */
     bool fresh;               /* the next attempt wants a new connection */
     uint8_t refusals;         /* repetitions after a server refused it unseen */
+    bool is_call;             /* the request is a gRPC call */
+    bool ends_in_status;      /* the head given to the client is that of a gRPC answer */
+    struct exchange_deadline *deadline; /* of a gRPC call; NULL: it has none */
 };
 
 void exchange_set_state(struct exchange *x, enum exchange_state state);
@@ -83,6 +94,8 @@ struct rewrite_facts exchange_facts(struct exchange *x);
 struct net *exchange_net(const struct exchange *x);
 /* Answers with the reason's error if no head went out yet, and ends. */
 void exchange_fail(struct exchange *x, enum reason reason);
+/* Gives the client an answer of the proxy itself. */
+void exchange_answer(struct exchange *x, struct http_message *answer, struct bytes body);
 /* Closes both streams, counts, and gives the slot back: `x` must not be touched afterwards. */
 void exchange_end(struct exchange *x, enum reason reason);
 /* The final head goes out now, whoever gives it. */
@@ -116,5 +129,16 @@ void exchange_try(struct exchange *x);
 void exchange_send(struct exchange *x, struct stream *stream);
 /* The attempt is over: the server's counts and the stream. */
 void exchange_leave_server(struct exchange *x, enum reason reason);
+
+/* exchange_call.c: gRPC. */
+/* The request has just arrived. false: the exchange has ended. */
+bool exchange_begin_call(struct exchange *x);
+/* No deadline any more; harmless without one. */
+void exchange_stop_deadline(struct exchange *x);
+/* The copy of the request that goes to a server says how much time is left. false: the memory for
+ * it is used up. */
+bool exchange_tell_time_left(struct exchange *x, struct http_message *copy);
+/* Tells the client of a call that fails, where it can be told: by an answer, or in trailers. */
+void exchange_fail_call(struct exchange *x, enum reason reason);
 
 #endif

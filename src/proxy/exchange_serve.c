@@ -2,6 +2,7 @@
  * its answer. */
 #include "base/check.h"
 #include "base/log.h"
+#include "proto/grpc.h"
 #include "proxy/exchange_internal.h"
 
 static const struct stream_events exchange_upstream_events;
@@ -35,7 +36,8 @@ static bool exchange_rewrite(struct exchange *x, struct http_message *copy) {
     bool checked = route_websocket(x->front->config, x->route).mode == CONFIG_WEBSOCKET_CHECKED;
     if (checked && exchange_is_websocket(x))
         (void)http_fields_remove(&copy->fields, BYTES("Sec-WebSocket-Extensions")); /* if any */
-    return rewrite_request(copy, x->front->config, x->route, &facts, arena);
+    return rewrite_request(copy, x->front->config, x->route, &facts, arena) &&
+           (!x->deadline || exchange_tell_time_left(x, copy));
 }
 
 void exchange_send(struct exchange *x, struct stream *stream) {
@@ -280,6 +282,7 @@ static void exchange_on_answer(struct stream *upstream, struct http_message *mes
     }
     exchange_set_state(x, EXCHANGE_RESPOND);
     exchange_set_answered(x);
+    x->ends_in_status = x->is_call && grpc_is_answer(message);
     x->client->ops->head(x->client, message, end);
     x->response_ended = end;
     if (upstream->bulk && !end) (void)upstream->ops->pass(upstream, x->client); /* or copied */

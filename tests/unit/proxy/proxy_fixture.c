@@ -19,6 +19,12 @@ static void text_of(struct bytes bytes, char *text, size_t size) {
     snprintf(text, size, "%.*s", BYTES_FMT(bytes));
 }
 
+static void text_of_field(const struct http_fields *fields, const char *name, char *text,
+                          size_t size) {
+    const struct http_field *field = http_fields_find_name(fields, bytes_of(name));
+    if (field) text_of(field->value, text, size);
+}
+
 static void fake_head(struct stream *stream, const struct http_message *message, bool end) {
     struct fake_stream *fake = fake_of(stream);
     assert_int_equal(fake->closes + fake->ends, 0);
@@ -35,6 +41,8 @@ static void fake_head(struct stream *stream, const struct http_message *message,
     fake->close_after = message->close_after;
     text_of(message->path, fake->path, sizeof fake->path);
     text_of(message->authority, fake->authority, sizeof fake->authority);
+    text_of_field(&message->fields, "grpc-status", fake->grpc_status, sizeof fake->grpc_status);
+    text_of_field(&message->fields, "grpc-timeout", fake->grpc_timeout, sizeof fake->grpc_timeout);
     fake->ends = end;
 }
 
@@ -57,6 +65,8 @@ static void fake_end(struct stream *stream, const struct http_fields *trailers) 
     assert_true(fake->heads == 1 || fake->tunnelled);
     fake->ends = 1;
     fake->trailers = trailers != NULL;
+    if (trailers)
+        text_of_field(trailers, "grpc-status", fake->grpc_status, sizeof fake->grpc_status);
 }
 
 static void fake_pause(struct stream *stream) {
@@ -273,10 +283,11 @@ bool client_connect(struct proxy_world *world) {
 void client_request(struct proxy_world *world, enum http_method method, const char *path,
                     uint64_t body_length) {
     arena_reset(&world->arena);
-    world->client = (struct fake_stream){.stream = {.ops = &fake_stream_ops,
-                                                    .session = &world->client_session,
-                                                    .arena = &world->arena,
-                                                    .began_ns = world->net->net.now_ns}};
+    world->client = (struct fake_stream){
+        .stream = {.ops = &fake_stream_ops,
+                   .session = &world->client_session,
+                   .arena = &world->arena,
+                   .began_ns = world->net->net.now_ns - world->began_ms_ago * 1000000}};
     world->request = (struct http_message){.method = method,
                                            .method_text = http_method_text(method),
                                            .scheme = BYTES("http"),
@@ -285,7 +296,11 @@ void client_request(struct proxy_world *world, enum http_method method, const ch
                                            .version_minor = 1,
                                            .upgrade = world->request.upgrade,
                                            .body_length = body_length};
-    assert_true(http_fields_init(&world->request.fields, &world->arena, 2));
+    struct http_fields *fields = &world->request.fields;
+    assert_true(http_fields_init(fields, &world->arena, 2));
+    for (uint32_t i = 0; i < world->field_count; i++)
+        assert_true(
+            http_fields_add(fields, &world->arena, world->fields[i].name, world->fields[i].value));
     struct stream *stream = &world->client.stream;
     assert_true(exchange_client_host.on_stream(&world->client_session, stream));
     stream->events->on_head(stream, &world->request, body_length == 0);
@@ -344,7 +359,11 @@ void server_answer(struct fake_session *session, int status, uint64_t body_lengt
                                    .version_minor = 1,
                                    .upgrade = status == 101 ? BYTES("chat") : BYTES_NONE,
                                    .body_length = body_length};
+    const char *type = world_of_room(session->session.room)->content_type;
     assert_true(http_fields_init(&message.fields, stream->arena, 2));
+    if (type)
+        assert_true(
+            http_fields_add(&message.fields, stream->arena, BYTES("content-type"), bytes_of(type)));
     stream->answered = true;
     stream->events->on_head(stream, &message, status >= 200 && body_length == 0);
 }

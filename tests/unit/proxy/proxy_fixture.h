@@ -26,6 +26,8 @@ struct fake_stream {
     size_t body_len;
     uint32_t ends; /* end, or `end` with head or data */
     bool trailers;
+    char grpc_status[8]; /* in the head or the trailers */
+    char grpc_timeout[16];
     uint64_t passed; /* bytes that reached it by themselves */
     uint32_t passes; /* times it was asked to pass what arrives */
     bool paused;
@@ -57,7 +59,12 @@ struct proxy_world {
     struct arena arena; /* the client stream's */
     struct fake_stream client;
     struct http_message request;
-    struct lease *lease; /* of the last fake_data */
+    /* Of the requests and answers to come. */
+    struct http_field fields[2];
+    uint32_t field_count;
+    uint64_t began_ms_ago;
+    const char *content_type; /* of answers */
+    struct lease *lease;      /* of the last fake_data */
     /* Dialled sessions in their order. */
     struct fake_session sessions[FAKE_SESSIONS_MAX];
     uint32_t session_count;
