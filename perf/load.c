@@ -8,6 +8,10 @@
  *                                            them back; RATE messages/s in all, or 0: each sends
  *                                            the next message when the last one is back
  *
+ *   load tls PORT CONNECTIONS PATH full|resumed|keep
+ *                                            downloads through TLS 1.3: with a full or a resumed
+ *                                            handshake for each, or on connections that stay
+ *
  * Prints "ready" when the connections stand, and after SIGINT or SIGTERM the line `WRK {...}` with
  * the figures since SIGUSR1. Everything goes to 127.0.0.1.
  */
@@ -21,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -92,6 +97,7 @@ bool load_goes_on(void) {
         longest_ns = 0;
         load_figures.requests = 0;
         load_figures.bytes = 0;
+        load_figures.tickets = 0;
         window_ns = load_now_ns();
     }
     return !is_stopping;
@@ -109,6 +115,19 @@ void load_count_left(uint64_t begin_ns) {
     if (load_now_ns() - begin_ns > LOAD_STALL_NS) {
         load_figures.timeouts++;
     }
+}
+
+bool load_head_read(const char *head, uint64_t *body_size) {
+    if (memcmp(head, "HTTP/1.1 200 ", 13) != 0) {
+        return false;
+    }
+    for (const char *line = head; line != NULL; line = strchr(line + 1, '\n')) {
+        if (strncasecmp(line, "\ncontent-length:", 16) == 0) {
+            *body_size = strtoull(line + 16, NULL, 10);
+            return true;
+        }
+    }
+    return false;
 }
 
 int load_connect(void) {
@@ -163,13 +182,16 @@ static void report(void) {
     printf(
         "WRK {\"requests\": %llu, \"duration_us\": %llu, \"bytes\": %llu, \"p50_us\": %.1f, "
         "\"p99_us\": %.1f, \"max_us\": %.1f, \"connect\": %llu, \"read\": %llu, "
-        "\"write\": %llu, \"status\": %llu, \"timeout\": %llu}\n",
+        "\"write\": %llu, \"status\": %llu, \"timeout\": %llu, \"handshake\": %llu, "
+        "\"tickets\": %llu}\n",
         (unsigned long long)load_figures.requests, (unsigned long long)duration_ns / 1000,
         (unsigned long long)load_figures.bytes, (double)histogram_percentile_ns(0.50) / 1e3,
         (double)histogram_percentile_ns(0.99) / 1e3, (double)longest_ns / 1e3,
         (unsigned long long)load_figures.connect_errors,
         (unsigned long long)load_figures.read_errors, (unsigned long long)load_figures.write_errors,
-        (unsigned long long)load_figures.status_errors, (unsigned long long)load_figures.timeouts);
+        (unsigned long long)load_figures.status_errors, (unsigned long long)load_figures.timeouts,
+        (unsigned long long)load_figures.handshake_errors,
+        (unsigned long long)load_figures.tickets);
 }
 
 static const struct kind {
@@ -179,7 +201,8 @@ static const struct kind {
 } kinds[] = {{"get", 5, load_run_get},
              {"post", 6, load_run_post},
              {"connect", 5, load_run_connect},
-             {"echo", 7, load_run_echo}};
+             {"echo", 7, load_run_echo},
+             {"tls", 6, load_run_tls}};
 
 static const struct kind *kind_of(int argc, char **argv) {
     for (size_t i = 0; argc > 1 && i < sizeof kinds / sizeof *kinds; i++) {
@@ -189,7 +212,8 @@ static const struct kind *kind_of(int argc, char **argv) {
     }
     fprintf(stderr, "use: load get|connect PORT CONNECTIONS PATH\n"
                     "     load post PORT CONNECTIONS PATH SIZE\n"
-                    "     load echo PORT CONNECTIONS ACTIVE SIZE RATE\n");
+                    "     load echo PORT CONNECTIONS ACTIVE SIZE RATE\n"
+                    "     load tls PORT CONNECTIONS PATH full|resumed|keep\n");
     exit(2);
 }
 
@@ -203,7 +227,8 @@ int main(int argc, char **argv) {
         load_options.rate = strtoull(argv[6], NULL, 10);
     } else {
         load_options.path = argv[4];
-        load_options.size = argc > 5 ? strtoull(argv[5], NULL, 10) : 0;
+        load_options.session = argc > 5 ? argv[5] : "";
+        load_options.size = kind->run == load_run_post ? strtoull(argv[5], NULL, 10) : 0;
     }
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGUSR1, &action, NULL);

@@ -19,10 +19,11 @@
 struct load_options {
     uint16_t port;
     uint32_t connections;
-    uint32_t active;  /* echo: how many of them send */
-    uint64_t rate;    /* echo: messages per second of all; 0: the next when the last is back */
-    uint64_t size;    /* post: of a body; echo: of a message */
-    const char *path; /* get, post, connect */
+    uint32_t active;     /* echo: how many of them send */
+    uint64_t rate;       /* echo: messages per second of all; 0: the next when the last is back */
+    uint64_t size;       /* post: of a body; echo: of a message */
+    const char *path;    /* get, post, connect, tls */
+    const char *session; /* tls: "full", "resumed" or "keep" */
 };
 
 /* Told as the fields of one line of JSON: those of wrk_report.lua. */
@@ -34,6 +35,8 @@ struct load_figures {
     uint64_t write_errors;
     uint64_t status_errors;
     uint64_t timeouts;
+    uint64_t handshake_errors; /* tls: failed, or not resumed */
+    uint64_t tickets;          /* tls: new ones */
 };
 
 extern struct load_options load_options;
@@ -45,6 +48,7 @@ void load_run_get(void);
 void load_run_post(void);
 void load_run_connect(void);
 void load_run_echo(void);
+void load_run_tls(void);
 
 /* Prints the cause and ends the program: for what only a broken machine or call can cause. */
 void load_die(const char *what) __attribute__((noreturn));
@@ -63,6 +67,9 @@ void load_count(uint64_t begin_ns, uint64_t bytes);
 
 /* A request that began at `begin_ns` is still unanswered at the end. */
 void load_count_left(uint64_t begin_ns);
+
+/* Reads the whole head of an answer. False: not one as the origin gives it. */
+bool load_head_read(const char *head, uint64_t *body_size);
 
 /* A non-blocking TCP socket on its way to 127.0.0.1:port. -1: refused, counted. */
 int load_connect(void);

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -110,20 +109,6 @@ static void conn_end(struct conn *conn) {
     }
 }
 
-/* False: not an answer as the origin gives it. `body_size` is set otherwise. */
-static bool head_read(struct conn *conn) {
-    if (memcmp(conn->head, "HTTP/1.1 200 ", 13) != 0) {
-        return false;
-    }
-    for (const char *line = conn->head; line != NULL; line = strchr(line + 1, '\n')) {
-        if (strncasecmp(line, "\ncontent-length:", 16) == 0) {
-            conn->body_size = strtoull(line + 16, NULL, 10);
-            return true;
-        }
-    }
-    return false;
-}
-
 static void conn_read_head(struct conn *conn) {
     ssize_t size = recv(conn->fd, conn->head + conn->head_size, HEAD_SIZE - 1 - conn->head_size, 0);
     if (size < 0 && errno == EAGAIN) {
@@ -139,7 +124,7 @@ static void conn_read_head(struct conn *conn) {
     if (blank == NULL && conn->head_size < HEAD_SIZE - 1) {
         return;
     }
-    if (blank == NULL || !head_read(conn)) {
+    if (blank == NULL || !load_head_read(conn->head, &conn->body_size)) {
         conn_fail(conn, &load_figures.status_errors);
         return;
     }

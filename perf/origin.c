@@ -2,8 +2,7 @@
  *
  * HTTP/1.1 with keep-alive, one thread, epoll, level-triggered. It has to cost far less than any
  * proxy in front of it, so the common request is one recv and one send without copying, and
- * everything else is kept simple. It trusts its clients, which are proxies under test: it must
- * never face a network.
+ * everything else is kept simple. Bodies and counters are those of origin_base.h.
  *
  *   /              128 bytes
  *   /1m            1 MiB
@@ -13,50 +12,24 @@
  *   POST, PUT      the body is discarded (Content-Length only), the answer is "received N\n"
  *   POST /check    the same, but a body that is not the one of /bytes/N is "damaged N\n"
  *
- * A body is the text of eight-byte lines that count up in hexadecimal ("0000000\n0000001\n..."),
- * beginning again each MiB, so that a client can see bytes lost or moved. The counters are kept in
- * a file that the measuring program maps as well: reading them costs nothing.
- *
  * Use: origin PORT COUNTERS_FILE. Prints "ready" when it listens. Ends on SIGTERM.
  */
+#include "origin_base.h"
 #include "origin_request.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
-#define PATTERN_SIZE (1024 * 1024)
 #define INPUT_SIZE (64 * 1024)
 #define KEPT_SIZE_MAX (64 * 1024)
-#define EVENTS_MAX 512
-#define DELAY_MS_MAX 60000
 /* Longer than the longest delay, so that a slot holds only connections of one deadline. */
 #define WHEEL_SLOTS 65536
-
-/* The layout is known to benchlib/load.py. */
-struct counters {
-    uint64_t requests;
-    uint64_t bytes_sent; /* heads too */
-    uint64_t body_bytes_received;
-    uint64_t accepted;
-    uint64_t open;
-    uint64_t waiting;
-};
 
 enum conn_state {
     CONN_READ_HEAD, /* no request, or a part of its head in `kept` */
@@ -86,40 +59,10 @@ struct conn {
     struct conn *wheel_prev;
 };
 
-static struct counters *counters;
 static struct conn **conns; /* by fd */
-static size_t conn_count_max;
-static int poller;
-static char pattern[PATTERN_SIZE];
 static char input[INPUT_SIZE];
-static char date_text[48];
-static time_t date_second;
 static struct conn *wheel[WHEEL_SLOTS];
 static uint64_t wheel_ms; /* everything due up to here has been answered */
-static volatile sig_atomic_t is_stopping;
-
-static void die(const char *what) {
-    fprintf(stderr, "origin: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-/* RFC 9110 section 6.6.1: an origin with a clock sends Date. Once a second is what servers do. */
-static void date_refresh(void) {
-    time_t now = time(NULL);
-    if (now == date_second) {
-        return;
-    }
-    struct tm parts;
-    gmtime_r(&now, &parts);
-    strftime(date_text, sizeof date_text, "%a, %d %b %Y %H:%M:%S GMT", &parts);
-    date_second = now;
-}
 
 static void wheel_insert(struct conn *conn, uint64_t due_ms) {
     struct conn **slot = &wheel[due_ms % WHEEL_SLOTS];
@@ -157,13 +100,6 @@ static void conn_close(struct conn *conn) {
     counters->open--;
 }
 
-static void conn_want(struct conn *conn, uint32_t events) {
-    struct epoll_event event = {.events = events, .data.fd = conn->fd};
-    if (epoll_ctl(poller, EPOLL_CTL_MOD, conn->fd, &event) < 0) {
-        die("epoll_ctl");
-    }
-}
-
 /* The next slices of the answer, at `sent`. */
 static int answer_slices(const struct conn *conn, struct iovec slices[2]) {
     int count = 0;
@@ -177,8 +113,9 @@ static int answer_slices(const struct conn *conn, struct iovec slices[2]) {
     }
     uint64_t left = conn->total - conn->head_size - at;
     if (left > 0) {
-        const char *from = conn->text != NULL ? conn->text + at : pattern + at % PATTERN_SIZE;
-        uint64_t run = conn->text != NULL ? left : PATTERN_SIZE - at % PATTERN_SIZE;
+        const char *from =
+            conn->text != NULL ? conn->text + at : origin_pattern + at % ORIGIN_PATTERN_SIZE;
+        uint64_t run = conn->text != NULL ? left : ORIGIN_PATTERN_SIZE - at % ORIGIN_PATTERN_SIZE;
         slices[count].iov_base = (char *)from;
         slices[count].iov_len = run < left ? run : left;
         count++;
@@ -196,7 +133,7 @@ static bool conn_push(struct conn *conn) {
         if (done < 0 && errno == EAGAIN) {
             if (conn->state != CONN_WRITE) {
                 conn->state = CONN_WRITE;
-                conn_want(conn, EPOLLOUT);
+                origin_rewatch(conn->fd, EPOLLOUT);
             }
             return true;
         }
@@ -215,7 +152,7 @@ static bool conn_push(struct conn *conn) {
         return false;
     }
     if (conn->state == CONN_WRITE) {
-        conn_want(conn, EPOLLIN);
+        origin_rewatch(conn->fd, EPOLLIN);
     }
     conn->state = CONN_READ_HEAD;
     return true;
@@ -226,7 +163,7 @@ static void answer_prepare(struct conn *conn, const char *status, uint64_t size,
     int written = snprintf(conn->head, sizeof conn->head,
                            "HTTP/1.1 %s\r\nServer: origin\r\nDate: %s\r\n"
                            "Content-Type: text/plain\r\nContent-Length: %llu\r\n%s\r\n",
-                           status, date_text, (unsigned long long)size,
+                           status, origin_date, (unsigned long long)size,
                            conn->close_after ? "Connection: close\r\n" : "");
     conn->head_size = (size_t)written;
     conn->text = text;
@@ -245,12 +182,12 @@ static void answer_prepare_pattern(struct conn *conn, uint64_t size) {
         answer_prepare(conn, "200 OK", size, NULL);
         return;
     }
-    if (size != last_size || date_second != last_second) {
+    if (size != last_size || origin_date_second != last_second) {
         answer_prepare(conn, "200 OK", size, NULL);
         memcpy(last_head, conn->head, conn->head_size);
         last_head_size = conn->head_size;
         last_size = size;
-        last_second = date_second;
+        last_second = origin_date_second;
         return;
     }
     memcpy(conn->head, last_head, last_head_size);
@@ -263,7 +200,7 @@ static void answer_prepare_pattern(struct conn *conn, uint64_t size) {
 static bool answer_text(struct conn *conn, const char *status, const char *text, size_t size) {
     conn->text_owned = malloc(size);
     if (conn->text_owned == NULL) {
-        die("malloc");
+        origin_die("malloc");
     }
     memcpy(conn->text_owned, text, size);
     answer_prepare(conn, status, size, conn->text_owned);
@@ -282,7 +219,7 @@ static bool conn_answer(struct conn *conn, const struct request *request, const 
     if (request->target_size == 1 && request->target[0] == '/') {
         size = 128;
     } else if (request->target_size == 3 && memcmp(request->target, "/1m", 3) == 0) {
-        size = PATTERN_SIZE;
+        size = ORIGIN_PATTERN_SIZE;
     } else if (prefix_is(request, "/bytes/")) {
         size = strtoull(request->target + 7, NULL, 10);
     } else if (prefix_is(request, "/delay/")) {
@@ -291,7 +228,8 @@ static bool conn_answer(struct conn *conn, const struct request *request, const 
         size = *end == '/' ? strtoull(end + 1, NULL, 10) : 0;
         answer_prepare_pattern(conn, size);
         conn->state = CONN_WAIT;
-        wheel_insert(conn, now_ms() + 1 + (delay_ms < DELAY_MS_MAX ? delay_ms : DELAY_MS_MAX));
+        wheel_insert(conn, origin_now_ms() + 1 +
+                               (delay_ms < ORIGIN_DELAY_MS_MAX ? delay_ms : ORIGIN_DELAY_MS_MAX));
         return true;
     } else if (request->target_size == 5 && memcmp(request->target, "/head", 5) == 0) {
         return answer_text(conn, "200 OK", head, head_size);
@@ -318,7 +256,7 @@ static void conn_keep(struct conn *conn, const char *bytes, size_t size) {
     }
     char *grown = realloc(conn->kept, conn->kept_size + size);
     if (grown == NULL) {
-        die("realloc");
+        origin_die("realloc");
     }
     memcpy(grown + conn->kept_size, bytes, size);
     conn->kept = grown;
@@ -348,14 +286,6 @@ static bool conn_begin(struct conn *conn, const char *bytes, size_t head_size) {
     return conn_answer(conn, &request, bytes, head_size);
 }
 
-static void body_check(struct conn *conn, const char *bytes, uint64_t size) {
-    uint64_t at = (conn->body_size - conn->body_left) % PATTERN_SIZE;
-    for (uint64_t run; size > 0 && !conn->is_damaged; size -= run, bytes += run, at = 0) {
-        run = size < PATTERN_SIZE - at ? size : PATTERN_SIZE - at;
-        conn->is_damaged = memcmp(bytes, pattern + at, run) != 0;
-    }
-}
-
 /* `size` bytes of the body have come. False: the connection is gone. */
 static bool body_advance(struct conn *conn, uint64_t size) {
     conn->body_left -= size;
@@ -373,7 +303,8 @@ static void conn_consume(struct conn *conn, const char *bytes, size_t size) {
         if (conn->state == CONN_READ_BODY) {
             uint64_t used = conn->body_left < size ? conn->body_left : size;
             if (conn->is_checked) {
-                body_check(conn, bytes, used);
+                conn->is_damaged |=
+                    !origin_pattern_is(conn->body_size - conn->body_left, bytes, used);
             }
             bytes += used;
             size -= used;
@@ -415,8 +346,7 @@ static void conn_resume(struct conn *conn) {
 /* A connection that the proxy has given up ends by a reset, so that none stays in TIME_WAIT: with
  * a connection for each request there would soon be no port left, and no two rows alike. */
 static void conn_reset(struct conn *conn) {
-    struct linger linger = {.l_onoff = 1, .l_linger = 0};
-    (void)setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+    origin_linger(conn->fd);
     conn_close(conn);
 }
 
@@ -461,34 +391,19 @@ static void conn_writable(struct conn *conn) {
 }
 
 static void listener_accept(int listener) {
-    for (;;) {
-        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            return;
-        }
-        if ((size_t)fd >= conn_count_max) {
-            close(fd);
-            continue;
-        }
-        int on = 1;
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* an optimisation only */
+    for (int fd; (fd = origin_accept(listener)) >= 0;) {
         struct conn *conn = calloc(1, sizeof *conn);
         if (conn == NULL) {
-            die("calloc");
+            origin_die("calloc");
         }
         conn->fd = fd;
         conns[fd] = conn;
-        struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-        if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) {
-            die("epoll_ctl");
-        }
-        counters->accepted++;
-        counters->open++;
+        origin_watch(fd, EPOLLIN);
     }
 }
 
 static void wheel_advance(void) {
-    uint64_t now = now_ms();
+    uint64_t now = origin_now_ms();
     if (counters->waiting == 0) {
         wheel_ms = now;
         return;
@@ -506,45 +421,11 @@ static void wheel_advance(void) {
     }
 }
 
-static int listener_open(uint16_t port) {
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int on = 1;
-    if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-        bind(listener, (struct sockaddr *)&address, sizeof address) < 0 ||
-        listen(listener, 65535) < 0) {
-        die("listen");
-    }
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};
-    if (epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event) < 0) {
-        die("epoll_ctl");
-    }
-    return listener;
-}
-
-static void counters_open(const char *file) {
-    int fd = open(file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0 || ftruncate(fd, sizeof *counters) < 0) {
-        die(file);
-    }
-    counters = mmap(NULL, sizeof *counters, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (counters == MAP_FAILED) {
-        die("mmap");
-    }
-    close(fd);
-}
-
-static void stop(int number) {
-    (void)number;
-    is_stopping = 1;
-}
-
 static void run(int listener) {
-    static struct epoll_event events[EVENTS_MAX];
-    while (!is_stopping) {
-        int count = epoll_wait(poller, events, EVENTS_MAX, counters->waiting > 0 ? 1 : 1000);
-        date_refresh();
+    static struct epoll_event events[ORIGIN_EVENTS_MAX];
+    while (origin_goes_on()) {
+        int count =
+            epoll_wait(origin_poller, events, ORIGIN_EVENTS_MAX, counters->waiting > 0 ? 1 : 1000);
         for (int i = 0; i < count; i++) {
             if (events[i].data.fd == listener) {
                 listener_accept(listener);
@@ -565,33 +446,12 @@ static void run(int listener) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) {
-        fprintf(stderr, "use: origin PORT COUNTERS_FILE\n");
-        return 2;
+    int listener = origin_start(argc, argv);
+    conns = calloc(origin_files_max(), sizeof *conns);
+    if (conns == NULL) {
+        origin_die("calloc");
     }
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
-    conn_count_max = (size_t)files.rlim_cur;
-    conns = calloc(conn_count_max, sizeof *conns);
-    poller = epoll_create1(EPOLL_CLOEXEC);
-    if (conns == NULL || poller < 0) {
-        die("start");
-    }
-    for (unsigned i = 0; i < PATTERN_SIZE / 8; i++) {
-        char line[9];
-        snprintf(line, sizeof line, "%07x\n", i & 0xfffffff);
-        memcpy(pattern + (size_t)i * 8, line, 8);
-    }
-    struct sigaction action = {.sa_handler = stop};
-    sigaction(SIGTERM, &action, NULL);
-    counters_open(argv[2]);
-    date_refresh();
-    wheel_ms = now_ms();
-    int listener = listener_open((uint16_t)strtoul(argv[1], NULL, 10));
-    puts("ready");
-    fflush(stdout);
+    wheel_ms = origin_now_ms();
     run(listener);
     return 0;
 }

@@ -1,8 +1,9 @@
-"""The origin, the load, and one measurement of one row."""
+"""The origins, the load, and one measurement of one row."""
 
 import json
 import mmap
 import os
+import re
 import select
 import signal
 import struct
@@ -11,23 +12,39 @@ import time
 
 from benchlib.system import CoreSample, CpuSample, Failure, Process, free_port
 
-# Written by perf/origin.c: struct counters.
+# Written by the origins: struct counters.
 COUNTER_NAMES = ("requests", "bytes_sent", "body_bytes_received", "accepted", "open", "waiting")
 COUNTERS = struct.Struct("6Q")
 WARM_SECONDS = 0.8
+# What all generators of load through TLS use, so that every program does the same work.
+TLS_SUITE = "TLS_AES_128_GCM_SHA256"
+TLS_GROUP = "X25519"
 READY_SECONDS = 20
-# wrk is ended when the window is over, never by its own clock.
+# wrk is ended when the window is over, never by its own clock. h2load knows only its own clock.
 WRK_SPARE_SECONDS = 60
+H2LOAD_SPARE_SECONDS = 0.6
+# The clients' OpenSSL reads it: wrk has no option for these.
+CLIENT_CONF = f"""openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = tls
+[tls]
+MinProtocol = TLSv1.3
+Ciphersuites = {TLS_SUITE}
+Groups = {TLS_GROUP}
+"""
 
 
 class Origin:
-    """perf/origin.c, running, with its counters mapped."""
+    """perf/origin.c or perf/origin_h2.c ("h1", "h2"), running, with its counters mapped."""
 
-    def __init__(self, bench):
+    def __init__(self, bench, protocol="h1"):
         self.port = free_port()
-        counters_path = os.path.join(bench.run_dir, "origin.counters")
-        self.process = Process([bench.origin_binary, str(self.port), counters_path],
-                               bench.load_core, os.path.join(bench.run_dir, "origin.stderr"),
+        counters_path = os.path.join(bench.run_dir, f"origin-{protocol}.counters")
+        self.process = Process([bench.origin_binaries[protocol], str(self.port), counters_path],
+                               bench.load_core,
+                               os.path.join(bench.run_dir, f"origin-{protocol}.stderr"),
                                stdout=subprocess.PIPE)
         if self.process.popen.stdout.readline() != b"ready\n":
             raise Failure("the origin does not start")
@@ -42,14 +59,16 @@ class Origin:
 
 
 class Load:
-    """One load generator, working. For the kinds of load see Row.tool."""
+    """One load generator, working for `seconds` or longer. For the kinds see Row.tool."""
 
-    def __init__(self, bench, row, port):
-        self.is_wrk = row.tool == "wrk"
-        self.process = Process(wrk_argv(bench, row, port) if self.is_wrk
-                               else load_argv(bench, row, port), bench.load_core,
-                               os.path.join(bench.run_dir, "load.stderr"), stdout=subprocess.PIPE)
-        if not self.is_wrk:
+    def __init__(self, bench, row, port, seconds):
+        self.tool = row.tool
+        self.seconds = seconds
+        argv = {"wrk": wrk_argv, "h2load": h2load_argv}.get(row.tool, load_argv)
+        self.process = Process(argv(bench, row, port, seconds), bench.load_core,
+                               os.path.join(bench.run_dir, "load.stderr"), stdout=subprocess.PIPE,
+                               env=bench.client_environment)
+        if self.tool not in ("wrk", "h2load"):
             self._wait_until_ready()
 
     def _wait_until_ready(self):
@@ -61,15 +80,16 @@ class Load:
             raise Failure(f"the load's connections do not stand after {READY_SECONDS} s")
 
     def mark(self):
-        """Forgets what was measured so far. wrk cannot: its figures are of the whole run."""
-        if not self.is_wrk:
+        """Forgets what was measured so far. wrk and h2load cannot: theirs is of the whole run."""
+        if self.tool not in ("wrk", "h2load"):
             self.process.popen.send_signal(signal.SIGUSR1)
 
     def result(self):
         """Ends it and returns its figures."""
         try:
-            self.process.popen.send_signal(signal.SIGINT)
-            text = self.process.popen.communicate(timeout=10)[0].decode()
+            if self.tool != "h2load":
+                self.process.popen.send_signal(signal.SIGINT)
+            text = self.process.popen.communicate(timeout=10 + self.seconds)[0].decode()
         except subprocess.TimeoutExpired as error:
             raise Failure("the load generator does not end") from error
         finally:
@@ -77,23 +97,46 @@ class Load:
         for line in text.splitlines():
             if line.startswith("WRK "):
                 return json.loads(line[4:])
+        if self.tool == "h2load":
+            return h2load_figures(text)
         raise Failure(f"the load generator gave no result:\n{text}")
 
 
-def wrk_argv(bench, row, port):
-    argv = ["wrk", "-t1", f"-c{row.connections}", f"-d{bench.seconds + WRK_SPARE_SECONDS}",
+def wrk_argv(bench, row, port, seconds):
+    argv = ["wrk", "-t1", f"-c{row.connections}", f"-d{int(seconds) + WRK_SPARE_SECONDS}",
             "--timeout", "10", "-s", os.path.join(bench.perf_dir, "wrk_report.lua")]
     if row.close:
         argv += ["-H", "Connection: close"]
-    return argv + ["--latency", f"http://127.0.0.1:{port}{row.path}"]
+    return argv + ["--latency", row.url(port)]
 
 
-def load_argv(bench, row, port):
+def h2load_argv(_bench, row, port, seconds):
+    return ["h2load", "-t1", f"-c{row.connections}", f"-m{row.streams}",
+            f"-D{int(seconds * 1000)}ms", f"--tls13-ciphers={TLS_SUITE}", f"--groups={TLS_GROUP}",
+            row.url(port)]
+
+
+def h2load_figures(text):
+    """The words of the other generators. h2load tells no percentiles, and its mean is none."""
+    done = re.search(r"requests: .*?(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, "
+                     r"(\d+) timeout", text)
+    status = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
+    if not done or not status:
+        raise Failure(f"h2load gave no result:\n{text}")
+    answered, _, failed, errored, timeouts = (int(word) for word in done.groups())
+    bad_status = sum(int(word) for word in status.groups()[1:])
+    return {"requests": answered, "p50_us": None, "p99_us": None, "connect": 0, "write": 0,
+            "read": max(errored, failed - bad_status - timeouts), "status": bad_status,
+            "timeout": timeouts}
+
+
+def load_argv(bench, row, port, _seconds):
     argv = [bench.load_binary, row.tool, port, row.connections]
     if row.tool == "echo":
         argv += [row.active, row.size, row.rate]
     else:
-        argv += [row.path] + ([row.size] if row.tool == "post" else [])
+        argv.append(row.path)
+        argv += {"post": [row.size], "tls": [row.session]}.get(row.tool, [])
     return [str(word) for word in argv]
 
 
@@ -115,15 +158,17 @@ def measure_load(bench, row, running, origin):
     CPU and requests are those of a window inside the run, so that neither the start of thousands of
     connections nor their end is counted. wrk's latencies are those of its whole run.
     """
-    warm = Load(bench, row, running.port)
+    warm = Load(bench, row, running.port, WARM_SECONDS)
     time.sleep(WARM_SECONDS)
     warm.result()
-    load = Load(bench, row, running.port)
-    time.sleep(0.7 if row.connections < 1000 else 1.3)
+    settle_seconds = 0.7 if row.connections < 1000 else 1.3
+    load = Load(bench, row, running.port, settle_seconds + bench.seconds + H2LOAD_SPARE_SECONDS)
+    time.sleep(settle_seconds)
     begin = Moment(running, origin, load)
     load.mark()
     time.sleep(bench.seconds)
     end = Moment(running, origin, load)
+    load.process.check_alive()
     answer = load.result()
     running.process.check_alive()
     return figures(bench, row, begin, end, answer)
@@ -134,8 +179,7 @@ def figures(bench, row, begin, end, answer):
     delta = {name: end.counters[name] - begin.counters[name] for name in COUNTER_NAMES}
     # An echo never comes to the origin. Its generator's window is the same but for milliseconds.
     requests = answer["requests"] if row.mode == "echo" else delta["requests"]
-    errors = {name: answer[name] for name in ("connect", "read", "write", "status", "timeout")
-              if answer[name]}
+    errors = load_errors(answer)
     accepted = end.accepted - begin.accepted - delta["accepted"]
     if (row.close or row.tool == "connect") and accepted < 0.95 * requests:
         errors["not_closed"] = requests - accepted
@@ -167,11 +211,17 @@ def figures(bench, row, begin, end, answer):
         "origin_busy": origin_busy,
         "stolen": max(proxy_stolen, load_stolen),
         "foreign": max(0, proxy_core - cpu / window, load_core - load_busy - origin_busy),
+        "tickets": answer.get("tickets", 0) / max(answer["requests"], 1),
         "upstream_connects": delta["accepted"],
         "requests": requests,
         "wrk": answer,
         "errors": errors,
     }
+
+
+def load_errors(answer):
+    names = ("connect", "read", "write", "status", "timeout", "handshake")
+    return {name: answer[name] for name in names if answer.get(name)}
 
 
 def accepted_connections():

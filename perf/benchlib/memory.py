@@ -1,67 +1,43 @@
 """What connections cost in memory: they are opened, and held."""
 
-import socket
 import time
 
-from benchlib.system import Failure, private_bytes, wait_for
+from benchlib.speak import HeldConnection, tls_context
+from benchlib.system import private_bytes, wait_for
 
 
 class Held:
     """Connections that each sent one request; `answered` ones have read the whole answer."""
 
-    def __init__(self, port, path, count, answered):
-        self.sockets = []
-        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+    def __init__(self, row, port, path, count, answered):
+        self.connections = []
+        context = tls_context(row.client)
         for _ in range(count):
-            connection = socket.create_connection(("127.0.0.1", port), 10)
-            self.sockets.append(connection)
-            connection.sendall(request)
+            connection = HeldConnection(row, port, context)
+            self.connections.append(connection)
+            connection.send_request(path)
             if answered:
-                read_answer(connection)
+                connection.read_answer()
 
     def still_open(self):
-        """How many have been neither closed nor sent anything."""
-        count = 0
-        for connection in self.sockets:
-            connection.setblocking(False)
-            try:
-                connection.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
-                count += 1
-            except OSError:
-                continue
-        return count
+        return sum(connection.is_open() for connection in self.connections)
 
     def close(self):
-        for connection in self.sockets:
+        for connection in self.connections:
             connection.close()
-        self.sockets = []
-
-
-def read_answer(connection):
-    received = b""
-    while True:
-        piece = connection.recv(65536)
-        if not piece:
-            raise Failure("a connection was closed before its answer")
-        received += piece
-        head, blank, body = received.partition(b"\r\n\r\n")
-        if blank and len(body) >= 128:
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise Failure(f"the answer is {head[:40]!r}")
-            return
+        self.connections = []
 
 
 def measure_memory(row, running, origin):
     """Growth of private memory by held connections, after a warm-up that is not counted."""
     is_active = row.path != "/"
     fresh = private_bytes(running.pids())
-    warm = Held(running.port, "/", 100, answered=True)
+    warm = Held(row, running.port, "/", 100, answered=True)
     warm.close()
     time.sleep(0.3)
     metrics = memory_metrics(running)
     before = private_bytes(running.pids())
-    held = Held(running.port, row.path, row.connections, answered=not is_active)
+    held = Held(row, running.port, row.path, row.connections, answered=not is_active)
     try:
         errors = {}
         if is_active:

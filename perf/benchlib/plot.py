@@ -62,7 +62,7 @@ def draw(outcome):
 def draw_heading(page, outcome):
     environment, options = outcome["environment"], outcome["options"]
     names = ", ".join(outcome["versions"])
-    page.text(20, 34, f"HTTP/1.1 and TCP through one worker on one core: {names}", 19,
+    page.text(20, 34, f"HTTP, TLS and TCP through one worker on one core: {names}", 19,
               weight="bold")
     page.text(20, 54, f"{environment['cpu']}, Linux {environment['kernel']}, loopback; median of "
                       f"{options['rounds']} round(s) of {options['seconds']} s; weir at "
@@ -109,8 +109,8 @@ def draw_legend(page):
         page.bar(x + offset, page.y, 13, SHADES["weir"][index])
         page.bar(x + offset + 14, page.y, 13, PEER_SHADES[index])
         page.text(x + offset + 33, page.y + 11, word, 12, FAINT)
-    page.text(x + 220, page.y + 11, "in brackets: ratio to the best of nginx and HAProxy; "
-                                    "latency: p50 dark, p99 light", 12, FAINT)
+    page.text(x + 220, page.y + 11, "in brackets: ratio to the best peer that the row's "
+                                    "targets name; latency: p50 dark, p99 light", 12, FAINT)
     page.y += 26
 
 
@@ -157,7 +157,8 @@ def draw_load(page, row):
     for name, figures in row["programs"].items():
         if begin_bar(page, name, figures, "cpu"):
             draw_cpu(page, name, figures, CPU_FULL / most["cpu"], 0 if row["unit"] == "GB" else 1)
-            draw_latency(page, name, figures, LATENCY_FULL / most["p99_us"])
+            if "p99_us" in figures:
+                draw_latency(page, name, figures, LATENCY_FULL / most["p99_us"])
             draw_rate(page, name, figures, RATE_FULL / most["rps"])
             page.y += STEP
     page.y += 8

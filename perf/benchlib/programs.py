@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 
+from benchlib.speak import Asker, Unserved
 from benchlib.system import Failure, Process, find_program, free_port, output_of
 
 PATTERN = "".join(f"{line:07x}\n" for line in range(131072)).encode()
@@ -74,12 +75,25 @@ class Running:
         log = os.path.join(bench.run_dir, f"{program.name}.stderr")
         self.process = Process(argv, bench.proxy_core, log)
         try:
-            wait_for_port(self.port, self.process)
+            self._wait_for_port(row)
             self.forwarded = verify_echo(self.port) if row.mode == "echo" else \
-                verify(self.port, row.mode)
+                verify(bench, row, self.port)
+        except Unserved as error:
+            self.process.stop()
+            yet = " yet" if program.name == "weir" else ""
+            raise Failure(f"{program.name} does not serve this{yet}: {error}") from error
         except BaseException:
             self.process.stop()
             raise
+
+    def _wait_for_port(self, row):
+        """A configuration with HTTP/2 or TLS that is refused: the program is not as far."""
+        try:
+            wait_for_port(self.port, self.process)
+        except Failure as error:
+            if row.is_plain():
+                raise
+            raise Unserved(" | ".join(str(error).splitlines())) from error
 
     def _write_config(self, bench, origin_port, row):
         template = self.program.templates[row.mode]
@@ -92,14 +106,23 @@ class Running:
             "ECHO_CONNECTIONS_MAX": (bench.files_max - 2000) * 3 // 4,
             # For 1 MB bodies it is cheaper with large buffers, for small ones it is not.
             "HAPROXY_BUFFER": 65536 if row.unit == "GB" else 32768,
+            "CERTIFICATE": bench.certificate, "KEY": bench.key, "BOTH": bench.certificate_and_key,
+            "SCHEME": "https" if row.tls else "http",
+            "TICKETS": "on" if row.tickets else "off",
+            # Lines of some rows are comments in the others.
+            "CLEAR_H1": line_of(not row.tls and row.client == "h1"),
+            "CLEAR_H2": line_of(not row.tls and row.client == "h2"),
+            "TLS": line_of(row.tls), "NO_TICKETS": line_of(not row.tickets),
+            "UPSTREAM_H1": line_of(row.upstream == "h1"),
+            "UPSTREAM_H2": line_of(row.upstream == "h2"),
             # Lines that only root may have, or else the program changes to another user.
-            "ROOT": "" if os.geteuid() == 0 else "# ",
+            "ROOT": line_of(os.geteuid() == 0),
         }
         if self.program.name == "nginx" and row.mode == "tcp":
             values["LOAD_STREAM"] = nginx_stream_line(self.program.binary)
         with open(os.path.join(bench.perf_dir, "configs", template + ".in"),
                   encoding="ascii") as file:
-            text = re.sub(r"@([A-Z_]+)@", lambda match: str(values[match[1]]), file.read())
+            text = re.sub(r"@([A-Z0-9_]+)@", lambda match: str(values[match[1]]), file.read())
         path = os.path.join(bench.run_dir, f"{self.program.name}.{template}")
         with open(path, "w", encoding="ascii") as file:
             file.write(text)
@@ -130,6 +153,10 @@ class Running:
         self.process.stop()
 
 
+def line_of(holds):
+    return "" if holds else "# "
+
+
 def nginx_stream_line(binary):
     """nginx can do TCP by a module, which Debian keeps in a package of its own."""
     said = output_of([binary, "-V"])
@@ -154,29 +181,27 @@ def wait_for_port(port, process, seconds=10):
     raise Failure(f"{process.argv[0]} does not listen on port {port} after {seconds} s")
 
 
-def verify(port, mode):
-    """Asks for each kind of body on one connection. Returns the head that the origin was sent."""
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def verify(bench, row, port):
+    """Asks for each kind of body, in the row's protocols. Returns the head that the origin got."""
+    asker = Asker(bench, row, port)
     for path, size in (("/", 128), ("/bytes/100000", 100000), ("/1m", MIB), ("/delay/5/300", 300)):
-        client.request("GET", path)
-        answer = client.getresponse()
-        body = answer.read()
-        if answer.status != 200 or body != PATTERN[:size]:
-            raise Failure(f"GET {path} through the proxy: status {answer.status}, and the "
+        status, body = asker.ask("GET", path)
+        if status != 200 or body != PATTERN[:size]:
+            raise Failure(f"GET {path} through the proxy: status {status}, and the "
                           f"{len(body)} bytes are not the origin's {size}")
     for path, size in (("/", 200000), ("/check", 5), ("/check", MIB)):
-        client.request("POST", path, body=PATTERN[:size])
-        answer = client.getresponse()
-        said = answer.read()
-        if answer.status != 200 or said != f"received {size}\n".encode():
+        status, said = asker.ask("POST", path, PATTERN[:size])
+        if status != 200 or said != f"received {size}\n".encode():
             raise Failure(f"POST {path} of {size} bytes through the proxy: status "
-                          f"{answer.status}, {said[:40]!r}")
-    client.request("GET", "/head")
-    head = client.getresponse().read().decode("latin-1")
-    client.close()
-    if (mode == "http") != bool(re.search(r"(?im)^x-forwarded-for: 127\.0\.0\.1", head)):
+                          f"{status}, {said[:40]!r}")
+    head = asker.ask("GET", "/head")[1].decode("latin-1")
+    asker.close()
+    if (row.mode == "http") != bool(re.search(r"(?im)^x-forwarded-for: 127\.0\.0\.1", head)):
         raise Failure(f"X-Forwarded-For is missing in HTTP mode, or added in TCP mode:\n{head}")
-    return head if mode == "http" else None
+    scheme = "https" if row.tls else "http"
+    if row.mode == "http" and not re.search(rf"(?im)^x-forwarded-proto: {scheme}\r?$", head):
+        raise Failure(f"X-Forwarded-Proto is not {scheme}:\n{head}")
+    return head if row.mode == "http" else None
 
 
 def verify_echo(port):

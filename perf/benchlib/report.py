@@ -10,7 +10,7 @@ ERROR_WORDS = {
     "connect": "failed connects", "read": "read errors", "write": "write errors",
     "status": "error statuses", "timeout": "timeouts", "closed": "connections closed early",
     "not_in_flight": "requests missing at the origin", "no_requests": "no requests",
-    "not_closed": "requests on kept connections",
+    "not_closed": "requests on kept connections", "handshake": "failed or not resumed handshakes",
 }
 
 
@@ -22,7 +22,8 @@ def table(outcome):
     if outcome.get("steady"):
         lines += ["", "weir's worker in the steady state"] + steady_lines(outcome["steady"])
     if any("weir" in row["programs"] for row in outcome["rows"].values()) or outcome.get("steady"):
-        lines += ["", "targets (ratios are to the best of nginx, HAProxy, and HAProxy with splice)"]
+        lines += ["", "targets (ratios are to the best of nginx and HAProxy, with and without "
+                  "splice; in rows of HTTP/2 and TLS also of h2o)"]
         lines += [target_line(target) for target in outcome["targets"]]
     return "\n".join(lines) + "\n"
 
@@ -44,6 +45,8 @@ def heading(outcome):
 
 
 def latency(microseconds):
+    if microseconds is None:
+        return "-"
     if microseconds < 1000:
         return f"{microseconds:.0f} us"
     return f"{microseconds / 1000:.{2 if microseconds < 10000 else 1}f} ms"
@@ -52,33 +55,38 @@ def latency(microseconds):
 def load_lines(row):
     rate, unit = UNITS[row["unit"]][:2]
     lines = [f"  {'':15}{rate:>9}{'p50':>10}{'p99':>10}{'CPU ' + unit:>12}{'user':>7}"
-             f"{'system':>8}{'busy':>6}{'load':>6}  {'CPU: best peer':>14}{'nginx/HAProxy':>15}"]
+             f"{'system':>8}{'busy':>6}{'load':>6}  {'CPU: best peer':>14}{row['compared']:>15}"]
     for name, figures in row["programs"].items():
         if "cpu" not in figures:
             lines.append(f"  {name:15}{notes(figures)}")
             continue
         lines.append(
-            f"  {name:15}{figures['rps']:9.0f}{latency(figures['p50_us']):>10}"
-            f"{latency(figures['p99_us']):>10}{figures['cpu']:12.2f}{figures['cpu_user']:7.2f}"
+            f"  {name:15}{figures['rps']:9.0f}{latency(figures.get('p50_us')):>10}"
+            f"{latency(figures.get('p99_us')):>10}{figures['cpu']:12.2f}{figures['cpu_user']:7.2f}"
             f"{figures['cpu_system']:8.2f}{figures['proxy_busy']:6.0%}"
             f"{figures['load_core_busy']:6.0%}  {ratio(figures['ratio'], 'cpu'):>14}"
             f"{ratio(figures['ratio_target_peers'], 'cpu'):>15}{notes(figures)}")
     words = [("rps", rate), ("p50_us", "p50"), ("p99_us", "p99"), ("cpu", "CPU")]
-    if row["unit"] == "connection":
-        words.append(("per_core", "connections per CPU second"))
-        lines.append("  connections per second of the proxy's CPU: " + ", ".join(
-            f"{name} {figures['per_core']:.0f}" for name, figures in row["programs"].items()
-            if "per_core" in figures))
+    if row["unit"] in ("connection", "handshake"):
+        words.append(("per_core", f"{row['unit']}s per CPU second"))
+        lines.append(f"  {row['unit']}s per second of the proxy's CPU: " + each(row, "per_core", 0))
+    if row["unit"] == "handshake":
+        lines.append("  tickets given per handshake: " + each(row, "tickets", 2))
     found = row["programs"].get("weir", {}).get("ratio_target_peers")
     if found:
-        lines.append("  weir to the best of nginx and HAProxy: " + ", ".join(
+        lines.append(f"  weir to the best ({row['compared']}): " + ", ".join(
             f"{word} {ratio(found, key)}" for key, word in words))
     return lines
 
 
+def each(row, figure, digits):
+    return ", ".join(f"{name} {figures[figure]:.{digits}f}"
+                     for name, figures in row["programs"].items() if figure in figures)
+
+
 def memory_lines(row):
     lines = [f"  {'':15}{'B/conn':>9}{'process before':>16}{'after':>10}  {'best peer':>10}"
-             f"{'nginx/HAProxy':>15}"]
+             f"{row['compared']:>15}"]
     for name, figures in row["programs"].items():
         if "bytes" not in figures:
             lines.append(f"  {name:15}{notes(figures)}")

@@ -4,15 +4,12 @@ from statistics import median
 
 from benchlib.load import is_load_bound
 
-# The peers that the targets compare with; h2o is shown beside them.
-TARGET_PEERS = ("nginx", "haproxy", "haproxy-splice")
-
 FIGURES = ("rps", "per_core", "gigabytes", "p50_us", "p99_us", "cpu", "cpu_user", "cpu_system",
            "core", "proxy_busy", "proxy_core_busy", "load_core_busy", "load_busy", "origin_busy",
            "stolen", "foreign", "upstream_connects", "requests", "bytes", "fresh_bytes",
-           "before_bytes", "after_bytes")
+           "before_bytes", "after_bytes", "tickets")
 
-# (row, figure, limit, what it is). The limit is a ratio to the best of TARGET_PEERS.
+# (row, figure, limit, what it is). The limit is a ratio to the best peer of Row.compared.
 RATIO_TARGETS = (
     ("keepalive-64", "cpu", 0.95, "CPU per request, 64 connections"),
     ("keepalive-1000", "cpu", 0.65, "CPU per request, 1000 connections"),
@@ -29,12 +26,31 @@ RATIO_TARGETS = (
     ("tcp-64", "cpu", 0.9, "CPU per request, TCP mode, 64 connections"),
     ("tcp-1000", "cpu", 0.65, "CPU per request, TCP mode, 1000 connections"),
     ("tcp-connect", "per_core", 1.1, "new TCP connections per second per core"),
+    ("h2c-512", "cpu", 0.85, "CPU per request, h2c clients"),
+    ("h2-tls", "cpu", 0.90, "CPU per request, h2 clients over TLS"),
+    ("h2c-h2c", "cpu", 1.0, "CPU per request, h2c to h2c"),
+    ("h1-h2c-64", "cpu", 0.85, "CPU per request, h1 to h2c, 64 connections"),
+    ("h1-h2c-256", "cpu", 0.85, "CPU per request, h1 to h2c, 256 connections"),
+    ("h1-h2c-1000", "cpu", 0.85, "CPU per request, h1 to h2c, 1000 connections"),
+    ("tls-64", "cpu", 0.95, "CPU per request, TLS, 64 connections"),
+    ("tls-handshake", "cpu", 1.0, "CPU per full handshake"),
+    ("tls-resume", "cpu", 1.0, "CPU per resumed handshake"),
+    ("tls-bulk-16", "cpu", 0.9, "CPU per GB, TLS, 1 MB bodies"),
+)
+# (row, the row of the peers, figure, limit, what it is). A ratio to the best of all peers there.
+CROSS_TARGETS = (
+    ("h1-h2c-64", "keepalive-64", "cpu", 0.55, "h1 to h2c to the best h1 to h1, 64"),
+    ("h1-h2c-256", "keepalive-256", "cpu", 0.55, "h1 to h2c to the best h1 to h1, 256"),
+    ("h1-h2c-1000", "keepalive-1000", "cpu", 0.55, "h1 to h2c to the best h1 to h1, 1000"),
 )
 # (row, figure, factor, limit, unit, what it is). The limit is a number of weir's own.
 OWN_TARGETS = (
     ("memory-idle", "bytes", 1, 1024, "B", "user memory per idle connection"),
     ("memory-active", "bytes", 1, 16384, "B", "user memory per request in flight"),
     ("memory-tcp", "bytes", 1, 1536, "B", "user memory per idle TCP pair"),
+    ("memory-h2c", "bytes", 1, 12288, "B", "memory per idle h2c connection"),
+    ("memory-tls", "bytes", 1, 16384, "B", "memory per idle h1 connection over TLS"),
+    ("memory-tls-h2", "bytes", 1, 24576, "B", "memory per idle h2 connection over TLS"),
     ("keepalive-64", "cpu_user", 1, 1.5, "us", "user CPU per request, 64 connections"),
     ("echo", "p99_us", 1e-3, 10, "ms", "echo p99, 1000 of 10000 active, closed loop"),
     ("echo-rate", "p99_us", 1e-3, 10, "ms", "echo p99, 1000 of 10000 active, 50000/s"),
@@ -49,8 +65,9 @@ def summarise(rows, samples):
         "kind": row.kind,
         "unit": row.unit,
         "connections": row.connections,
+        "compared": row.compared_words(),
         "programs": with_ratios({name: summarise_one(row, taken)
-                                 for name, taken in samples[row.key].items()}),
+                                 for name, taken in samples[row.key].items()}, row.compared),
     } for row in rows}
 
 
@@ -62,7 +79,7 @@ def summarise_one(row, taken):
             errors[name] = errors.get(name, 0) + value if isinstance(value, int) else value
     whole = [sample for sample in taken if "failed" not in sample["errors"]]
     summary = {name: median(sample[name] for sample in whole)
-               for name in FIGURES if whole and name in whole[0]}
+               for name in FIGURES if whole and whole[0].get(name) is not None}
     summary["errors"] = errors
     summary["valid"] = not errors and bool(whole)
     summary["load_bound"] = row.kind == "load" and \
@@ -74,13 +91,13 @@ def summarise_one(row, taken):
     return summary
 
 
-def with_ratios(summaries):
+def with_ratios(summaries, compared):
     for name, summary in summaries.items():
         peers = [other for other in summaries if other not in ("weir", name)] \
             if name == "weir" else [other for other in summaries if other != "weir"]
         summary["ratio"] = ratios(summary, [summaries[peer] for peer in peers])
         summary["ratio_target_peers"] = ratios(
-            summary, [summaries[peer] for peer in peers if peer in TARGET_PEERS])
+            summary, [summaries[peer] for peer in peers if peer in compared])
     return summaries
 
 
@@ -104,6 +121,11 @@ def targets(outcome):
         measured = weir.get("ratio_target_peers", {}).get(figure)
         judged.append(judge(title, limit, measured, "", weir) if figure not in RISING else
                       judge_least(title, limit, measured, "", weir))
+    for key, peers_key, figure, limit, title in CROSS_TARGETS:
+        weir = weir_row(outcome, key)
+        peers = outcome["rows"].get(peers_key, {}).get("programs", {})
+        found = ratios(weir, [peers[name] for name in peers if name != "weir"]) if weir else {}
+        judged.append(judge(title, limit, found.get(figure), "", weir))
     for key, figure, factor, limit, unit, title in OWN_TARGETS:
         weir = weir_row(outcome, key)
         measured = weir[figure] * factor if weir.get("valid") and figure in weir else None

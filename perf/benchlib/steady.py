@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from benchlib.load import Load, Origin
+from benchlib.load import Load, Origin, load_errors
 from benchlib.programs import Running
 from benchlib.rows import Row
 from benchlib.system import CpuSample, Failure, Process, find_program, wait_for
@@ -28,17 +28,15 @@ def busiest_thread(running):
 
 def check(bench, program, row=ROW):
     """Counts per window. other_calls_count is None when strace is not there."""
-    origin = Origin(bench)
+    origin = Origin(bench, row.upstream)
     running = Running(program, bench, origin.port, row)
     try:
-        load = Load(bench, row, running.port)
+        load = Load(bench, row, running.port, SETTLE_SECONDS + 3 * WINDOW_SECONDS)
         time.sleep(SETTLE_SECONDS)
         outcome = count_by_metrics(running, origin)
         outcome.update(count_by_strace(bench, busiest_thread(running), origin))
         answer = load.result()
-        errors = {name: answer[name] for name in ("connect", "read", "write", "status", "timeout")
-                  if answer[name]}
-        outcome["errors"] = errors
+        outcome["errors"] = load_errors(answer)
         return outcome
     finally:
         running.stop()

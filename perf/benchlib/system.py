@@ -66,7 +66,7 @@ class Process:
 
     running = []
 
-    def __init__(self, argv, core, log, stdout=None):
+    def __init__(self, argv, core, log, stdout=None, env=None):
         def prepare():
             os.setsid()
             os.sched_setaffinity(0, {core})
@@ -77,7 +77,7 @@ class Process:
         self.log = log
         with open(log, "wb") as errors:
             self.popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stdout or errors,
-                                          stderr=errors, preexec_fn=prepare)
+                                          stderr=errors, preexec_fn=prepare, env=env)
         self.pid = self.popen.pid
         Process.running.append(self)
 
