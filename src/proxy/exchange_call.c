@@ -87,7 +87,6 @@ static bool exchange_end_in_status(struct exchange *x, enum reason reason) {
 void exchange_fail_call(struct exchange *x, enum reason reason) {
     CHECK(x->is_call);
     if (reason_entry(reason)->status == 0 || x->response_ended) return;
-    if (x->state == EXCHANGE_TUNNEL) return;
     bool told = false;
     if (!x->answered) {
         told = exchange_answer_status(x, reason);

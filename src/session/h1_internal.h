@@ -79,7 +79,7 @@ struct h1 {
     bool http10 : 1; /* the client speaks HTTP/1.0 */
     bool paused : 1; /* by the stream's user */
     bool eof : 1;
-    bool expects : 1; /* Expect: 100-continue was asked and no 100 given */
+    bool expects : 1;  /* Expect: 100-continue was asked and no 100 given */
     bool key_made : 1; /* server_key is one */
 };
 _Static_assert(REASON_COUNT <= 256, "a reason is kept in 8 bits");

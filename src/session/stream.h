@@ -60,9 +60,9 @@ struct stream_ops {
     /* Stop and go for on_data of this stream. A pause may be followed by data already under way. */
     void (*pause)(struct stream *stream);
     void (*resume)(struct stream *stream);
-    /* After a 101 (or 2xx to CONNECT) head passed: bytes both ways are no longer framed, and what was
-     * received in messages is given up with the arena of the client's stream; so that side is told
-     * last. `idle_ms` is the timeout without any byte. */
+    /* After a 101 (or 2xx to CONNECT) head passed: bytes both ways are no longer framed, and what
+     * was received in messages is given up with the arena of the client's stream; so that side is
+     * told last. `idle_ms` is the timeout without any byte. */
     void (*tunnel)(struct stream *stream, uint64_t idle_ms);
     /* Tunnelled: how many ms ago a byte came, was queued, or reached the other side. NULL: whoever
      * asks has to go by what it has seen itself. */
