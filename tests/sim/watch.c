@@ -129,7 +129,9 @@ static void watch_pools(const struct worker *worker) {
                      idle, server->idle_count, server->connections);
         }
     }
-    if (in_flight <= worker->proxy.exchanges.used + worker->proxy.relays.used) return;
+    if (in_flight <=
+        worker->proxy.exchanges.used + worker->proxy.relays.used + worker->proxy.tunnels.used)
+        return;
     sim_fail(INVARIANT_SLOTS, "%llu requests at servers and %u exchanges",
              (unsigned long long)in_flight, worker->proxy.exchanges.used);
 }
