@@ -1,4 +1,4 @@
-#include "unit/proto/tls_pair.h"
+#include "unit/proto/tls_ends.h"
 
 #include <openssl/err.h>
 #include <setjmp.h>
@@ -16,19 +16,19 @@ static char *pattern(size_t size) {
     return text;
 }
 
-static void assert_open(const struct tls_pair *pair) {
+static void assert_open(const struct tls_ends *pair) {
     assert_true(pair->client.tls.is_open && pair->server.tls.is_open);
     assert_int_equal(pair->client.tls.failure, REASON_NONE);
     assert_int_equal(pair->server.tls.failure, REASON_NONE);
 }
 
-static void open_pair(struct tls_pair *pair, int version) {
-    tls_pair_init(pair, version);
-    tls_pair_shake(pair, SIZE_MAX);
+static void open_pair(struct tls_ends *pair, int version) {
+    tls_ends_init(pair, version);
+    tls_ends_shake(pair, SIZE_MAX);
     assert_open(pair);
     /* Session tickets. */
     struct writer none = writer_make(NULL, 0);
-    assert_int_equal(tls_pair_read(&pair->client, tls_pair_take(&pair->server), SIZE_MAX, &none),
+    assert_int_equal(tls_ends_read(&pair->client, tls_ends_take(&pair->server), SIZE_MAX, &none),
                      TLS_MORE);
 }
 
@@ -41,7 +41,7 @@ static void carry(struct tls_end *from, struct tls_end *to, struct bytes text, s
     }
     char *memory = malloc(text.len);
     struct writer got = writer_make(memory, text.len);
-    assert_int_equal(tls_pair_read(to, tls_pair_take(from), piece, &got), TLS_MORE);
+    assert_int_equal(tls_ends_read(to, tls_ends_take(from), piece, &got), TLS_MORE);
     assert_true(bytes_equal(writer_bytes(&got), text));
     free(memory);
 }
@@ -51,11 +51,11 @@ static void a_handshake_may_come_in_any_pieces(void **state) {
     static const size_t pieces[] = {1, 3, 100, SIZE_MAX};
     for (size_t v = 0; v < 2; v++) {
         for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
-            struct tls_pair pair;
-            tls_pair_init(&pair, versions[v]);
-            tls_pair_shake(&pair, pieces[i]);
+            struct tls_ends pair;
+            tls_ends_init(&pair, versions[v]);
+            tls_ends_shake(&pair, pieces[i]);
             assert_open(&pair);
-            tls_pair_fini(&pair);
+            tls_ends_fini(&pair);
         }
     }
 }
@@ -64,7 +64,7 @@ static void facts_are_known_afterwards(void **state) {
     (void)state;
     static const char *const names[] = {"TLSv1.2", "TLSv1.3"};
     for (size_t v = 0; v < 2; v++) {
-        struct tls_pair pair;
+        struct tls_ends pair;
         struct tls_facts facts;
         open_pair(&pair, versions[v]);
         tls_facts(&pair.server.tls, &facts);
@@ -83,7 +83,7 @@ static void facts_are_known_afterwards(void **state) {
         subject.len = 0;
         tls_subject(&pair.server.tls, &subject);
         assert_int_equal(subject.len, 0);
-        tls_pair_fini(&pair);
+        tls_ends_fini(&pair);
     }
 }
 
@@ -93,7 +93,7 @@ static void bytes_arrive_whatever_the_pieces(void **state) {
     static const size_t pieces[] = {1, 5, 4096, SIZE_MAX};
     char *text = pattern(100000);
     for (size_t v = 0; v < 2; v++) {
-        struct tls_pair pair;
+        struct tls_ends pair;
         open_pair(&pair, versions[v]);
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             for (size_t j = 0; j < sizeof pieces / sizeof pieces[0]; j++) {
@@ -101,7 +101,7 @@ static void bytes_arrive_whatever_the_pieces(void **state) {
                 carry(&pair.server, &pair.client, bytes_make(text, sizes[i]), pieces[j]);
             }
         }
-        tls_pair_fini(&pair);
+        tls_ends_fini(&pair);
     }
     free(text);
 }
@@ -109,7 +109,7 @@ static void bytes_arrive_whatever_the_pieces(void **state) {
 /* As a receive buffer is used: plaintext takes the place of the bytes it was made of. */
 static void plaintext_fits_where_whole_records_were(void **state) {
     (void)state;
-    struct tls_pair pair;
+    struct tls_ends pair;
     open_pair(&pair, TLS1_3_VERSION);
     char *text = pattern(50000);
     carry(&pair.client, &pair.server, bytes_make(text, 10), SIZE_MAX);
@@ -118,7 +118,7 @@ static void plaintext_fits_where_whole_records_were(void **state) {
         assert_int_equal(tls_write(&pair.client.tls, record), TLS_DONE);
         left = bytes_slice(left, record.len, left.len);
     }
-    struct bytes wire = tls_pair_take(&pair.client);
+    struct bytes wire = tls_ends_take(&pair.client);
     char *start = pair.client.sent;
     size_t at = 0;
     tls_give(&pair.server.tls, wire);
@@ -133,19 +133,19 @@ static void plaintext_fits_where_whole_records_were(void **state) {
     assert_int_equal(at, 50000);
     assert_memory_equal(start, text, at);
     free(text);
-    tls_pair_fini(&pair);
+    tls_ends_fini(&pair);
 }
 
 static void a_record_in_two_parts_says_its_size(void **state) {
     (void)state;
-    struct tls_pair pair;
+    struct tls_ends pair;
     open_pair(&pair, TLS1_3_VERSION);
     char *text = pattern(TLS_RECORD_MAX);
     char got[TLS_RECORD_MAX];
     size_t size = 0, len = 0;
     carry(&pair.client, &pair.server, bytes_make(text, 10), SIZE_MAX);
     assert_int_equal(tls_write(&pair.client.tls, bytes_make(text, TLS_RECORD_MAX)), TLS_DONE);
-    struct bytes wire = tls_pair_take(&pair.client);
+    struct bytes wire = tls_ends_take(&pair.client);
     tls_give(&pair.server.tls, bytes_slice(wire, 0, wire.len - 1));
     assert_true(tls_fits(&pair.server.tls));
     assert_int_equal(tls_read(&pair.server.tls, got, sizeof got, &len), TLS_MORE);
@@ -162,13 +162,13 @@ static void a_record_in_two_parts_says_its_size(void **state) {
     assert_true(tls_fits(&pair.server.tls));
     assert_memory_equal(got, text, TLS_RECORD_MAX);
     free(text);
-    tls_pair_fini(&pair);
+    tls_ends_fini(&pair);
 }
 
 static void close_notify_ends_one_direction(void **state) {
     (void)state;
     for (size_t v = 0; v < 2; v++) {
-        struct tls_pair pair;
+        struct tls_ends pair;
         char memory[16];
         struct writer got = writer_make(memory, sizeof memory);
         open_pair(&pair, versions[v]);
@@ -177,50 +177,50 @@ static void close_notify_ends_one_direction(void **state) {
         size_t said = pair.client.sent_size;
         tls_shutdown(&pair.client.tls);
         assert_int_equal(pair.client.sent_size, said); /* once */
-        struct bytes wire = tls_pair_take(&pair.client);
-        assert_int_equal(tls_pair_read(&pair.server, wire, 1, &got), TLS_END);
+        struct bytes wire = tls_ends_take(&pair.client);
+        assert_int_equal(tls_ends_read(&pair.server, wire, 1, &got), TLS_END);
         assert_true(bytes_equal(writer_bytes(&got), BYTES("last")));
         assert_int_equal(pair.server.tls.failure, REASON_NONE);
         carry(&pair.server, &pair.client, BYTES("answer"), 1);
         tls_shutdown(&pair.server.tls);
-        assert_int_equal(tls_pair_read(&pair.client, tls_pair_take(&pair.server), 1, &got),
+        assert_int_equal(tls_ends_read(&pair.client, tls_ends_take(&pair.server), 1, &got),
                          TLS_END);
-        tls_pair_fini(&pair);
+        tls_ends_fini(&pair);
     }
 }
 
 /* A FIN before the last byte of close_notify: what is there is no end. */
 static void half_a_close_notify_is_no_end(void **state) {
     (void)state;
-    struct tls_pair pair;
+    struct tls_ends pair;
     struct writer none = writer_make(NULL, 0);
     open_pair(&pair, TLS1_3_VERSION);
     tls_shutdown(&pair.client.tls);
-    struct bytes wire = tls_pair_take(&pair.client);
+    struct bytes wire = tls_ends_take(&pair.client);
     wire.len--;
-    assert_int_equal(tls_pair_read(&pair.server, wire, SIZE_MAX, &none), TLS_MORE);
-    tls_pair_fini(&pair);
+    assert_int_equal(tls_ends_read(&pair.server, wire, SIZE_MAX, &none), TLS_MORE);
+    tls_ends_fini(&pair);
 }
 
 static void a_changed_byte_is_found_and_told(void **state) {
     (void)state;
     for (size_t v = 0; v < 2; v++) {
-        struct tls_pair pair;
+        struct tls_ends pair;
         struct writer none = writer_make(NULL, 0);
         open_pair(&pair, versions[v]);
         assert_int_equal(tls_write(&pair.client.tls, BYTES("secret")), TLS_DONE);
-        struct bytes wire = tls_pair_take(&pair.client);
+        struct bytes wire = tls_ends_take(&pair.client);
         pair.client.sent[wire.len - 1] ^= 1;
-        assert_int_equal(tls_pair_read(&pair.server, wire, SIZE_MAX, &none), TLS_BAD);
+        assert_int_equal(tls_ends_read(&pair.server, wire, SIZE_MAX, &none), TLS_BAD);
         assert_int_equal(pair.server.tls.failure, REASON_TLS_PROTOCOL);
         assert_int_equal(tls_write(&pair.server.tls, BYTES("x")), TLS_BAD);
-        struct bytes alert = tls_pair_take(&pair.server);
+        struct bytes alert = tls_ends_take(&pair.server);
         assert_true(alert.len != 0);
         tls_shutdown(&pair.server.tls);
         assert_int_equal(pair.server.sent_size, 0);
-        assert_int_equal(tls_pair_read(&pair.client, alert, SIZE_MAX, &none), TLS_BAD);
+        assert_int_equal(tls_ends_read(&pair.client, alert, SIZE_MAX, &none), TLS_BAD);
         assert_int_equal(pair.client.tls.failure, REASON_TLS_ALERT);
-        tls_pair_fini(&pair);
+        tls_ends_fini(&pair);
     }
 }
 
@@ -236,118 +236,118 @@ static void what_is_no_tls_has_a_name(void **state) {
         {"\x16\x03\x01\x00\x02\x01\x00 and more of that", REASON_TLS_PROTOCOL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        struct tls_pair pair;
-        tls_pair_init(&pair, 0);
+        struct tls_ends pair;
+        tls_ends_init(&pair, 0);
         tls_give(&pair.server.tls, bytes_make(rows[i].text, i == 3 ? 24 : strlen(rows[i].text)));
         assert_int_equal(tls_handshake(&pair.server.tls), TLS_BAD);
         assert_int_equal(pair.server.tls.failure, rows[i].reason);
         assert_int_equal(tls_handshake(&pair.server.tls), TLS_BAD);
-        tls_pair_fini(&pair);
+        tls_ends_fini(&pair);
     }
 }
 
 static void failures_have_a_name_on_both_sides(void **state) {
     (void)state;
-    struct tls_pair pair;
-    tls_pair_init(&pair, 0);
+    struct tls_ends pair;
+    tls_ends_init(&pair, 0);
     SSL_set_max_proto_version(pair.client.tls.ssl, TLS1_2_VERSION);
     SSL_set_min_proto_version(pair.server.tls.ssl, TLS1_3_VERSION);
-    tls_pair_shake(&pair, SIZE_MAX);
+    tls_ends_shake(&pair, SIZE_MAX);
     assert_int_equal(pair.server.tls.failure, REASON_TLS_NOTHING_SHARED);
     assert_int_equal(pair.client.tls.failure, REASON_TLS_ALERT);
-    tls_pair_end(&pair);
+    tls_ends_end(&pair);
 
-    tls_pair_begin(&pair);
+    tls_ends_begin(&pair);
     SSL_set1_host(pair.client.tls.ssl, "other.test");
-    tls_pair_shake(&pair, SIZE_MAX);
+    tls_ends_shake(&pair, SIZE_MAX);
     assert_int_equal(pair.client.tls.failure, REASON_TLS_BAD_CERTIFICATE);
-    tls_pair_end(&pair);
+    tls_ends_end(&pair);
 
-    tls_pair_begin(&pair);
+    tls_ends_begin(&pair);
     SSL_set_verify(pair.server.tls.ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    tls_pair_shake(&pair, SIZE_MAX);
+    tls_ends_shake(&pair, SIZE_MAX);
     assert_int_equal(pair.server.tls.failure, REASON_TLS_CERTIFICATE_MISSING);
-    tls_pair_fini(&pair);
+    tls_ends_fini(&pair);
 }
 
 static void without_memory_it_fails_and_says_so(void **state) {
     (void)state;
-    struct tls_pair pair;
-    tls_pair_init(&pair, TLS1_3_VERSION);
+    struct tls_ends pair;
+    tls_ends_init(&pair, TLS1_3_VERSION);
     pair.server.puts_left = 0;
-    tls_pair_shake(&pair, SIZE_MAX);
+    tls_ends_shake(&pair, SIZE_MAX);
     assert_int_equal(pair.server.tls.failure, REASON_NO_MEMORY);
-    tls_pair_fini(&pair);
+    tls_ends_fini(&pair);
     open_pair(&pair, TLS1_3_VERSION);
     pair.server.puts_left = 0;
     assert_int_equal(tls_write(&pair.server.tls, BYTES("x")), TLS_BAD);
     assert_int_equal(pair.server.tls.failure, REASON_NO_MEMORY);
     tls_shutdown(&pair.server.tls);
-    tls_pair_fini(&pair);
+    tls_ends_fini(&pair);
 }
 
 static void a_session_is_resumed(void **state) {
     (void)state;
     for (size_t v = 0; v < 2; v++) {
-        struct tls_pair pair;
+        struct tls_ends pair;
         struct tls_facts facts;
         open_pair(&pair, versions[v]);
         assert_non_null(pair.client.session);
-        tls_pair_end(&pair);
-        tls_pair_begin(&pair);
+        tls_ends_end(&pair);
+        tls_ends_begin(&pair);
         tls_resume(&pair.client.tls, pair.client.session);
-        tls_pair_shake(&pair, SIZE_MAX);
+        tls_ends_shake(&pair, SIZE_MAX);
         assert_open(&pair);
         tls_facts(&pair.server.tls, &facts);
         assert_true(facts.is_resumed);
-        tls_pair_fini(&pair);
+        tls_ends_fini(&pair);
     }
 }
 
 static void tickets_come_with_the_end_of_the_handshake(void **state) {
     (void)state;
-    struct tls_pair pair;
+    struct tls_ends pair;
     struct writer none = writer_make(NULL, 0);
-    tls_pair_init(&pair, TLS1_3_VERSION);
-    tls_pair_shake(&pair, SIZE_MAX);
+    tls_ends_init(&pair, TLS1_3_VERSION);
+    tls_ends_shake(&pair, SIZE_MAX);
     assert_open(&pair);
     assert_null(pair.client.session);
-    struct bytes wire = tls_pair_take(&pair.server); /* put by the last step of the handshake */
+    struct bytes wire = tls_ends_take(&pair.server); /* put by the last step of the handshake */
     assert_true(wire.len != 0);
-    assert_int_equal(tls_pair_read(&pair.client, wire, 1, &none), TLS_MORE);
+    assert_int_equal(tls_ends_read(&pair.client, wire, 1, &none), TLS_MORE);
     assert_non_null(pair.client.session);
-    tls_pair_fini(&pair);
+    tls_ends_fini(&pair);
 }
 
 static void new_keys_are_answered_while_reading(void **state) {
     (void)state;
-    struct tls_pair pair;
+    struct tls_ends pair;
     struct writer none = writer_make(NULL, 0);
     open_pair(&pair, TLS1_3_VERSION);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(SSL_key_update(pair.client.tls.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
         carry(&pair.client, &pair.server, BYTES("with new keys"), 1);
-        struct bytes answer = tls_pair_take(&pair.server);
-        assert_int_equal(tls_pair_read(&pair.client, answer, 1, &none), TLS_MORE);
+        struct bytes answer = tls_ends_take(&pair.server);
+        assert_int_equal(tls_ends_read(&pair.client, answer, 1, &none), TLS_MORE);
         carry(&pair.server, &pair.client, BYTES("and back"), SIZE_MAX);
     }
-    tls_pair_fini(&pair);
+    tls_ends_fini(&pair);
 }
 
 static void renegotiation_is_refused_and_reading_goes_on(void **state) {
     (void)state;
-    struct tls_pair pair;
+    struct tls_ends pair;
     struct writer none = writer_make(NULL, 0);
     open_pair(&pair, TLS1_2_VERSION);
     SSL_clear_options(pair.client.tls.ssl, SSL_OP_NO_RENEGOTIATION);
     assert_int_equal(SSL_renegotiate(pair.client.tls.ssl), 1);
     assert_int_equal(SSL_do_handshake(pair.client.tls.ssl), -1); /* sends a ClientHello */
     ERR_clear_error();
-    struct bytes hello = tls_pair_take(&pair.client);
-    assert_int_equal(tls_pair_read(&pair.server, hello, 1, &none), TLS_MORE);
+    struct bytes hello = tls_ends_take(&pair.client);
+    assert_int_equal(tls_ends_read(&pair.server, hello, 1, &none), TLS_MORE);
     assert_true(pair.server.sent_size != 0); /* the warning no_renegotiation */
     assert_int_equal(tls_write(&pair.server.tls, BYTES("still here")), TLS_DONE);
-    tls_pair_fini(&pair);
+    tls_ends_fini(&pair);
 }
 
 int main(void) {

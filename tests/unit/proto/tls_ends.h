@@ -1,12 +1,12 @@
-/* tls_pair.h: two ends of a TLS connection in memory: what one puts is kept until the test gives it
+/* tls_ends.h: two ends of a TLS connection in memory: what one puts is kept until the test gives it
  * to the other, in pieces of any size.
  */
-#ifndef WEIR_TESTS_UNIT_PROTO_TLS_PAIR_H
-#define WEIR_TESTS_UNIT_PROTO_TLS_PAIR_H
+#ifndef WEIR_TESTS_UNIT_PROTO_TLS_ENDS_H
+#define WEIR_TESTS_UNIT_PROTO_TLS_ENDS_H
 
 #include "proto/tls.h"
 
-#define TLS_PAIR_WIRE_MAX (4 << 20)
+#define TLS_ENDS_WIRE_MAX (4 << 20)
 
 struct tls_end {
     struct tls tls;
@@ -16,7 +16,7 @@ struct tls_end {
     SSL_SESSION *session;
 };
 
-struct tls_pair {
+struct tls_ends {
     SSL_CTX *server_context;
     SSL_CTX *client_context;
     struct tls_end server;
@@ -25,20 +25,20 @@ struct tls_pair {
 
 /* With a certificate made for "weir.test" that the client trusts. `version`: the only one, as
  * TLS1_3_VERSION; 0: any. */
-void tls_pair_init(struct tls_pair *pair, int version);
-void tls_pair_fini(struct tls_pair *pair);
+void tls_ends_init(struct tls_ends *pair, int version);
+void tls_ends_fini(struct tls_ends *pair);
 /* Both ends anew, of the same contexts. */
-void tls_pair_begin(struct tls_pair *pair);
-void tls_pair_end(struct tls_pair *pair);
+void tls_ends_begin(struct tls_ends *pair);
+void tls_ends_end(struct tls_ends *pair);
 /* Gives what `from` has put to `to`, `piece` bytes at a time, and takes handshake steps until both
  * ends have nothing to say. */
-void tls_pair_shake(struct tls_pair *pair, size_t piece);
-/* Takes what was put, for the caller to give; freed by tls_pair_end or the next. */
-struct bytes tls_pair_take(struct tls_end *from);
+void tls_ends_shake(struct tls_ends *pair, size_t piece);
+/* Takes what was put, for the caller to give; freed by tls_ends_end or the next. */
+struct bytes tls_ends_take(struct tls_end *from);
 /* Reads all there is of `wire` into `to`, given in pieces; the result of the last read. */
-enum tls_result tls_pair_read(struct tls_end *end, struct bytes wire, size_t piece,
+enum tls_result tls_ends_read(struct tls_end *end, struct bytes wire, size_t piece,
                               struct writer *to);
 /* A key and a certificate for `name`, signed by itself. */
-void tls_pair_certify(SSL_CTX *context, const char *name);
+void tls_ends_certify(SSL_CTX *context, const char *name);
 
 #endif

@@ -1,4 +1,4 @@
-#include "unit/proto/tls_pair.h"
+#include "unit/proto/tls_ends.h"
 
 #include "base/check.h"
 
@@ -13,7 +13,7 @@ static bool put(struct tls *tls, struct bytes bytes) {
     struct tls_end *end = (struct tls_end *)(void *)tls;
     if (end->puts_left == 0) return false;
     end->puts_left--;
-    CHECK(end->sent_size + bytes.len <= TLS_PAIR_WIRE_MAX);
+    CHECK(end->sent_size + bytes.len <= TLS_ENDS_WIRE_MAX);
     memcpy(end->sent + end->sent_size, bytes.ptr, bytes.len);
     end->sent_size += bytes.len;
     return true;
@@ -28,7 +28,7 @@ static void on_session(struct tls *tls, SSL_SESSION *session) {
 
 static const struct tls_events events = {.put = put, .on_session = on_session};
 
-void tls_pair_certify(SSL_CTX *context, const char *name) {
+void tls_ends_certify(SSL_CTX *context, const char *name) {
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *certificate = X509_new();
     CHECK(key && certificate);
@@ -60,26 +60,26 @@ static SSL_CTX *make_context(const SSL_METHOD *method, int version) {
     return context;
 }
 
-void tls_pair_init(struct tls_pair *pair, int version) {
-    *pair = (struct tls_pair){.server_context = make_context(TLS_server_method(), version),
+void tls_ends_init(struct tls_ends *pair, int version) {
+    *pair = (struct tls_ends){.server_context = make_context(TLS_server_method(), version),
                               .client_context = make_context(TLS_client_method(), version)};
-    tls_pair_certify(pair->server_context, "weir.test");
+    tls_ends_certify(pair->server_context, "weir.test");
     SSL_CTX_set_session_id_context(pair->server_context, (const unsigned char *)"test", 4);
     X509_STORE *store = SSL_CTX_get_cert_store(pair->client_context);
     X509_STORE_add_cert(store, SSL_CTX_get0_certificate(pair->server_context));
     SSL_CTX_set_verify(pair->client_context, SSL_VERIFY_PEER, NULL);
     tls_keep_sessions(pair->client_context);
-    tls_pair_begin(pair);
+    tls_ends_begin(pair);
 }
 
 static void begin(struct tls_end *end, SSL_CTX *context, bool is_server) {
     CHECK(tls_init(&end->tls, context, is_server, &events));
-    end->sent = malloc(TLS_PAIR_WIRE_MAX);
+    end->sent = malloc(TLS_ENDS_WIRE_MAX);
     end->sent_size = 0;
     end->puts_left = SIZE_MAX;
 }
 
-void tls_pair_begin(struct tls_pair *pair) {
+void tls_ends_begin(struct tls_ends *pair) {
     begin(&pair->server, pair->server_context, true);
     begin(&pair->client, pair->client_context, false);
     SSL_set_tlsext_host_name(pair->client.tls.ssl, "weir.test");
@@ -92,13 +92,13 @@ static void end_one(struct tls_end *end) {
     end->sent = NULL;
 }
 
-void tls_pair_end(struct tls_pair *pair) {
+void tls_ends_end(struct tls_ends *pair) {
     end_one(&pair->server);
     end_one(&pair->client);
 }
 
-void tls_pair_fini(struct tls_pair *pair) {
-    tls_pair_end(pair);
+void tls_ends_fini(struct tls_ends *pair) {
+    tls_ends_end(pair);
     SSL_SESSION_free(pair->client.session);
     SSL_CTX_free(pair->server_context);
     SSL_CTX_free(pair->client_context);
@@ -115,8 +115,8 @@ static void step(struct tls_end *end, struct bytes wire, size_t piece) {
     } while (wire.len != 0);
 }
 
-void tls_pair_shake(struct tls_pair *pair, size_t piece) {
-    char *wire = malloc(TLS_PAIR_WIRE_MAX);
+void tls_ends_shake(struct tls_ends *pair, size_t piece) {
+    char *wire = malloc(TLS_ENDS_WIRE_MAX);
     step(&pair->client, BYTES_NONE, 1);
     for (int turn = 0; turn < 10; turn++) {
         struct tls_end *from = turn % 2 == 0 ? &pair->client : &pair->server;
@@ -130,13 +130,13 @@ void tls_pair_shake(struct tls_pair *pair, size_t piece) {
     free(wire);
 }
 
-struct bytes tls_pair_take(struct tls_end *from) {
+struct bytes tls_ends_take(struct tls_end *from) {
     struct bytes wire = bytes_make(from->sent, from->sent_size);
     from->sent_size = 0;
     return wire;
 }
 
-enum tls_result tls_pair_read(struct tls_end *end, struct bytes wire, size_t piece,
+enum tls_result tls_ends_read(struct tls_end *end, struct bytes wire, size_t piece,
                               struct writer *to) {
     enum tls_result result = TLS_MORE;
     char plain[TLS_RECORD_MAX];
