@@ -202,8 +202,13 @@ static void conn_open(struct conn *conn) {
     }
     SSL_set_app_data(conn->ssl, conn);
     SSL_set_connect_state(conn->ssl);
-    if (conn->session != NULL && SSL_set_session(conn->ssl, conn->session) != 1) {
-        load_die("SSL_set_session");
+    if (conn->session != NULL) {
+        /* A copy: OpenSSL offers a ticket once, and not every server gives a new one each time. */
+        SSL_SESSION *offered = SSL_SESSION_dup(conn->session);
+        if (offered == NULL || SSL_set_session(conn->ssl, offered) != 1) {
+            load_die("SSL_set_session");
+        }
+        SSL_SESSION_free(offered);
     }
     conn->is_writing = true;
     load_watch(conn->fd, EPOLLOUT, (uint32_t)(conn - conns));
