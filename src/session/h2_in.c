@@ -413,12 +413,9 @@ static void h2_close_early(struct h2 *h2, struct h2_stream *s, uint32_t code) {
         h2_stream_reset(s, s->rst_received ? REASON_CLIENT_RESET : REASON_H2_PROTOCOL);
         return;
     }
-    /* RFC 9113 sections 6.8 and 8.7: it was not looked at, so it may be sent again elsewhere. */
-    if (code == NGHTTP2_REFUSED_STREAM) {
-        s->stream.sent = false;
-        s->stream.reused = true;
-    }
-    h2_stream_reset(s, REASON_SERVER_RESET);
+    /* RFC 9113 sections 6.8 and 8.7: it was not looked at. */
+    h2_stream_reset(s, code == NGHTTP2_REFUSED_STREAM ? REASON_SERVER_REFUSED
+                                                      : REASON_SERVER_RESET);
 }
 
 static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user) {
