@@ -1,0 +1,105 @@
+"""websocket_ping: idle ends of a checked WebSocket are asked whether they are still there."""
+
+from harness.websocket import (BINARY, MASK, PING, PONG, TEXT, expect_close, frame, open_tunnel,
+                               read_frame)
+
+INI = """
+[listener web]
+bind = @web
+upstream = app
+websocket = checked
+websocket_ping = 50ms
+[listener late]
+bind = @late
+upstream = app
+websocket = checked
+websocket_ping = 300ms
+[upstream app]
+server = @origin
+timeout_tunnel = 1s
+"""
+
+
+def pinged(peer, is_masked):
+    opcode, payload, was_masked = read_frame(peer)
+    assert (opcode, len(payload), was_masked) == (PING, 8, is_masked)
+    return payload
+
+
+def answer_both(client, upstream):
+    """Both ends are asked, and answer: (the client's ping, the server's)."""
+    asked = pinged(client, False), pinged(upstream, True)
+    client.send(frame(PONG, asked[0], MASK))
+    upstream.send(frame(PONG, asked[1]))
+    return asked
+
+
+def test_idle_ends_are_asked_and_their_pongs_go_no_further(stage, client, origin):
+    client, upstream = open_tunnel(client, origin)
+    pings = [answer_both(client, upstream) for _ in range(5)]
+    assert len({payload for both in pings for payload in both}) == 10  # each is new
+    # Had a pong passed, it would stand before this.
+    client.send(frame(TEXT, b"hello", MASK))
+    while (got := read_frame(upstream))[0] == PING:
+        upstream.send(frame(PONG, got[1]))
+    assert got == (TEXT, b"hello", True)
+
+
+def test_pongs_keep_timeout_tunnel_away(stage, client, origin):
+    client, upstream = open_tunnel(client, origin)
+    for _ in range(30):  # of 50 ms: longer than timeout_tunnel
+        answer_both(client, upstream)
+
+
+def test_pings_and_pongs_of_the_ends_pass(stage, origin):
+    client, upstream = open_tunnel(stage.connect("late"), origin)
+    for data in (frame(PING, b"12345678", MASK), frame(PONG, b"", MASK),
+                 frame(PONG, b"12345678", MASK)):
+        client.send(data)
+        upstream.expect(data)
+    upstream.send(frame(PING, b"abc"))
+    client.expect(frame(PING, b"abc"))
+
+
+def test_a_pong_that_comes_byte_by_byte_goes_no_further(stage, client, origin):
+    client, upstream = open_tunnel(stage.connect("late"), origin)
+    payload = pinged(client, False)
+    upstream.send(frame(PONG, pinged(upstream, True)))
+    client.send_each_byte(frame(PONG, payload, MASK))
+    client.send(frame(TEXT, b"x", MASK))
+    upstream.expect(frame(TEXT, b"x", MASK))
+
+
+def test_an_unanswered_ping_ends_the_tunnel(stage, client, origin):
+    before = stage.count("weir_http_exchanges_ended_total", reason="websocket_timeout")
+    client, upstream = open_tunnel(client, origin)
+    pinged(client, False)
+    upstream.send(frame(PONG, pinged(upstream, True)))
+    while (got := read_frame(upstream))[0] == PING:
+        upstream.send(frame(PONG, got[1]))
+    assert got[0] == 8 and got[1][:2] == b"\x03\xe9"
+    upstream.expect_close()
+    client.expect_reset()
+    stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total",
+                                 reason="websocket_timeout")
+
+
+def test_a_server_that_does_not_answer_is_gone_too(stage, client, origin):
+    client, upstream = open_tunnel(client, origin)
+    client.send(frame(PONG, pinged(client, False), MASK))
+    while (got := read_frame(client))[0] == PING:
+        client.send(frame(PONG, got[1], MASK))
+    assert got[0] == 8 and got[1][:2] == b"\x03\xe9"
+    upstream.expect_end()
+
+
+def test_a_ping_waits_for_the_end_of_a_frame(stage, client, origin):
+    client, upstream = open_tunnel(client, origin)
+    whole = frame(BINARY, b"abcdef")
+    upstream.send(whole[:4])
+    client.expect(whole[:4])
+    # The server is asked while its own frame is on its way, the client only behind that frame.
+    payload = pinged(upstream, True)
+    upstream.send(whole[4:] + frame(PONG, payload))
+    client.expect(whole[4:])
+    client.send(frame(PONG, pinged(client, False), MASK))

@@ -1,0 +1,90 @@
+"""The websockets library on both sides: what real ends do passes, raw and checked."""
+
+import asyncio
+
+import pytest
+
+websockets = pytest.importorskip("websockets")
+
+INI = """
+[listener raw]
+bind = @raw
+upstream = app
+[listener checked]
+bind = @checked
+upstream = app
+websocket = checked
+websocket_ping = 20ms
+websocket_max_message = 2m
+[upstream app]
+server = @backend
+"""
+
+
+def talk(stage, name, talker):
+    """Runs an echo server and `talker` with a client that has reached it through weir."""
+    async def echo(socket):
+        async for message in socket:
+            await socket.send(message)
+
+    async def both():
+        host, port = stage.address("backend").rsplit(":", 1)
+        async with websockets.serve(echo, host, int(port), max_size=2 << 20):
+            async with websockets.connect(f"ws://{stage.address(name)}/", max_size=2 << 20) as it:
+                await asyncio.wait_for(talker(it), 30)
+
+    asyncio.run(both())
+
+
+@pytest.mark.parametrize("name", ["raw", "checked"])
+def test_messages_of_all_kinds_come_back(stage, name):
+    async def talker(socket):
+        for message in ("", "x", "H\u00e4ll\u00f6 \U0001f600" * 1000, b"", b"\xff\xfe",
+                        bytes(range(256)) * 4000, "y" * 126, "z" * 65536):
+            await socket.send(message)
+            assert await socket.recv() == message
+
+    talk(stage, name, talker)
+
+
+@pytest.mark.parametrize("name", ["raw", "checked"])
+def test_fragments_and_pings_of_the_client_are_answered(stage, name):
+    async def talker(socket):
+        await socket.send(["frag", "men", "", "ts \u20ac"])
+        assert await socket.recv() == "fragments \u20ac"
+        await (await socket.ping(b"hello"))
+
+    talk(stage, name, talker)
+
+
+@pytest.mark.parametrize("name", ["raw", "checked"])
+def test_both_ends_close_in_order(stage, name):
+    async def talker(socket):
+        await socket.send("x")
+        await socket.recv()
+        await socket.close(4001, "done")
+        assert socket.close_code == 4001
+
+    talk(stage, name, talker)
+
+
+def test_pings_of_weir_are_answered_by_both_ends(stage):
+    async def talker(socket):
+        await asyncio.sleep(0.2)  # idle for many pings: the peers play a pause
+        await socket.send("still here")
+        assert await socket.recv() == "still here"
+
+    talk(stage, "checked", talker)
+
+
+def test_a_message_over_the_limit_closes_with_1009(stage):
+    async def talker(socket):
+        try:
+            await socket.send(b"x" * ((2 << 20) + 1))
+            await socket.recv()
+        except websockets.ConnectionClosed:
+            pass
+        await socket.wait_closed()
+        assert socket.close_code == 1009
+
+    talk(stage, "checked", talker)
