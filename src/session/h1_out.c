@@ -268,7 +268,7 @@ static void h1_close_op(struct stream *stream, enum reason reason) {
     struct h1 *h1 = h1_of_stream(stream);
     CHECK(h1->stream_open);
     h1->stream_open = false;
-    h1->session.streams_open = 0;
+    if (!h1->session.is_client) h1->session.streams_open = 0;
     h1->stream.events = NULL;
     if (h1->failure != REASON_NONE) {
         reason = h1->failure;

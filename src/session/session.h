@@ -100,20 +100,26 @@ struct session {
     void *user;         /* the host's */
     uint8_t host_state; /* the host's */
     bool is_client;
-    uint8_t client_ip_size; /* 0: not asked yet */
-    uint16_t client_port;
-    char client_ip[46];
     /* Changes in routine work. */
+    bool closing;       /* on_closed is on its way: opens no more streams */
+    uint32_t streams;   /* opened so far */
     struct list link;   /* in session_room.clients, or the host's list */
     uint64_t opened_ns; /* worker's clock */
-    uint32_t streams;   /* opened so far */
-    /* Upstream role: how many may be open at once, from connect on as a guess until the server has
-     * said it; 0: it takes no more. May fall below what is open. */
-    uint32_t streams_max;
-    uint32_t streams_open;
-    struct list waiters; /* the host's: who waits for on_ready */
-    uint32_t waiting;    /* the host's: how many */
-    bool closing;        /* on_closed is on its way: opens no more streams */
+    union {
+        struct {                    /* Client role. */
+            uint8_t client_ip_size; /* 0: not asked yet */
+            uint16_t client_port;
+            char client_ip[46];
+        };
+        struct { /* Upstream role. */
+            /* How many may be open at once, from connect on as a guess until the server has said
+             * it; 0: it takes no more. May fall below what is open. */
+            uint32_t streams_max;
+            uint32_t streams_open;
+            struct list waiters; /* the host's: who waits for on_ready */
+            uint32_t waiting;    /* the host's: how many */
+        };
+    };
 };
 
 struct h1_parser;

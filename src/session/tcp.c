@@ -194,7 +194,7 @@ static void tcp_close_op(struct stream *stream, enum reason reason) {
     struct conn *conn = tcp->session.conn;
     CHECK(tcp->stream_open);
     tcp->stream_open = false;
-    tcp->session.streams_open = 0;
+    if (!tcp->session.is_client) tcp->session.streams_open = 0;
     tcp->stream.events = NULL;
     if (tcp->failure != REASON_NONE) reason = (enum reason)tcp->failure;
     tcp->failure = REASON_NONE;
@@ -232,7 +232,7 @@ static void tcp_open_stream(struct tcp *tcp) {
     tcp->stream = (struct stream){
         .ops = &tcp_stream_ops, .session = &tcp->session, .began_ns = tcp->session.opened_ns};
     tcp->session.streams++;
-    tcp->session.streams_open = 1;
+    if (!tcp->session.is_client) tcp->session.streams_open = 1;
     tcp->stream_open = true;
 }
 
