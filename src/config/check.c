@@ -84,6 +84,16 @@ void check_limits(const struct check *check, const struct ini_section *section,
         .max_headers = check_number(check, section, KEY_MAX_HEADERS),
         .max_target = check_number(check, section, KEY_MAX_TARGET),
         .max_body_size = check_number(check, section, KEY_MAX_BODY_SIZE),
+        .h2_max_streams = check_number(check, section, KEY_H2_MAX_STREAMS),
+        .h2_max_resets = check_number(check, section, KEY_H2_MAX_RESETS),
+        .h2_max_made_resets = check_number(check, section, KEY_H2_MAX_MADE_RESETS),
+        .h2_max_continuations = check_number(check, section, KEY_H2_MAX_CONTINUATIONS),
+        .h2_max_settings = check_number(check, section, KEY_H2_MAX_SETTINGS),
+        .h2_max_pings = check_number(check, section, KEY_H2_MAX_PINGS),
+        .h2_max_empty_data = check_number(check, section, KEY_H2_MAX_EMPTY_DATA),
+        .h2_max_priority = check_number(check, section, KEY_H2_MAX_PRIORITY),
+        .h2_max_window_updates = check_number(check, section, KEY_H2_MAX_WINDOW_UPDATES),
+        .h2_max_stalled = check_number(check, section, KEY_H2_MAX_STALLED),
     };
 }
 

@@ -104,12 +104,29 @@ static void check_action(struct check *check, const struct ini_section *section,
 
 /* What only requests have any use for; from [defaults] it may come all the same. */
 static void refuse_http_keys(struct check *check, const struct ini_section *section) {
-    static const enum key_id keys[] = {
-        KEY_TIMEOUT_REQUEST, KEY_TIMEOUT_CLIENT,  KEY_TIMEOUT_KEEPALIVE,
-        KEY_MIN_READ_RATE,   KEY_MAX_HEADER_SIZE, KEY_MAX_HEADERS,
-        KEY_MAX_TARGET,      KEY_MAX_BODY_SIZE,   KEY_VIA,
-        KEY_FORWARDED,       KEY_WEBSOCKET,       KEY_WEBSOCKET_MAX_MESSAGE,
-        KEY_WEBSOCKET_PING};
+    static const enum key_id keys[] = {KEY_TIMEOUT_REQUEST,
+                                       KEY_TIMEOUT_CLIENT,
+                                       KEY_TIMEOUT_KEEPALIVE,
+                                       KEY_MIN_READ_RATE,
+                                       KEY_MAX_HEADER_SIZE,
+                                       KEY_MAX_HEADERS,
+                                       KEY_MAX_TARGET,
+                                       KEY_MAX_BODY_SIZE,
+                                       KEY_VIA,
+                                       KEY_FORWARDED,
+                                       KEY_H2_MAX_STREAMS,
+                                       KEY_H2_MAX_RESETS,
+                                       KEY_H2_MAX_MADE_RESETS,
+                                       KEY_H2_MAX_CONTINUATIONS,
+                                       KEY_H2_MAX_SETTINGS,
+                                       KEY_H2_MAX_PINGS,
+                                       KEY_H2_MAX_EMPTY_DATA,
+                                       KEY_H2_MAX_PRIORITY,
+                                       KEY_H2_MAX_WINDOW_UPDATES,
+                                       KEY_H2_MAX_STALLED,
+                                       KEY_WEBSOCKET,
+                                       KEY_WEBSOCKET_MAX_MESSAGE,
+                                       KEY_WEBSOCKET_PING};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const struct ini_entry *entry = ini_find(section, keys[i]);
         if (entry) check_fault(check, section, entry, "has no effect with mode = tcp");

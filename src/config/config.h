@@ -40,6 +40,17 @@ struct config_limits {
     uint64_t max_headers;     /* count */
     uint64_t max_target;      /* bytes */
     uint64_t max_body_size;   /* bytes, 0: no limit */
+    /* HTTP/2. Counts; but for streams and continuations of 10 s. */
+    uint64_t h2_max_streams;
+    uint64_t h2_max_resets;
+    uint64_t h2_max_made_resets;
+    uint64_t h2_max_continuations;
+    uint64_t h2_max_settings;
+    uint64_t h2_max_pings;
+    uint64_t h2_max_empty_data;
+    uint64_t h2_max_priority;
+    uint64_t h2_max_window_updates;
+    uint64_t h2_max_stalled;
 };
 
 enum config_websocket_mode {

@@ -117,6 +117,26 @@ static bool route_applies(const struct config_route *route,
     return false;
 }
 
+/* Those of one protocol. */
+static void write_codes(const struct scrape *scrape, const char *listener, const char *route,
+                        const char *proto, uint64_t counts[][UPSTREAM_CODES]) {
+    for (uint32_t j = 0; j < HTTP_METHOD_COUNT; j++) {
+        /* "_OTHER" cannot be taken for a method that a client made up. */
+        struct bytes text =
+            j == HTTP_OTHER ? BYTES("_OTHER") : http_method_text((enum http_method)j);
+        char method[16];
+        struct writer writer = writer_make(method, sizeof method);
+        writer_print(&writer, "%.*s", BYTES_FMT(text));
+        for (uint32_t k = 0; k < UPSTREAM_CODES; k++) {
+            if (counts[j][k] == 0) continue;
+            write_count(scrape->page, "http_requests_total",
+                        LABELS({"listener", listener}, {"route", route}, {"method", method},
+                               {"code", codes[k]}, {"proto", proto}),
+                        counts[j][k]);
+        }
+    }
+}
+
 /* Requests of one listener and route (NULL: none). */
 static void write_series(const struct scrape *scrape, const struct config_listener *listener,
                          const struct config_route *route) {
@@ -127,25 +147,17 @@ static void write_series(const struct scrape *scrape, const struct config_listen
         const struct request_series *series = proxy_series(proxy, listener, route);
         proto = proxy->fronts[listener->index].session_ops->proto;
         for (uint32_t j = 0; j < HTTP_METHOD_COUNT; j++) {
-            for (uint32_t k = 0; k < UPSTREAM_CODES; k++)
+            for (uint32_t k = 0; k < UPSTREAM_CODES; k++) {
                 sum.count[j][k] += READ(series->count[j][k]);
+                sum.h2[j][k] += READ(series->h2[j][k]);
+                sum.ws[j][k] += READ(series->ws[j][k]);
+            }
         }
     }
-    for (uint32_t j = 0; j < HTTP_METHOD_COUNT; j++) {
-        /* "_OTHER" cannot be taken for a method that a client made up. */
-        struct bytes text =
-            j == HTTP_OTHER ? BYTES("_OTHER") : http_method_text((enum http_method)j);
-        char method[16];
-        struct writer writer = writer_make(method, sizeof method);
-        writer_print(&writer, "%.*s", BYTES_FMT(text));
-        for (uint32_t k = 0; k < UPSTREAM_CODES; k++) {
-            if (sum.count[j][k] == 0) continue;
-            write_count(scrape->page, "http_requests_total",
-                        LABELS({"listener", listener->name}, {"route", route ? route->name : ""},
-                               {"method", method}, {"code", codes[k]}, {"proto", proto}),
-                        sum.count[j][k]);
-        }
-    }
+    const char *name = route ? route->name : "";
+    write_codes(scrape, listener->name, name, proto, sum.count);
+    write_codes(scrape, listener->name, name, session_h2.proto, sum.h2);
+    write_codes(scrape, listener->name, name, "ws", sum.ws);
 }
 
 static void write_requests(const struct scrape *scrape) {

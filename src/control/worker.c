@@ -28,6 +28,8 @@
 /* Beside clients and servers: the admin's connections, so that clients cannot shut probes out,
  * those that are refused, and those that are just closing. */
 #define WORKER_CONNS_EXTRA (DESCRIPTORS_ADMINS_MAX + DESCRIPTORS_REFUSALS_MAX + 256)
+/* Requests that HTTP/2 may add to one for each client: more wait on the other side. */
+#define WORKER_STREAMS_MORE 16384
 /* What nghttp2 may have for all HTTP/2 connections of a worker. */
 #define WORKER_H2_MEMORY (1ull << 30)
 /* What the answers of a cut get to be sent. */
@@ -84,6 +86,18 @@ static void worker_limits(const struct config *config, uint32_t *header_size, ui
             *header_size = (uint32_t)limits->max_header_size;
         if (limits->max_headers > *headers) *headers = (uint32_t)limits->max_headers;
     }
+}
+
+/* Requests beyond one for each client: those of HTTP/2. */
+static uint32_t worker_more_streams(const struct worker *worker) {
+    uint64_t more = 0;
+    for (uint32_t i = 0; i < worker->config->listener_count; i++) {
+        const struct config_listener *listener = &worker->config->listeners[i];
+        if (listener->mode == CONFIG_MODE_HTTP && listener->limits.h2_max_streams - 1 > more)
+            more = listener->limits.h2_max_streams - 1;
+    }
+    more *= worker->clients_max;
+    return more < WORKER_STREAMS_MORE ? (uint32_t)more : WORKER_STREAMS_MORE;
 }
 
 static bool worker_has_tcp(const struct config *config) {
@@ -176,7 +190,8 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     worker->file_max = options->file_max;
     int error = worker_make_quotas(worker, options->files);
     if (error < 0) return error;
-    uint32_t exchanges_max = worker->clients_max + DESCRIPTORS_ADMINS_MAX;
+    uint32_t exchanges_max =
+        worker->clients_max + DESCRIPTORS_ADMINS_MAX + worker_more_streams(worker);
     struct net_options net_options = worker_net_options(worker, options->files);
     error = net_init(&worker->net, &net_options, &worker->stats);
     if (error < 0) return error;
@@ -198,7 +213,8 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
                                           .net = &worker->net,
                                           .room = &worker->room,
                                           .client_ops = &session_h1,
-                                          .upstream_ops = &session_h1,
+                                          .upstream_ops =
+                                              getenv("H2UP") ? &session_h2 : &session_h1,
                                           .tcp_ops = &session_tcp,
                                           .services = worker->services,
                                           .admin = options->admin,

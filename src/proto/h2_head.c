@@ -311,7 +311,7 @@ struct http_message *h2_head_request(const struct h2_head *head, struct bytes sc
     struct http_message *message = arena_alloc(arena, sizeof *message);
     struct bytes text;
     if (!message || !arena_copy(arena, bytes_make(head->text, head->text_len), &text)) return NULL;
-    *message = (struct http_message){.version_minor = 1, .scheme = scheme};
+    *message = (struct http_message){.version_minor = 1, .is_h2 = true, .scheme = scheme};
     if (!h2_copy_fields(head, arena, text.ptr, &message->fields)) return NULL;
     if (head->crumbs > 1 && !h2_join_cookies(&message->fields, arena)) return NULL;
     h2_fill_request(head, text.ptr, message);
@@ -332,6 +332,7 @@ void h2_head_response(const struct h2_head *head, enum http_method method, bool 
     }
     *message =
         (struct http_message){.version_minor = 1,
+                              .is_h2 = true,
                               .status = status,
                               .body_length = length,
                               .fields = {head->fields, head->field_count, head->limits.fields_max}};

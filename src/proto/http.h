@@ -90,6 +90,7 @@ struct http_message {
     struct bytes reason_phrase; /* as received, may be empty; ptr NULL: the usual one is written */
     /* Both. */
     uint8_t version_minor; /* 0 or 1 of HTTP/1.x; 1 for later versions */
+    bool is_h2;            /* it came over HTTP/2: for Via */
     struct bytes upgrade;  /* the protocol asked for (request) or chosen (101), "" for none */
     /* 0: no body; HTTP_LENGTH_UNKNOWN: streamed. In a response that has no body whatever its length
      * (http_response_has_no_body): what Content-Length says for HEAD and 304, UNKNOWN when it is

@@ -86,7 +86,11 @@ void exchange_count(const struct exchange_record *record, const struct stream *c
     struct proxy *proxy = record->front->proxy;
     struct stat_block *stats = proxy->net->stats;
     struct request_series *series = proxy_series(proxy, record->front->config, record->route);
-    stat_bump(&series->count[record->method][upstream_code_class(record->status)], 1);
+    if (record->is_websocket) {
+        stat_bump(&series->ws[record->method][upstream_code_class(record->status)], 1);
+    } else {
+        proxy_count_request(client->session, series, record->method, record->status);
+    }
     stat_bump(&stats->reasons[reason], 1);
     stat_sub(stats, STAT_HTTP_REQUESTS_IN_FLIGHT, 1);
     stat_observe_ns(stats, STAT_HIST_HTTP_REQUEST_DURATION, proxy->net->now_ns - client->began_ns);
@@ -395,7 +399,7 @@ static void exchange_on_refused(struct session *session, enum reason reason) {
     struct request_series *series = proxy_series(front->proxy, front->config, NULL);
     stat_bump(&stats->parse_errors[reason], 1);
     stat_bump(&stats->reasons[reason], 1);
-    stat_bump(&series->count[HTTP_OTHER][upstream_code_class(reason_entry(reason)->status)], 1);
+    proxy_count_request(session, series, HTTP_OTHER, reason_entry(reason)->status);
 }
 
 /* The connection's exchanges have ended before it. */

@@ -35,6 +35,7 @@ struct exchange_record {
     struct server *server; /* whose in_flight counts it; NULL: none */
     enum http_method method;
     int status;
+    bool is_websocket; /* it became one */
 };
 
 /* A piece of request body, in the arena. */

@@ -7,7 +7,6 @@
 struct exchange_tunnel {
     struct tunnel tunnel;
     struct exchange_record record;
-    bool is_websocket;
 };
 
 size_t exchange_tunnel_size(void) { return sizeof(struct exchange_tunnel); }
@@ -21,7 +20,7 @@ static void exchange_tunnel_end(struct tunnel *tunnel, enum reason reason) {
     struct exchange_record *record = &x->record;
     struct proxy *proxy = record->front->proxy;
     exchange_count(record, tunnel->client, reason);
-    if (x->is_websocket) stat_sub(proxy->net->stats, STAT_WEBSOCKET_CONNECTIONS, 1);
+    if (record->is_websocket) stat_sub(proxy->net->stats, STAT_WEBSOCKET_CONNECTIONS, 1);
     tunnel->upstream->ops->close(tunnel->upstream, tunnel->upstream_told ? REASON_NONE : reason);
     if (record->server) {
         CHECK(record->server->balance->in_flight > 0);
@@ -35,7 +34,7 @@ static void exchange_tunnel_end(struct tunnel *tunnel, enum reason reason) {
 /* A WebSocket's frames are checked where that was asked for. */
 static bool exchange_tunnel_check(struct exchange_tunnel *x, uint64_t idle_ms) {
     struct config_websocket websocket = route_websocket(x->record.front->config, x->record.route);
-    if (!x->is_websocket || websocket.mode != CONFIG_WEBSOCKET_CHECKED) return false;
+    if (!x->record.is_websocket || websocket.mode != CONFIG_WEBSOCKET_CHECKED) return false;
     struct tunnel_ws_options options = {
         .message_max = websocket.message_max, .ping_ms = websocket.ping_ms, .idle_ms = idle_ms};
     tunnel_ws_start(&x->tunnel, &x->record.front->proxy->checked, &options);
@@ -57,9 +56,9 @@ void exchange_begin_tunnel(struct exchange *x, const struct http_message *messag
                                               .upstream = x->upstream,
                                               .stats = proxy->net->stats,
                                               .on_end = exchange_tunnel_end},
-                                   .record = exchange_record_of(x),
-                                   .is_websocket = exchange_is_websocket(x)};
-    if (to->is_websocket) stat_add(proxy->net->stats, STAT_WEBSOCKET_CONNECTIONS, 1);
+                                   .record = exchange_record_of(x)};
+    to->record.is_websocket = exchange_is_websocket(x);
+    if (to->record.is_websocket) stat_add(proxy->net->stats, STAT_WEBSOCKET_CONNECTIONS, 1);
     exchange_hand_over(x);
     exchange_tunnel_publish(proxy);
     if (!exchange_tunnel_check(to, idle_ms)) tunnel_start(&to->tunnel, idle_ms);

@@ -9,6 +9,18 @@
 #include <errno.h>
 #include <stdlib.h>
 
+static void proxy_init_floods(struct h2_flood_limits *floods, const struct config_limits *limits) {
+    floods->max[H2_FLOOD_RAPID_RESET] = (uint32_t)limits->h2_max_resets;
+    floods->max[H2_FLOOD_MADE_RESET] = (uint32_t)limits->h2_max_made_resets;
+    floods->max[H2_FLOOD_CONTINUATION] = (uint32_t)limits->h2_max_continuations;
+    floods->max[H2_FLOOD_SETTINGS] = (uint32_t)limits->h2_max_settings;
+    floods->max[H2_FLOOD_PING] = (uint32_t)limits->h2_max_pings;
+    floods->max[H2_FLOOD_EMPTY_DATA] = (uint32_t)limits->h2_max_empty_data;
+    floods->max[H2_FLOOD_PRIORITY] = (uint32_t)limits->h2_max_priority;
+    floods->max[H2_FLOOD_WINDOW_UPDATE] = (uint32_t)limits->h2_max_window_updates;
+    floods->max[H2_FLOOD_ZERO_WINDOW] = (uint32_t)limits->h2_max_stalled;
+}
+
 static void proxy_init_front(struct front *front, const struct config_listener *config) {
     const struct config_limits *limits = &config->limits;
     front->config = config;
@@ -21,8 +33,9 @@ static void proxy_init_front(struct front *front, const struct config_listener *
         .max_header_size = (uint32_t)limits->max_header_size,
         .max_headers = (uint32_t)limits->max_headers,
         .max_target = (uint32_t)limits->max_target,
-        .h2_streams_max = 100,
+        .h2_streams_max = (uint32_t)limits->h2_max_streams,
     };
+    proxy_init_floods(&front->options.h2_flood, limits);
 }
 
 static int proxy_init_parts(struct proxy *proxy, const struct proxy_options *options) {
@@ -111,4 +124,11 @@ struct request_series *proxy_series(const struct proxy *proxy,
                                     const struct config_route *route) {
     size_t routes = (size_t)proxy->config->route_count + 1;
     return &proxy->series[listener->index * routes + (route ? route->index + 1 : 0)];
+}
+
+void proxy_count_request(const struct session *session, struct request_series *series,
+                         enum http_method method, int status) {
+    uint32_t class = upstream_code_class(status);
+    bool is_h2 = session->ops->multiplexed;
+    stat_bump(is_h2 ? &series->h2[method][class] : &series->count[method][class], 1);
 }

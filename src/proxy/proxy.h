@@ -15,7 +15,9 @@
 
 /* Requests of one listener and route, by method and class of status. */
 struct request_series {
-    uint64_t count[HTTP_METHOD_COUNT][UPSTREAM_CODES];
+    uint64_t count[HTTP_METHOD_COUNT][UPSTREAM_CODES]; /* not over HTTP/2 */
+    uint64_t h2[HTTP_METHOD_COUNT][UPSTREAM_CODES];
+    uint64_t ws[HTTP_METHOD_COUNT][UPSTREAM_CODES]; /* that became WebSockets, over either */
 };
 
 struct front {
@@ -68,6 +70,9 @@ int proxy_init(struct proxy *proxy, const struct proxy_options *options);
 void proxy_fini(struct proxy *proxy);
 /* Closes idle upstream connections. */
 void proxy_drain(struct proxy *proxy);
+/* Counts one request of that session that has ended. */
+void proxy_count_request(const struct session *session, struct request_series *series,
+                         enum http_method method, int status);
 /* The series of a listener and a route (NULL: none). */
 struct request_series *proxy_series(const struct proxy *proxy,
                                     const struct config_listener *listener,

@@ -122,6 +122,7 @@ bool rewrite_expand(const struct template *template, const struct rewrite_facts 
 
 /* RFC 9110 section 7.6.3: the protocol it was received by, and a pseudonym; without "HTTP/". */
 static struct bytes via_value(const struct http_message *message) {
+    if (message->is_h2) return BYTES("2 weir");
     return message->version_minor == 0 ? BYTES("1.0 weir") : BYTES("1.1 weir");
 }
 

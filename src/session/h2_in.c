@@ -189,6 +189,15 @@ static int h2_on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, 
     return 0;
 }
 
+/* However small on the wire: no client needs it, and it would go on. */
+static void h2_on_bomb(struct h2 *h2) {
+    if (h2->session.is_client) {
+        h2_note_flood(h2, H2_FLOOD_HPACK);
+    } else {
+        h2_fail(h2, REASON_BAD_RESPONSE, NGHTTP2_ENHANCE_YOUR_CALM);
+    }
+}
+
 static int h2_on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
                         size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
                         void *user) {
@@ -202,7 +211,7 @@ static int h2_on_header(nghttp2_session *ng, const nghttp2_frame *frame, const u
                 bytes_make((const char *)value, value_len));
     if (head->size > (uint64_t)H2_BOMB_FACTOR * head->limits.head_size_max ||
         head->count > (uint64_t)H2_BOMB_FACTOR * head->limits.fields_max) {
-        h2_flood(h2, H2_FLOOD_HPACK);
+        h2_on_bomb(h2);
     }
     return 0;
 }
