@@ -268,6 +268,10 @@ struct bytes http_reason_phrase(int status) {
     return phrase.ptr != NULL ? phrase : BYTES("");
 }
 
+bool http_is_websocket(const struct http_message *message) {
+    return bytes_equal_nocase(message->upgrade, BYTES("websocket"));
+}
+
 bool http_response_has_no_body(enum http_method request_method, int status) {
     if (status < 200 || status == 204 || status == 304) return true;
     return request_method == HTTP_HEAD || (request_method == HTTP_CONNECT && status < 300);

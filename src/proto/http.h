@@ -91,7 +91,11 @@ struct http_message {
     /* Both. */
     uint8_t version_minor; /* 0 or 1 of HTTP/1.x; 1 for later versions */
     bool is_h2;            /* it came over HTTP/2: for Via */
-    struct bytes upgrade;  /* the protocol asked for (request) or chosen (101), "" for none */
+    /* The protocol asked for (request) or chosen (101), "" for none. An extended CONNECT of HTTP/2
+     * (RFC 8441) is told as the GET that HTTP/1.1 would ask with, a 2xx to it as 101: each session
+     * puts in and takes out what only its version has (Sec-WebSocket-Key and -Accept). */
+    struct bytes upgrade;
+    bool upgrade_only; /* a request that is nothing without its upgrade: an extended CONNECT */
     /* 0: no body; HTTP_LENGTH_UNKNOWN: streamed. In a response that has no body whatever its length
      * (http_response_has_no_body): what Content-Length says for HEAD and 304, UNKNOWN when it is
      * not there and for 2xx to CONNECT, 0 for 1xx and 204. */
@@ -110,6 +114,8 @@ bool http_method_is_idempotent(enum http_method method);
 enum http_field_id http_field_id_of(struct bytes name);
 /* "OK" for 200; "" for unknown. */
 struct bytes http_reason_phrase(int status);
+/* The upgrade is to "websocket". */
+bool http_is_websocket(const struct http_message *message);
 /* 204, 304, 1xx, any answer to HEAD, 2xx to CONNECT (RFC 9112 section 6.3). */
 bool http_response_has_no_body(enum http_method request_method, int status);
 bool http_token_valid(struct bytes b); /* RFC 9110 section 5.6.2, at least one byte */

@@ -269,6 +269,11 @@ static void exchange_on_answer(struct stream *upstream, struct http_message *mes
     x->status = message->status;
     exchange_count_answer(x);
     exchange_drop_kept(x);
+    /* To a client of HTTP/2 a 2xx would say that the upgrade is there (RFC 8441 section 4). */
+    if (x->request->upgrade_only && upstream_code_class(x->status) == 2) {
+        exchange_fail(x, REASON_UPGRADE_IGNORED);
+        return;
+    }
     struct rewrite_facts facts = exchange_facts(x);
     if (!session_add_date(x->proxy->room, message, x->client->arena) ||
         !rewrite_response(message, x->front->config, x->route, &facts, x->client->arena)) {

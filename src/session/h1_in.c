@@ -132,6 +132,32 @@ static struct http_message *h1_build(struct h1 *h1, const struct h1_parser *pars
     return message;
 }
 
+/* Of a handshake the key is kept for an answer that comes without HTTP/1.1's proof. A handshake
+ * that no server may accept (RFC 6455 section 4.2.1) is no upgrade: it may be ignored (RFC 9110
+ * section 7.8), and the server says what is wrong with it. */
+static void h1_take_handshake(struct h1 *h1, struct http_message *message) {
+    h1->client_key = NULL;
+    if (!http_is_websocket(message)) return;
+    const struct http_field *key =
+        http_fields_find_name(&message->fields, BYTES("Sec-WebSocket-Key"));
+    if (message->method == HTTP_GET && key && ws_key_valid(key->value)) {
+        h1->client_key = key->value.ptr;
+    } else {
+        message->upgrade = BYTES_NONE;
+    }
+}
+
+/* What this session has asked for by a key of its own is proven by the answer. */
+static bool h1_handshake_fits(const struct h1 *h1, const struct http_message *message) {
+    if (message->status != 101 || !h1->key_made) return true;
+    char accept[WS_ACCEPT_SIZE];
+    const struct http_field *field =
+        http_fields_find_name(&message->fields, BYTES("Sec-WebSocket-Accept"));
+    ws_accept_of(h1->server_key, accept);
+    return http_is_websocket(message) && field &&
+           bytes_equal(field->value, bytes_make(accept, sizeof accept));
+}
+
 static void h1_on_request(struct h1 *h1, const struct h1_parser *parser, struct bytes text) {
     const struct session_options *options = h1->session.options;
     struct net *net = h1_net(h1);
@@ -153,6 +179,7 @@ static void h1_on_request(struct h1 *h1, const struct h1_parser *parser, struct 
         h1_refuse(h1, REASON_NO_MEMORY);
         return;
     }
+    h1_take_handshake(h1, message);
     h1->stream.reused = h1->session.streams++ != 0;
     h1->stream_open = true;
     h1->stream_reset = false;
@@ -180,6 +207,10 @@ static void h1_on_response(struct h1 *h1, const struct h1_parser *parser, struct
     h1_drop_head(h1);
     if (!message) {
         h1_reset_stream(h1, REASON_NO_MEMORY);
+        return;
+    }
+    if (!h1_handshake_fits(h1, message)) {
+        h1_reset_stream(h1, REASON_BAD_RESPONSE);
         return;
     }
     h1_touch(h1);

@@ -28,6 +28,38 @@ static bool h1_put_head(struct h1 *h1, const struct http_message *message,
     return true;
 }
 
+/* A WebSocket that the other side asks for, or opens, over HTTP/2 lacks what proves it in HTTP/1.1
+ * (RFC 8441 section 5): then *message becomes a copy that has it, made in *copy and the arena. */
+static bool h1_prove(struct h1 *h1, const struct http_message **message,
+                     struct http_message *copy) {
+    struct arena *arena = h1->stream.arena;
+    const struct http_fields *fields = &(*message)->fields;
+    bool is_client = h1->session.is_client;
+    bool wanted = is_client ? (*message)->status == 101 && h1->client_key : true;
+    if (!wanted || !(*message)->is_h2 || !http_is_websocket(*message)) return true;
+    *copy = **message;
+    *message = copy;
+    if (!http_fields_init(&copy->fields, arena, fields->count + 2)) return false;
+    if (fields->count != 0)
+        memcpy(copy->fields.items, fields->items, fields->count * sizeof *fields->items);
+    copy->fields.count = fields->count;
+    struct bytes key_name = BYTES("Sec-WebSocket-Key"), accept_name = BYTES("Sec-WebSocket-Accept");
+    (void)http_fields_remove(&copy->fields, key_name); /* if any: they mean nothing there */
+    (void)http_fields_remove(&copy->fields, accept_name);
+    if (is_client) {
+        char *accept = arena_alloc(arena, WS_ACCEPT_SIZE);
+        if (accept) ws_accept_of(h1->client_key, accept);
+        return accept && http_fields_add(&copy->fields, arena, accept_name,
+                                         bytes_make(accept, WS_ACCEPT_SIZE));
+    }
+    h1->key_made = ws_key_make(h1->server_key);
+    struct bytes key = bytes_make(h1->server_key, sizeof h1->server_key);
+    struct bytes version_name = BYTES("Sec-WebSocket-Version");
+    bool versioned = http_fields_find_name(&copy->fields, version_name) != NULL;
+    return h1->key_made && http_fields_add(&copy->fields, arena, key_name, key) &&
+           (versioned || http_fields_add(&copy->fields, arena, version_name, BYTES("13")));
+}
+
 /* How the body of a message is framed on this connection (RFC 9112 section 6). */
 static struct h1_framing h1_frame(const struct h1 *h1, const struct http_message *message,
                                   bool end) {
@@ -93,7 +125,8 @@ static void h1_head_op(struct stream *stream, const struct http_message *message
         h1->in = H1_IN_HEAD;
     }
     struct h1_framing framing = h1_frame(h1, message, end);
-    if (!h1_put_head(h1, message, &framing)) {
+    struct http_message copy;
+    if (!h1_prove(h1, &message, &copy) || !h1_put_head(h1, message, &framing)) {
         h1_fail_later(h1, REASON_NO_MEMORY);
         return;
     }
