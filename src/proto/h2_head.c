@@ -303,6 +303,7 @@ static void h2_fill_request(const struct h2_head *head, const char *text,
     message->method = HTTP_GET;
     message->method_text = http_method_text(HTTP_GET);
     message->upgrade = h2_moved(head, pseudo[H2_PSEUDO_PROTOCOL], text);
+    message->upgrade_only = true;
 }
 
 struct http_message *h2_head_request(const struct h2_head *head, struct bytes scheme,

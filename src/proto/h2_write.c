@@ -38,10 +38,16 @@ static bool h2_is_dropped(const struct http_field *field) {
     }
 }
 
-static bool h2_put_fields(struct h2_list *list, const struct http_fields *fields) {
+/* RFC 8441 section 5: HTTP/2 needs no proof that both ends mean a WebSocket. */
+static bool h2_is_proof(const struct http_field *field) {
+    return bytes_equal_nocase(field->name, BYTES("Sec-WebSocket-Key")) ||
+           bytes_equal_nocase(field->name, BYTES("Sec-WebSocket-Accept"));
+}
+
+static bool h2_put_fields(struct h2_list *list, const struct http_fields *fields, bool upgrades) {
     for (uint32_t i = 0; i < fields->count; i++) {
         const struct http_field *field = &fields->items[i];
-        if (h2_is_dropped(field)) continue;
+        if (h2_is_dropped(field) || (upgrades && h2_is_proof(field))) continue;
         if (!h2_put(list, field->name, field->value)) return false;
     }
     return true;
@@ -69,7 +75,7 @@ static bool h2_put_path(struct h2_list *list, const struct http_message *message
 
 static bool h2_put_target(struct h2_list *list, const struct http_message *message,
                           struct bytes scheme) {
-    bool extended = message->upgrade.len != 0;
+    bool extended = h2_is_extended(message);
     bool is_connect = message->method == HTTP_CONNECT;
     if (!h2_put(list, BYTES(":method"), extended ? BYTES("CONNECT") : message->method_text))
         return false;
@@ -83,9 +89,9 @@ bool h2_write_request(struct h2_list *list, const struct http_message *message, 
                       bool end) {
     h2_begin(list);
     if (!h2_put_target(list, message, scheme)) return false;
-    if (!h2_put_fields(list, &message->fields)) return false;
-    bool is_tunnel = message->upgrade.len != 0 || message->method == HTTP_CONNECT;
-    if (is_tunnel) return true;
+    bool extended = h2_is_extended(message);
+    if (!h2_put_fields(list, &message->fields, extended)) return false;
+    if (extended || message->method == HTTP_CONNECT) return true;
     /* RFC 9110 section 8.6: these expect content, so that there is none is said. */
     bool expects = message->method == HTTP_POST || message->method == HTTP_PUT ||
                    message->method == HTTP_PATCH;
@@ -98,7 +104,7 @@ bool h2_write_response(struct h2_list *list, const struct http_message *message)
     uint16_t status = message->status == 101 ? 200 : message->status;
     writer_u64(&list->text, status);
     if (!h2_put(list, BYTES(":status"), h2_text_from(list, 0))) return false;
-    if (!h2_put_fields(list, &message->fields)) return false;
+    if (!h2_put_fields(list, &message->fields, message->status == 101)) return false;
     bool has_length = status >= 200 && status != 204 && message->status != 101 &&
                       message->body_length != HTTP_LENGTH_UNKNOWN;
     return !has_length || h2_put_length(list, message->body_length);
@@ -106,5 +112,5 @@ bool h2_write_response(struct h2_list *list, const struct http_message *message)
 
 bool h2_write_trailers(struct h2_list *list, const struct http_fields *trailers) {
     h2_begin(list);
-    return h2_put_fields(list, trailers);
+    return h2_put_fields(list, trailers, false);
 }

@@ -21,8 +21,13 @@ struct h2_list {
 };
 
 /* Each begins the list anew. False: it has no room for all of it. `scheme` is that of the
- * connection; `end`: no body follows. A request with `upgrade` is an extended CONNECT (RFC 8441).
+ * connection; `end`: no body follows.
  */
+/* Whether a request is sent as an extended CONNECT (RFC 8441): other upgrades of HTTP/1.1 have no
+ * word in HTTP/2, and are ignored. */
+static inline bool h2_is_extended(const struct http_message *message) {
+    return message->upgrade_only || http_is_websocket(message);
+}
 bool h2_write_request(struct h2_list *list, const struct http_message *message, struct bytes scheme,
                       bool end);
 /* 101 is said as 200. */

@@ -256,6 +256,7 @@ static void h2_fill_upgrade(const struct h2_stream *s, struct http_message *mess
     if (!s->upgraded || message->status < 200 || message->status > 299) return;
     message->status = 101;
     message->body_length = 0;
+    message->upgrade = BYTES("websocket"); /* of HTTP/1.1 none else is asked for here */
 }
 
 /* The user acts on a head at once or copies what it keeps. */
@@ -282,6 +283,10 @@ static void h2_on_response(struct h2 *h2, struct h2_stream *s, bool end) {
 }
 
 static void h2_on_trailers(struct h2 *h2, struct h2_stream *s) {
+    if (!s->stream.arena) { /* tunnelled: bytes have none */
+        h2_end_message(s, NULL);
+        return;
+    }
     struct http_fields *fields = arena_alloc(s->stream.arena, sizeof *fields);
     if (s->in != H2_IN_BODY || !s->user_open || s->told_reset) return;
     if (!fields || !h2_head_trailers(h2->head, s->stream.arena, fields)) {
@@ -325,7 +330,10 @@ static void h2_set_streams_max(struct h2 *h2, uint32_t max) {
 }
 
 static void h2_on_settings(struct h2 *h2) {
-    if (h2->session.is_client || h2->goaway_received) return;
+    if (h2->session.is_client) return;
+    h2->settings_received = true;
+    h2_ask_waiting(h2);
+    if (h2->goaway_received) return;
     uint32_t max =
         nghttp2_session_get_remote_settings(h2->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
     /* Without a word there is no limit, but ours. */
@@ -423,8 +431,8 @@ static void h2_close_early(struct h2 *h2, struct h2_stream *s, uint32_t code) {
         return;
     }
     /* RFC 9113 sections 6.8 and 8.7: it was not looked at. */
-    h2_stream_reset(s, code == NGHTTP2_REFUSED_STREAM ? REASON_SERVER_REFUSED
-                                                      : REASON_SERVER_RESET);
+    h2_stream_reset(s,
+                    code == NGHTTP2_REFUSED_STREAM ? REASON_SERVER_REFUSED : REASON_SERVER_RESET);
 }
 
 static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user) {

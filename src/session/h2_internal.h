@@ -107,8 +107,11 @@ struct h2_stream {
     bool no_body;   /* what the user gives as body is not sent: the answer to HEAD, say */
     bool ahead_end; /* HELD: END_STREAM has come */
     bool tunnelled;
-    bool upgraded; /* an extended CONNECT */
-    bool aborted;  /* by us: RST_STREAM was given to nghttp2 */
+    bool upgraded;       /* an extended CONNECT */
+    nghttp2_nv *waiting; /* upstream role: its head, in `arena`, until the server's SETTINGS have
+                          * said whether it takes an extended CONNECT; NULL: it does not wait */
+    size_t waiting_count;
+    bool aborted; /* by us: RST_STREAM was given to nghttp2 */
     bool rst_received;
     uint32_t last_code; /* of the RST_STREAM that follows the answer to half a request */
 };
@@ -138,6 +141,7 @@ struct h2 {
     bool connecting;
     bool eof;
     bool goaway_received;
+    bool settings_received;
     bool streams_due; /* some stream has something to be told by the task */
     bool drain_said;  /* the last stream to be taken was named */
 };
@@ -198,6 +202,8 @@ void h2_feed_ahead(struct h2_stream *s);
 extern const struct stream_ops h2_stream_ops;
 void h2_set_send_callbacks(nghttp2_session_callbacks *callbacks);
 void h2_flush(struct h2 *h2);
+/* The server's SETTINGS are there: sends what has waited for them, or fails it. */
+void h2_ask_waiting(struct h2 *h2);
 /* Answers a request that never became a stream of a user, or resets it. */
 void h2_refuse(struct h2_stream *s, enum reason reason);
 

@@ -149,13 +149,70 @@ static bool h2_put_response(struct h2 *h2, struct h2_stream *s, const struct htt
     return h2_submit(h2, s, interim, !interim && !end && !s->no_body);
 }
 
+/* The head is asked with when the server's SETTINGS have come: until then it is kept. */
+static bool h2_wait(struct h2 *h2, struct h2_stream *s) {
+    const struct h2_list *list = &h2_room(h2)->list;
+    nghttp2_nv *items = arena_alloc(&s->arena, list->count * sizeof *items);
+    if (!items) return false;
+    for (uint32_t i = 0; i < list->count; i++) {
+        const nghttp2_nv *from = &list->items[i];
+        struct bytes name, value;
+        if (!arena_copy(&s->arena, bytes_make((char *)from->name, from->namelen), &name) ||
+            !arena_copy(&s->arena, bytes_make((char *)from->value, from->valuelen), &value)) {
+            return false;
+        }
+        items[i] = *from;
+        items[i].name = (uint8_t *)(uintptr_t)name.ptr;
+        items[i].value = (uint8_t *)(uintptr_t)value.ptr;
+    }
+    s->waiting = items;
+    s->waiting_count = list->count;
+    return true;
+}
+
+static bool h2_takes_extended(struct h2 *h2) {
+    return nghttp2_session_get_remote_settings(h2->ng, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) ==
+           1;
+}
+
+static void h2_ask_one(struct h2 *h2, struct h2_stream *s) {
+    const nghttp2_data_provider provider = {.source.ptr = s, .read_callback = h2_on_source};
+    nghttp2_nv *items = s->waiting;
+    s->waiting = NULL;
+    if (!h2_takes_extended(h2)) {
+        h2_fail_later(s, REASON_UPGRADE_UNSUPPORTED);
+        return;
+    }
+    int32_t id = nghttp2_submit_request(h2->ng, NULL, items, s->waiting_count, &provider, s);
+    if (id < 0) {
+        h2_fail_later(s, REASON_NO_MEMORY);
+        return;
+    }
+    s->id = id;
+    s->gone = false;
+    h2_mark(h2);
+}
+
+void h2_ask_waiting(struct h2 *h2) {
+    LIST_FOR_EACH(node, &h2->streams) {
+        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
+        if (s->waiting && !h2_ignores(s)) h2_ask_one(h2, s);
+    }
+}
+
 static bool h2_put_request(struct h2 *h2, struct h2_stream *s, const struct http_message *message,
                            bool end) {
     s->method = message->method;
-    s->upgraded = message->upgrade.len != 0;
+    s->upgraded = h2_is_extended(message);
     bool tunnels = s->upgraded || message->method == HTTP_CONNECT;
     if (!h2_write_request(&h2_room(h2)->list, message, BYTES("http"), end)) return false;
-    if (!h2_submit(h2, s, false, !end || tunnels)) return false;
+    if (s->upgraded && h2->settings_received && !h2_takes_extended(h2)) {
+        h2_fail_later(s, REASON_UPGRADE_UNSUPPORTED);
+        return true;
+    }
+    bool asked = s->upgraded && !h2->settings_received ? h2_wait(h2, s)
+                                                       : h2_submit(h2, s, false, !end || tunnels);
+    if (!asked) return false;
     s->in = H2_IN_HEAD;
     s->out_state = end && !tunnels ? H2_OUT_DONE : H2_OUT_BODY;
     return true;
@@ -274,6 +331,9 @@ static void h2_resume_op(struct stream *stream) {
 static void h2_tunnel_op(struct stream *stream, uint64_t idle_ms) {
     struct h2_stream *s = h2_of_stream(stream);
     struct h2 *h2 = h2_of(s);
+    /* No message is built here any more, and a tunnel may stand for hours. */
+    stream->arena = NULL;
+    arena_reset(&s->arena);
     if (h2_ignores(s)) return;
     s->tunnelled = true;
     s->tunnel_ms = idle_ms;

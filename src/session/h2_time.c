@@ -22,7 +22,8 @@ static bool h2_reads(const struct h2_stream *s) {
     if (s->in == H2_IN_BODY) return true;
     /* While the request still comes from the client, the server is not late. */
     bool is_client = h2_of(s)->session.is_client;
-    return s->in == H2_IN_HEAD && !is_client && s->end_sent;
+    bool whole = s->end_sent || s->upgraded || s->method == HTTP_CONNECT;
+    return s->in == H2_IN_HEAD && !is_client && whole;
 }
 
 /* Something is there to be sent, and its window is shut. */
