@@ -171,6 +171,7 @@ void check_upstream(struct check *check, const struct ini_section *section,
     upstream->name = memory_string(check->memory, bytes_of(section->name));
     upstream->index = section->ordinal;
     upstream->line = section->line;
+    upstream->protocol = (enum config_protocol)check_number(check, section, KEY_PROTOCOL);
     upstream->balance = (enum config_balance)check_number(check, section, KEY_BALANCE);
     upstream->keepalive = (uint32_t)check_number(check, section, KEY_KEEPALIVE);
     upstream->keepalive_timeout_ms = check_number(check, section, KEY_KEEPALIVE_TIMEOUT);

@@ -153,8 +153,8 @@ struct config_server {
     struct config_address address;
     char *tls_name;  /* SNI, and whose certificate it must have: a host name or an IP address; NULL:
                         not known */
-    uint32_t weight; /* 1-1000; default 1 */
-    uint32_t max_connections; /* all workers together; 0: no limit */
+    uint32_t weight;          /* 1-1000; default 1 */
+    uint32_t max_connections; /* with h2: requests; all workers together; 0: no limit */
     bool backup;
 };
 
@@ -175,12 +175,16 @@ enum config_hash_key {
     CONFIG_HASH_PATH
 };
 
+/* HTTP version spoken to servers. */
+enum config_protocol { CONFIG_PROTOCOL_H1, CONFIG_PROTOCOL_H2 };
+
 struct config_upstream {
     char *name;
     uint32_t index;
     uint32_t line;
     struct config_server *servers;
     uint32_t server_count;
+    enum config_protocol protocol;
     enum config_balance balance;
     enum config_hash_key hash_key;
     char *hash_name;    /* of HEADER and COOKIE */

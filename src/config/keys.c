@@ -74,7 +74,7 @@ static const struct key_word client_auth_words[] = {
     {"require", CONFIG_CLIENT_AUTH_REQUIRE, false},
     {NULL, 0, false}};
 static const struct key_word protocol_words[] = {
-    {"h1", 0, false}, {"h2", 0, true}, {NULL, 0, false}};
+    {"h1", CONFIG_PROTOCOL_H1, false}, {"h2", CONFIG_PROTOCOL_H2, false}, {NULL, 0, false}};
 static const struct key_word type_words[] = {{"respond", CONFIG_SERVICE_RESPOND, false},
                                              {"echo", CONFIG_SERVICE_ECHO, false},
                                              {"static", 0, true},

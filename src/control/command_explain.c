@@ -266,6 +266,8 @@ static void explain_upstream(struct explain *explain, const struct config_route 
     printf("%s\n", action->split_count > 1 ? ")" : "");
     explain->facts.upstream = upstream->name;
     explain->facts.server = pick_server(explain, upstream)->name;
+    if (upstream->protocol == CONFIG_PROTOCOL_H2)
+        printf("protocol  h2: frames of what HTTP/1.1 would say like this\n");
     if (rewrite_request(&explain->sent, explain->listener, route, &explain->facts,
                         explain->arena)) {
         print_head(explain);

@@ -213,8 +213,8 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
                                           .net = &worker->net,
                                           .room = &worker->room,
                                           .client_ops = &session_h1,
-                                          .upstream_ops =
-                                              getenv("H2UP") ? &session_h2 : &session_h1,
+                                          .upstream_ops = &session_h1,
+                                          .h2_ops = &session_h2,
                                           .tcp_ops = &session_tcp,
                                           .services = worker->services,
                                           .admin = options->admin,

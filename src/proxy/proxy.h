@@ -57,6 +57,7 @@ struct proxy_options {
     struct session_room *room;
     const struct session_ops *client_ops;   /* how listeners speak */
     const struct session_ops *upstream_ops; /* how servers are spoken to */
+    const struct session_ops *h2_ops;       /* how those with protocol = h2 are */
     const struct session_ops *tcp_ops;      /* how both are where the mode is tcp */
     struct service **services;              /* by index of the configuration */
     struct service *admin;                  /* for the admin's listener; NULL when there is none */

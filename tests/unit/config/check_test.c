@@ -348,8 +348,8 @@ static void bad_upstreams_are_named(void **state) {
         {"[upstream a]\nserver = unix:/a\nbalance = p2\n",
          "11: upstream a.balance: \"p2\" is none of round_robin least_conn p2c random maglev "
          "source_ip first (did you mean \"p2c\"?)\n"},
-        {"[upstream a]\nserver = unix:/a\nprotocol = h2\n",
-         "11: upstream a.protocol: \"h2\" is not supported by this version\n"},
+        {"[upstream a]\nserver = unix:/a\nprotocol = http2\n",
+         "11: upstream a.protocol: \"http2\" is none of h1 h2\n"},
         {"[upstream a]\nserver = unix:/a\nhash_key = path\n",
          "11: upstream a.hash_key: needs balance = maglev\n"},
         {"[upstream a]\nserver = unix:/a\nbalance = maglev\nhash_key = header\n",

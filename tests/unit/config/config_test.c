@@ -65,6 +65,7 @@ static void what_is_not_said_has_its_default(void **state) {
     assert_int_equal(upstream->balance, CONFIG_BALANCE_ROUND_ROBIN);
     assert_int_equal(upstream->hash_key, CONFIG_HASH_CLIENT_IP);
     assert_int_equal(upstream->keepalive, 256);
+    assert_int_equal(upstream->protocol, CONFIG_PROTOCOL_H1);
     assert_int_equal(upstream->keepalive_timeout_ms, 60000);
     assert_int_equal(upstream->limits.timeout_tunnel_ms, 3600000);
     assert_int_equal(upstream->queue, 1000);
@@ -254,7 +255,7 @@ static void servers_and_their_parameters_are_read(void **state) {
         load_good("[listener w]\nbind = unix:/w\nupstream = a\n[upstream a]\n"
                   "server = 10.0.0.1:80 weight=1000 max_connections=200\n"
                   "server = unix:/run/x backup\nbalance = maglev\nhash_key = header:X-User\n"
-                  "keepalive = 0\nqueue = 0\ntimeout_queue = 200ms\n");
+                  "keepalive = 0\nqueue = 0\ntimeout_queue = 200ms\nprotocol = h2\n");
     const struct config_upstream *upstream = &config->upstreams[0];
     assert_int_equal(upstream->queue, 0);
     assert_int_equal(upstream->limits.timeout_queue_ms, 200);
@@ -267,6 +268,7 @@ static void servers_and_their_parameters_are_read(void **state) {
     assert_int_equal(upstream->hash_key, CONFIG_HASH_HEADER);
     assert_string_equal(upstream->hash_name, "X-User");
     assert_int_equal(upstream->keepalive, 0);
+    assert_int_equal(upstream->protocol, CONFIG_PROTOCOL_H2);
     config_free(config);
 }
 
