@@ -14,6 +14,10 @@ from .wait import PATIENCE, readable
 from . import http1
 
 
+class Last(bytes):
+    """An answer behind which a handler's connection ends."""
+
+
 class Origin:
     def __init__(self, name="origin", family=socket.AF_INET, path=None, recv_buffer=0):
         self.name = name
@@ -94,7 +98,8 @@ class Origin:
     # Served in threads.
 
     def serve(self, handler=None):
-        """handler(request) gives the answer's bytes, None closes. Without one: 200 and the name."""
+        """handler(request) gives the answer's bytes, None closes, Last closes behind them. Without
+        one: 200 and the name."""
         self.handler = handler or (lambda request: http1.answer(200, self.name.encode()))
         self.acceptor = threading.Thread(target=self._accept_loop, daemon=True)
         self.acceptor.start()
@@ -133,6 +138,8 @@ class Origin:
                 if reply is None:
                     break
                 upstream.send(reply)
+                if isinstance(reply, Last):
+                    break
         except (BrokenPipeError, ConnectionResetError, OSError):
             pass
         except BaseException as error:

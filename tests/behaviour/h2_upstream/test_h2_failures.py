@@ -1,0 +1,368 @@
+"""What a request meets when its server, stream or connection fails; and what others do not."""
+
+import struct
+
+import pytest
+
+from harness.h2_server import (CANCEL, DATA, GOAWAY, HEADERS, INTERNAL_ERROR, MAX_STREAMS,
+                               PROTOCOL_ERROR, REFUSED_STREAM, WINDOW_UPDATE, H2Server)
+from harness.http1 import get, post
+
+INI = """
+[listener web]
+bind = @web
+upstream = app
+[listener two]
+bind = @two
+upstream = two
+[listener quick]
+bind = @quick
+upstream = quick
+[listener dead]
+bind = @gone
+upstream = dead
+[listener hole]
+bind = @never
+upstream = hole
+[upstream app]
+protocol = h2
+server = @origin
+[upstream two]
+protocol = h2
+balance = first
+server = @origin
+server = @origin_b
+[upstream quick]
+protocol = h2
+timeout_server = 300ms
+server = @origin
+[upstream dead]
+protocol = h2
+server = @dead
+[upstream hole]
+protocol = h2
+timeout_connect = 200ms
+server = @hole
+"""
+
+
+def ask(stage, request=get(), name="web"):
+    client = stage.connect(name)
+    client.send(request)
+    return client
+
+
+def one(stage, request=get(), name="web"):
+    client = ask(stage, request, name)
+    server = H2Server(stage.origin.accept())
+    return client, server, server.next_request()
+
+
+def finish(client, server, request):
+    server.answer(request, 200, b"good")
+    assert client.read_response().body == b"good"
+
+
+def pair(stage):
+    """Two requests on one connection: [(client, request), (client, request)], server."""
+    clients = {"/0": ask(stage, get("/0"))}
+    server = H2Server(stage.origin.accept())
+    requests = [server.next_request()]
+    clients["/1"] = ask(stage, get("/1"))
+    requests.append(server.next_request())
+    return [(clients[request.path], request) for request in requests], server
+
+
+@pytest.mark.parametrize("code, status, reason", [
+    (INTERNAL_ERROR, 502, "server_reset"), (CANCEL, 502, "server_reset"),
+    (PROTOCOL_ERROR, 502, "server_reset"), (0xd, 502, "server_reset"),
+])
+def test_a_reset_stream_is_502_and_no_other_is_disturbed(stage, code, status, reason):
+    (mine, other), server = pair(stage)
+    server.refuse(mine[1], code)
+    response = mine[0].read_response()
+    assert response.status == status and response.reason == reason
+    finish(other[0], server, other[1])
+
+
+def test_a_stream_reset_in_its_answer_cuts_it_visibly(stage):
+    (mine, other), server = pair(stage)
+    server.head(mine[1], 200, ("content-length", "100"))
+    server.data(mine[1], b"some")
+    assert mine[0].read_response_head().status == 200
+    mine[0].expect(b"some")
+    server.refuse(mine[1], INTERNAL_ERROR)
+    assert mine[0].expect_end() in ("fin", "reset")
+    finish(other[0], server, other[1])
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_refused_stream_goes_to_another_server(stage, method):
+    client, server, request = one(stage, post("/", b"body", method=method), "two")
+    server.until(lambda: request.ended, "its end")
+    server.refuse(request)
+    other = H2Server(stage.origins["origin_b"].accept())
+    again = other.whole_request()
+    assert again.method == method and again.body == b"body"
+    finish(client, other, again)
+    stage.weir.eventually_metric(lambda count: count >= 1, "weir_upstream_retries_total",
+                                 reason="server_refused")
+
+
+def test_a_refused_stream_of_a_single_server_takes_another_connection(stage):
+    client, server, request = one(stage, post("/", b"body"))
+    server.refuse(request)
+    other = H2Server(stage.origin.accept())
+    again = other.whole_request()
+    assert again.body == b"body"
+    finish(client, other, again)
+
+
+def test_who_refuses_every_time_is_told_as_503(stage):
+    client, server, request = one(stage)
+    server.refuse(request)
+    for _ in range(2):
+        server = H2Server(stage.origin.accept())
+        server.refuse(server.next_request())
+    response = client.read_response()
+    assert response.status == 503 and response.reason == "server_refused"
+
+
+def test_goaway_lets_those_finish_that_it_names(stage):
+    (mine, other), server = pair(stage)
+    server.go_away(other[1].id)
+    server.echo()
+    # Another connection takes what comes now.
+    later = ask(stage, get("/later"))
+    next_server = H2Server(stage.origin.accept())
+    request = next_server.next_request()
+    assert request.path == "/later"
+    finish(mine[0], server, mine[1])
+    finish(other[0], server, other[1])
+    server.expect_end()
+    finish(later, next_server, request)
+
+
+def test_what_a_goaway_leaves_out_is_sent_again(stage):
+    clients = {"/0": ask(stage, get("/0"))}
+    server = H2Server(stage.origin.accept())
+    first = server.next_request()
+    clients["/1"] = ask(stage, post("/1", b"body"))
+    second = server.next_request()
+    server.until(lambda: second.ended, "its end")
+    server.go_away(first.id)
+    other = H2Server(stage.origin.accept())
+    again = other.whole_request()
+    assert again.path == "/1" and again.body == b"body"
+    finish(clients["/1"], other, again)
+    finish(clients["/0"], server, first)
+    server.expect_end()
+
+
+def test_a_goaway_in_two_steps_loses_nothing(stage):
+    """RFC 9113 section 6.8: first the highest id there is, later the last one served."""
+    (mine, other), server = pair(stage)
+    server.go_away(2**31 - 1)
+    server.echo()
+    server.go_away(other[1].id)
+    finish(mine[0], server, mine[1])
+    finish(other[0], server, other[1])
+    server.expect_end()
+
+
+def test_goaway_while_idle_ends_the_connection(stage):
+    client, server, request = one(stage)
+    finish(client, server, request)
+    stage.weir.eventually_metric(1, "weir_upstream_connections", state="idle")
+    server.go_away(request.id)
+    server.expect_end()
+    client, server, request = one(stage)
+    finish(client, server, request)
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_a_lost_connection_fails_what_may_not_be_repeated(stage, end):
+    """The first request of a connection is not repeated, as with HTTP/1; nor is a POST on a used
+    one. A GET on a used connection is."""
+    first = ask(stage, get("/first"))
+    server = H2Server(stage.origin.accept())
+    server.next_request()
+    poster = ask(stage, post("/post", b"body"))
+    server.until(lambda: server.next_request().ended, "the POST")
+    getter = ask(stage, get("/get"))
+    server.next_request()
+    getattr(server, end)()
+    for client in (first, poster):
+        response = client.read_response()
+        assert response.status == 502 and response.reason in ("server_closed", "server_reset")
+    other = H2Server(stage.origin.accept())
+    again = other.next_request()
+    assert again.path == "/get"
+    finish(getter, other, again)
+
+
+def test_many_streams_of_a_lost_connection_are_all_sent_again(stage):
+    warm, server, request = one(stage)
+    finish(warm, server, request)
+    clients = {f"/{number}": ask(stage, get(f"/{number}")) for number in range(20)}
+    server.until(lambda: len(server.unseen) == 20, "all requests")
+    server.reset()
+    other = H2Server(stage.origin.accept())
+    other.until(lambda: len(other.unseen) == 20, "all requests again")
+    assert stage.origin.accept_now() is None
+    for again in other.unseen:
+        finish(clients[again.path], other, again)
+
+
+def test_a_connection_closed_while_idle_is_noticed(stage):
+    client, server, request = one(stage)
+    finish(client, server, request)
+    stage.weir.eventually_metric(1, "weir_upstream_connections", state="idle")
+    server.close()
+    stage.weir.eventually_metric(0, "weir_upstream_connections", state="idle")
+    client, server, request = one(stage)
+    finish(client, server, request)
+
+
+@pytest.mark.parametrize("kind, flags, stream, payload", [
+    (DATA, 0, 0, b"x"),                                 # DATA on stream 0
+    (WINDOW_UPDATE, 0, 0, struct.pack(">I", 0)),        # an increment of 0
+    (HEADERS, 4, 2, b"\x88"),                           # an answer on a stream that is not ours
+    (HEADERS, 4, 1, b"\xff\xff\xff\xff\xff\xff"),       # not HPACK
+    (0x9, 4, 1, b""),                                   # CONTINUATION without HEADERS
+    (GOAWAY, 0, 0, b"abc"),                             # too short
+])
+def test_a_broken_connection_is_502_and_ends(stage, kind, flags, stream, payload):
+    client, server, request = one(stage)
+    server.frame(kind, flags, stream, payload)
+    response = client.read_response()
+    assert response.status == 502
+    server.expect_end()
+    assert server.goaway is None or server.goaway.error_code != 0
+    client, server, request = one(stage)
+    finish(client, server, request)
+
+
+def test_a_server_of_http1_is_502(stage):
+    client = ask(stage)
+    upstream = stage.origin.accept()
+    upstream.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    assert client.read_response().status == 502
+    assert upstream.expect_end() in ("fin", "reset")
+
+
+@pytest.mark.parametrize("fields", [
+    [(":status", "200"), ("connection", "close")],
+    [(":status", "200"), ("Upper", "x")],
+    [(":status", "abc")],
+    [("x-only", "1")],
+    [(":status", "200"), (":path", "/")],
+    [(":status", "200"), ("transfer-encoding", "chunked")],
+    [(":status", "200"), ("x", "a\r\nb")],
+])
+def test_a_malformed_head_is_502_for_its_stream_alone(stage, fields):
+    (mine, other), server = pair(stage)
+    block = server.h2.encoder.encode(fields)
+    server.frame(HEADERS, 4, mine[1].id, block)
+    response = mine[0].read_response()
+    assert response.status == 502 and response.reason == "bad_response"
+    finish(other[0], server, other[1])
+
+
+@pytest.mark.parametrize("length, body", [("3", b"hello"), ("9", b"hello")])
+def test_a_body_that_is_not_as_long_as_it_says_is_cut(stage, length, body):
+    client, server, request = one(stage)
+    server.frame(HEADERS, 4, request.id, server.h2.encoder.encode(
+        [(":status", "200"), ("content-length", length)]))
+    server.frame(DATA, 1, request.id, body)
+    client.look()
+    assert client.expect_end() in ("fin", "reset")
+    assert not client.received.endswith(b"hello") or length != "5"
+
+
+def test_no_answer_within_timeout_server_is_504(stage):
+    client, server, request = one(stage, name="quick")
+    response = client.read_response()
+    assert response.status == 504 and response.reason == "server_timeout"
+    server.expect_reset(request)
+    # The connection is as good as before for who does answer.
+    other = ask(stage, name="quick")
+    request = server.next_request()
+    finish(other, server, request)
+
+
+def test_a_server_that_never_says_its_settings_is_504(stage):
+    client = ask(stage, name="quick")
+    server = H2Server(stage.origin.accept(), silent=True)
+    server.next_request()
+    assert client.read_response().status == 504
+
+
+def test_a_server_that_cannot_be_connected_is_503(stage):
+    clients = [ask(stage, name="gone") for _ in range(5)]
+    for client in clients:
+        response = client.read_response()
+        assert response.status == 503 and response.reason == "connect_failed"
+
+
+def test_a_connect_that_takes_too_long_is_504(stage):
+    clients = [ask(stage, name="never") for _ in range(5)]
+    for client in clients:
+        response = client.read_response()
+        assert response.status == 504 and response.reason == "connect_timeout"
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_a_client_that_leaves_cancels_its_stream_alone(stage, end):
+    (mine, other), server = pair(stage)
+    server.head(mine[1], 200)
+    server.data(mine[1], b"some")
+    mine[0].read_response_head()
+    getattr(mine[0], end)()
+    while end == "close" and mine[1].reset is None:  # a FIN alone is no reason to stop
+        server.data(mine[1], b"more")
+        server.echo()
+    server.expect_reset(mine[1], CANCEL)
+    finish(other[0], server, other[1])
+    again = ask(stage, get("/again"))
+    request = server.next_request()
+    finish(again, server, request)
+
+
+def test_a_client_that_leaves_in_its_upload_cancels_it(stage):
+    client, server, request = one(stage, post("/", b"").replace(b": 0", b": 1000"))
+    client.send(b"x" * 10)
+    server.until(lambda: request.body, "some of the body")
+    client.reset()
+    server.expect_reset(request, CANCEL)
+    again = ask(stage)
+    finish(again, server, server.next_request())
+
+
+def test_a_client_that_leaves_while_it_is_dialled_leaves_the_others(stage):
+    clients = [ask(stage, get(f"/{number}")) for number in range(4)]
+    clients[1].reset()
+    server = H2Server(stage.origin.accept())
+    seen = {}
+    while len(seen) < 3 or not {"/0", "/2", "/3"} <= set(seen):
+        request = server.next_request()
+        seen[request.path] = request
+    for number in (0, 2, 3):
+        finish(clients[number], server, seen[f"/{number}"])
+
+
+def test_streams_run_into_the_limit_the_server_enforces(stage):
+    """It lowers its limit, and refuses what was on its way: nothing is lost."""
+    clients = {"/0": ask(stage, get("/0"))}
+    server = H2Server(stage.origin.accept())
+    first = server.next_request()
+    server.h2.update_settings({MAX_STREAMS: 1})
+    clients["/1"] = ask(stage, get("/1"))
+    second = server.next_request()
+    server.flush()
+    server.refuse(second, REFUSED_STREAM)
+    other = H2Server(stage.origin.accept())
+    again = other.next_request()
+    assert again.path == "/1"
+    finish(clients["/1"], other, again)
+    finish(clients["/0"], server, first)
