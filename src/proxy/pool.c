@@ -115,9 +115,11 @@ static void pool_keep(struct session *session) {
 }
 
 static void pool_on_room(struct session *session) {
+    struct server *server = session->user;
     enum pool_state state = (enum pool_state)session->host_state;
     /* Who waits for it is given streams just now. */
     if (state == POOL_ENDING || session->waiting != 0) return;
+    if (session->streams_max != 0) server->streams_max = session->streams_max;
     if (session->streams_open != 0) {
         pool_set_state(session, pool_active_state(session));
     } else if (state == POOL_DIALLING || state == POOL_CROWDED) {
@@ -221,6 +223,9 @@ static struct session *pool_dial(struct server *server, const struct session_ops
     *failure = REASON_NONE;
     session->user = server;
     list_init(&session->waiters);
+    /* What is more than it takes would be refused. */
+    bool less = ops->multiplexed && server->streams_max < session->streams_max;
+    if (less) session->streams_max = server->streams_max;
     server->connections++;
     session->host_state = POOL_ENDING;
     return session;

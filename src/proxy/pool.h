@@ -9,8 +9,8 @@
  *
  * Multiplexed connections (session_ops.multiplexed) are few, and shared by many: one that has
  * streams and is below POOL_LOAD comes first, then an idle one, then one above POOL_LOAD, while
- * another is being dialled in advance. As many wait for one dial as it is expected to carry. Where
- * a connection stands:
+ * another is being dialled in advance. As many wait for one dial as the server's last connection
+ * was to carry, or as the protocol guesses. Where a connection stands:
  *
  *   DIALLING --as many wait as it takes--> CROWDED        IDLE --one stream--> SHARED
  *      |    <----------one goes------------   |             ^                    |

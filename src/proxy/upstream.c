@@ -61,6 +61,7 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
         server->connections_max =
             from->max_connections ? upstream_share(from->max_connections, workers) : UINT32_MAX;
         server->idle_max = upstream_share(config->keepalive, workers);
+        server->streams_max = UINT32_MAX;
         list_init(&server->idle);
         list_init(&server->shared);
         list_init(&server->loaded);

@@ -29,6 +29,7 @@ struct server {
     struct list dialling; /* not ready yet */
     uint32_t idle_count;
     uint32_t dials;                   /* not ready yet, all of them */
+    uint32_t streams_max;             /* of a connection, as last said; UINT32_MAX: never yet */
     uint64_t grow_ms;                 /* worker's clock: not before is one dialled in advance */
     uint32_t connections;             /* dialling, active and idle */
     uint64_t answers[UPSTREAM_CODES]; /* by class, read by other threads */

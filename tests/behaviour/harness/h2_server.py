@@ -76,15 +76,20 @@ class H2Server:
         if settings is not None:
             self.h2.local_settings = h2.settings.Settings(client=False, initial_values=settings)
         self.h2.initiate_connection()
-        if silent:
-            self.h2.data_to_send()
         self.silent = silent
         self.flush()
 
     def flush(self):
+        if self.silent:
+            return
         data = self.h2.data_to_send()
-        if data and not self.silent:
+        if data:
             self.upstream.send(data)
+
+    def speak(self):
+        """After silence: everything that was kept back."""
+        self.silent = False
+        self.flush()
 
     # In.
 

@@ -97,6 +97,30 @@ static void above_a_share_of_the_limit_the_next_is_dialled_in_advance(void **sta
     shared_world_free(world);
 }
 
+static void what_a_server_has_said_holds_for_its_next_connections(void **state) {
+    (void)state;
+    struct proxy_world *world = shared_world(CONFIG);
+    struct waiter waiters[5];
+    take_many(world, waiters, 4);
+    assert_int_equal(mux_count, 1);
+    mux_ready(muxes[0]);
+    mux_set(muxes[0], 2);
+    mux_set(muxes[0], 0); /* which says nothing of others */
+    close_many(waiters, 4);
+    take_many(world, waiters, 5);
+    assert_int_equal(mux_count, 4);
+    for (uint32_t i = 1; i < 4; i++)
+        mux_ready(muxes[i]);
+    close_many(waiters, 5);
+    mux_set(muxes[3], 100); /* more than is ever expected of a dial */
+    for (uint32_t i = 0; i < 4; i++)
+        take_as(world, &waiters[i], true, &mux_ops);
+    assert_int_equal(mux_count, 5);
+    mux_ready(muxes[4]);
+    close_many(waiters, 4);
+    shared_world_free(world);
+}
+
 static void a_server_without_a_limit_gets_another_connection_all_the_same(void **state) {
     (void)state;
     struct proxy_world *world = shared_world(CONFIG);
@@ -529,6 +553,7 @@ int main(void) {
         cmocka_unit_test(many_wait_for_one_dial_and_share_it),
         cmocka_unit_test(more_than_a_dial_is_expected_to_take_dial_another),
         cmocka_unit_test(above_a_share_of_the_limit_the_next_is_dialled_in_advance),
+        cmocka_unit_test(what_a_server_has_said_holds_for_its_next_connections),
         cmocka_unit_test(a_server_without_a_limit_gets_another_connection_all_the_same),
         cmocka_unit_test(a_dial_in_advance_that_fails_is_not_repeated_at_once),
         cmocka_unit_test(a_lowered_limit_holds_for_those_that_come),
