@@ -91,6 +91,22 @@ enum grpc_status grpc_status_of_http(int http_status) {
     }
 }
 
+/* grpc.io, "gRPC over HTTP2", errors: the codes of RFC 9113 section 7. */
+enum grpc_status grpc_status_of_reset(uint32_t code) {
+    switch (code) {
+    case 0x7: /* REFUSED_STREAM */
+        return GRPC_UNAVAILABLE;
+    case 0x8: /* CANCEL */
+        return GRPC_CANCELLED;
+    case 0xb: /* ENHANCE_YOUR_CALM */
+        return GRPC_RESOURCE_EXHAUSTED;
+    case 0xc: /* INADEQUATE_SECURITY */
+        return GRPC_PERMISSION_DENIED;
+    default:
+        return GRPC_INTERNAL;
+    }
+}
+
 void grpc_put_message(struct writer *text, struct bytes message) {
     for (size_t i = 0; i < message.len; i++) {
         unsigned char c = (unsigned char)message.ptr[i];
@@ -103,35 +119,45 @@ void grpc_put_message(struct writer *text, struct bytes message) {
     }
 }
 
-bool grpc_put_status(enum reason reason, struct arena *arena, struct http_fields *fields) {
+enum grpc_status grpc_status_of(enum reason reason) {
+    int status = reason_entry(reason)->status;
+    CHECK(status != 0);
+    return grpc_status_of_http(status);
+}
+
+bool grpc_put_status(enum grpc_status status, enum reason reason, struct arena *arena,
+                     struct http_fields *fields) {
     static const struct bytes numbers[] = {
-        [GRPC_UNKNOWN] = HTTP_TEXT("2"),           [GRPC_DEADLINE_EXCEEDED] = HTTP_TEXT("4"),
-        [GRPC_PERMISSION_DENIED] = HTTP_TEXT("7"), [GRPC_RESOURCE_EXHAUSTED] = HTTP_TEXT("8"),
-        [GRPC_UNIMPLEMENTED] = HTTP_TEXT("12"),    [GRPC_INTERNAL] = HTTP_TEXT("13"),
-        [GRPC_UNAVAILABLE] = HTTP_TEXT("14"),      [GRPC_UNAUTHENTICATED] = HTTP_TEXT("16"),
+        [GRPC_CANCELLED] = HTTP_TEXT("1"),          [GRPC_UNKNOWN] = HTTP_TEXT("2"),
+        [GRPC_DEADLINE_EXCEEDED] = HTTP_TEXT("4"),  [GRPC_PERMISSION_DENIED] = HTTP_TEXT("7"),
+        [GRPC_RESOURCE_EXHAUSTED] = HTTP_TEXT("8"), [GRPC_UNIMPLEMENTED] = HTTP_TEXT("12"),
+        [GRPC_INTERNAL] = HTTP_TEXT("13"),          [GRPC_UNAVAILABLE] = HTTP_TEXT("14"),
+        [GRPC_UNAUTHENTICATED] = HTTP_TEXT("16"),
     };
-    const struct reason_entry *entry = reason_entry(reason);
-    CHECK(entry->status != 0);
     struct writer text = writer_make(arena_alloc(arena, GRPC_MESSAGE_MAX), GRPC_MESSAGE_MAX);
     if (!text.ptr) return false;
-    grpc_put_message(&text, bytes_of(entry->text));
+    grpc_put_message(&text, bytes_of(reason_entry(reason)->text));
     CHECK(!text.full);
-    return http_fields_add(fields, arena, BYTES("grpc-status"),
-                           numbers[grpc_status_of_http(entry->status)]) &&
+    return http_fields_add(fields, arena, BYTES("grpc-status"), numbers[status]) &&
            http_fields_add(fields, arena, BYTES("grpc-message"), writer_bytes(&text));
 }
 
-bool grpc_error_answer(enum reason reason, struct arena *arena, struct http_message *answer) {
+bool grpc_status_answer(enum grpc_status status, enum reason reason, struct arena *arena,
+                        struct http_message *answer) {
     struct http_message message = {
         .status = 200, .reason_phrase = http_reason_phrase(200), .version_minor = 1};
     /* One more for Date. */
     if (!http_fields_init(&message.fields, arena, 5) ||
         !http_fields_add(&message.fields, arena, BYTES("Content-Type"),
                          BYTES("application/grpc")) ||
-        !grpc_put_status(reason, arena, &message.fields) ||
+        !grpc_put_status(status, reason, arena, &message.fields) ||
         !http_add_proxy_status(reason, arena, &message.fields)) {
         return false;
     }
     *answer = message;
     return true;
+}
+
+bool grpc_error_answer(enum reason reason, struct arena *arena, struct http_message *answer) {
+    return grpc_status_answer(grpc_status_of(reason), reason, arena, answer);
 }

@@ -13,6 +13,7 @@
 
 /* grpc.io, "Status codes and their use": those weir gives itself. */
 enum grpc_status {
+    GRPC_CANCELLED = 1,
     GRPC_UNKNOWN = 2,
     GRPC_DEADLINE_EXCEEDED = 4,
     GRPC_PERMISSION_DENIED = 7,
@@ -43,14 +44,22 @@ bool grpc_timeout_write(uint64_t ms, struct writer *text);
  * large is RESOURCE_EXHAUSTED. */
 enum grpc_status grpc_status_of_http(int http_status);
 
+/* The status that stands for a stream reset by a server with that code of HTTP/2: what its client
+ * would make of it without a proxy. */
+enum grpc_status grpc_status_of_reset(uint32_t code);
+
 /* Appends a grpc-message: printable ASCII but "%" as it stands, all else as %XX. */
 void grpc_put_message(struct writer *text, struct bytes message);
 
-/* grpc-status and grpc-message for `reason`, which must have a status, appended to `fields`: the
- * trailers of a call that ends so. false when the arena is at its limit. */
-bool grpc_put_status(enum reason reason, struct arena *arena, struct http_fields *fields);
-/* The trailers-only answer for it: a whole answer without body. Has Proxy-Status as http_error.h's.
- */
+/* grpc-status, and grpc-message for `reason`, appended to `fields`: the trailers of a call that
+ * ends so. false when the arena is at its limit. */
+bool grpc_put_status(enum grpc_status status, enum reason reason, struct arena *arena,
+                     struct http_fields *fields);
+/* The same as a whole answer without body: trailers-only. Has Proxy-Status as http_error.h's. */
+bool grpc_status_answer(enum grpc_status status, enum reason reason, struct arena *arena,
+                        struct http_message *answer);
+/* With the status that stands for that of `reason`, which must have one. */
+enum grpc_status grpc_status_of(enum reason reason);
 bool grpc_error_answer(enum reason reason, struct arena *arena, struct http_message *answer);
 
 #endif

@@ -61,10 +61,13 @@ bool exchange_tell_time_left(struct exchange *x, struct http_message *copy) {
     return true;
 }
 
+/* A server that has reset its stream by itself says more than that it did. */
 static bool exchange_answer_status(struct exchange *x, enum reason reason) {
     struct arena *arena = x->client->arena;
     struct http_message answer;
-    if (!grpc_error_answer(reason, arena, &answer) ||
+    uint32_t code = x->client->reset_code;
+    enum grpc_status status = code != 0 ? grpc_status_of_reset(code) : grpc_status_of(reason);
+    if (!grpc_status_answer(status, reason, arena, &answer) ||
         !session_add_date(x->proxy->room, &answer, arena)) {
         return false;
     }
@@ -77,8 +80,10 @@ static bool exchange_answer_status(struct exchange *x, enum reason reason) {
 static bool exchange_end_in_status(struct exchange *x, enum reason reason) {
     struct arena *arena = x->client->arena;
     struct http_fields trailers;
-    if (!http_fields_init(&trailers, arena, 2) || !grpc_put_status(reason, arena, &trailers))
+    if (!http_fields_init(&trailers, arena, 2) ||
+        !grpc_put_status(grpc_status_of(reason), reason, arena, &trailers)) {
         return false;
+    }
     x->client->ops->end(x->client, &trailers);
     x->response_ended = true;
     return true;
@@ -90,7 +95,7 @@ void exchange_fail_call(struct exchange *x, enum reason reason) {
     bool told = false;
     if (!x->answered) {
         told = exchange_answer_status(x, reason);
-    } else if (x->ends_in_status) {
+    } else if (x->ends_in_status && x->client->reset_code == 0) { /* else the reset goes on */
         told = exchange_end_in_status(x, reason);
     }
     if (told) stat_bump(&exchange_net(x)->stats->failed_calls[reason], 1);

@@ -226,6 +226,7 @@ static void exchange_on_upstream_reset(struct stream *stream, enum reason reason
     struct exchange *x = stream->user;
     if (!exchange_may_send_again(x, stream, reason)) {
         if (x->server && !x->answered) stat_bump(&x->server->answers[0], 1);
+        x->client->reset_code = stream->reset_code;
         exchange_fail(x, reason);
         return;
     }

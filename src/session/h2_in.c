@@ -1,5 +1,6 @@
 /* h2_in.c: what an HTTP/2 session receives: nghttp2's callbacks, from within h2_read. */
 #include "base/check.h"
+#include "proto/grpc.h"
 #include "session/h2_internal.h"
 
 /* How long a body may be slow before min_read_rate is asked for. */
@@ -66,7 +67,7 @@ static enum reason h2_body_refused(const struct h2 *h2, const struct h2_stream *
     uint64_t grace_ms = options->timeout_client_ms < H2_RATE_GRACE_MS ? options->timeout_client_ms
                                                                       : H2_RATE_GRACE_MS;
     uint64_t took_ms = h2_net(h2)->now_ms - s->since_ms;
-    if (options->min_read_rate == 0 || took_ms <= grace_ms) return REASON_NONE;
+    if (options->min_read_rate == 0 || took_ms <= grace_ms || s->is_call) return REASON_NONE;
     bool slow = s->in_read * 1000 < options->min_read_rate * (took_ms - grace_ms);
     return slow ? REASON_CLIENT_TOO_SLOW : REASON_NONE;
 }
@@ -298,6 +299,15 @@ static void h2_on_trailers(struct h2 *h2, struct h2_stream *s) {
     h2_end_message(s, fields->count != 0 ? fields : NULL);
 }
 
+/* Also of a head that is refused, as far as it was kept. */
+static bool h2_head_is_call(const struct h2_head *head) {
+    const struct http_message request = {
+        .method = http_method_of(head->pseudo[H2_PSEUDO_METHOD]),
+        .version_minor = 1,
+        .fields = {head->fields, head->field_count, head->field_count}};
+    return grpc_is_request(&request);
+}
+
 /* A header section is whole. */
 static void h2_on_head(struct h2 *h2, bool end) {
     struct h2_stream *s = h2->head_stream;
@@ -308,6 +318,7 @@ static void h2_on_head(struct h2 *h2, bool end) {
     enum h2_head_kind kind = h2->head->kind;
     enum reason reason = h2_head_finish(h2->head, end);
     s->in_ms = h2_net(h2)->now_ms;
+    if (kind == H2_REQUEST) s->is_call = h2_head_is_call(h2->head);
     if (kind == H2_REQUEST && reason != REASON_NONE) {
         h2_refuse(s, reason);
     } else if (reason != REASON_NONE) {
@@ -430,6 +441,7 @@ static void h2_close_early(struct h2 *h2, struct h2_stream *s, uint32_t code) {
         h2_stream_reset(s, s->rst_received ? REASON_CLIENT_RESET : REASON_H2_PROTOCOL);
         return;
     }
+    s->stream.reset_code = s->rst_received ? code : 0;
     /* RFC 9113 sections 6.8 and 8.7: it was not looked at. */
     h2_stream_reset(s,
                     code == NGHTTP2_REFUSED_STREAM ? REASON_SERVER_REFUSED : REASON_SERVER_RESET);

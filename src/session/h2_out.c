@@ -1,5 +1,6 @@
 /* h2_out.c: what an HTTP/2 session sends: the streams' downward calls, and nghttp2's frames. */
 #include "base/check.h"
+#include "proto/grpc.h"
 #include "proto/http_error.h"
 #include "session/h2_internal.h"
 
@@ -354,8 +355,9 @@ static bool h2_pass_op(struct stream *stream, struct stream *to) {
 }
 
 /* RFC 9113 section 7, for a stream that ends before its time. */
-static uint32_t h2_code_of(const struct h2 *h2, enum reason reason) {
-    if (!h2->session.is_client || reason == REASON_NONE) return NGHTTP2_CANCEL;
+static uint32_t h2_code_of(const struct h2_stream *s, enum reason reason) {
+    if (!h2_of(s)->session.is_client || reason == REASON_NONE) return NGHTTP2_CANCEL;
+    if (s->stream.reset_code != 0) return s->stream.reset_code;
     return reason == REASON_NO_MEMORY ? NGHTTP2_REFUSED_STREAM : NGHTTP2_INTERNAL_ERROR;
 }
 
@@ -369,7 +371,7 @@ static void h2_leave(struct h2 *h2, struct h2_stream *s, enum reason reason) {
         return;
     }
     if (s->in == H2_IN_DONE && given && s->out.bytes == 0) return;
-    h2_stream_abort(s, h2_code_of(h2, reason));
+    h2_stream_abort(s, h2_code_of(s, reason));
 }
 
 static void h2_close_op(struct stream *stream, enum reason reason) {
@@ -406,14 +408,15 @@ const struct stream_ops h2_stream_ops = {
 
 static bool h2_answer_refused(struct h2 *h2, struct h2_stream *s, enum reason reason) {
     struct http_message answer;
-    struct bytes body;
+    struct bytes body = BYTES_NONE;
     arena_reset(&s->arena);
-    if (!http_error_answer(reason, &s->arena, &answer, &body) ||
-        !session_add_date(h2->session.room, &answer, &s->arena) ||
+    bool made = s->is_call ? grpc_error_answer(reason, &s->arena, &answer)
+                           : http_error_answer(reason, &s->arena, &answer, &body);
+    if (!made || !session_add_date(h2->session.room, &answer, &s->arena) ||
         !h2_queue_copy(h2_room(h2), &s->out, body)) {
         return false;
     }
-    if (!h2_put_response(h2, s, &answer, false)) return false;
+    if (!h2_put_response(h2, s, &answer, body.len == 0)) return false;
     s->out_state = H2_OUT_DONE;
     s->out_ms = h2_net(h2)->now_ms;
     return true;

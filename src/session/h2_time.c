@@ -36,7 +36,9 @@ static uint64_t h2_stream_deadline(const struct h2 *h2, const struct h2_stream *
     if (s->tunnelled) return (s->in_ms > s->out_ms ? s->in_ms : s->out_ms) + s->tunnel_ms;
     uint64_t at_ms = UINT64_MAX;
     uint64_t step_ms = h2_step_ms(h2);
-    if (h2_reads(s)) at_ms = s->in_ms + step_ms;
+    /* What moves the other way in the same stream is progress too: a bidirectional one may be
+     * silent on one side for long. */
+    if (h2_reads(s)) at_ms = (s->in_ms > s->out_ms ? s->in_ms : s->out_ms) + step_ms;
     if (h2_sends(s) && s->out_ms + step_ms < at_ms) at_ms = s->out_ms + step_ms;
     return at_ms;
 }

@@ -140,6 +140,13 @@ static void statuses_of_http(void **state) {
         assert_int_equal(grpc_status_of_http(rows[i].http), rows[i].grpc);
 }
 
+static void statuses_of_resets(void **state) {
+    (void)state;
+    const int rows[] = {13, 13, 13, 13, 13, 13, 13, 14, 1, 13, 13, 8, 7, 13, 13};
+    for (uint32_t code = 0; code < sizeof rows / sizeof rows[0]; code++)
+        assert_int_equal(grpc_status_of_reset(code), rows[code]);
+}
+
 static void messages_are_percent_encoded(void **state) {
     (void)state;
     const struct {
@@ -188,7 +195,7 @@ static void every_reason_with_a_status_can_be_told(void **state) {
         struct http_fields trailers;
         if (reason_entry(reason)->status == 0) continue;
         assert_true(http_fields_init(&trailers, arena, 2));
-        assert_true(grpc_put_status(reason, arena, &trailers));
+        assert_true(grpc_put_status(grpc_status_of(reason), reason, arena, &trailers));
         assert_int_equal(trailers.count, 2);
         uint64_t number;
         assert_true(bytes_to_u64(trailers.items[0].value, &number));
@@ -243,6 +250,7 @@ int main(void) {
         cmocka_unit_test(what_is_no_timeout),
         cmocka_unit_test(timeouts_are_written_in_ms),
         cmocka_unit_test(statuses_of_http),
+        cmocka_unit_test(statuses_of_resets),
         cmocka_unit_test(messages_are_percent_encoded),
         cmocka_unit_test_setup_teardown(an_error_is_a_head_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(every_reason_with_a_status_can_be_told, set_up, tear_down),

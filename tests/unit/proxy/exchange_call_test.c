@@ -115,6 +115,31 @@ static void a_server_that_dies_in_mid_call_is_told_in_trailers(void **state) {
     proxy_world_free(world);
 }
 
+static void what_a_server_says_by_its_reset_is_told(void **state) {
+    (void)state;
+    struct proxy_world *world = world_new();
+    client_call(world, "/a", NULL);
+    server_ready(&world->sessions[0]);
+    world->sessions[0].stream.stream.reset_code = 0xb;
+    server_reset(&world->sessions[0], REASON_SERVER_RESET);
+    assert_told_at_once(world, "8");
+    proxy_world_free(world);
+}
+
+static void a_reset_in_mid_call_goes_on_as_one(void **state) {
+    (void)state;
+    struct proxy_world *world = world_new();
+    client_call(world, "/a", NULL);
+    server_ready(&world->sessions[0]);
+    server_answer(&world->sessions[0], 200, HTTP_LENGTH_UNKNOWN);
+    world->sessions[0].stream.stream.reset_code = 0x8;
+    server_reset(&world->sessions[0], REASON_SERVER_RESET);
+    assert_int_equal(world->client.ends, 0);
+    assert_int_equal(world->client.reason, REASON_SERVER_RESET);
+    assert_int_equal(world->client.stream.reset_code, 0x8);
+    proxy_world_free(world);
+}
+
 /* An HTML page behind a call: its client goes by HTTP's status, and sees that it is cut. */
 static void an_answer_that_is_not_grpc_is_cut(void **state) {
     (void)state;
@@ -278,6 +303,8 @@ int main(void) {
         cmocka_unit_test(configured_answers_stay_as_they_are),
         cmocka_unit_test(a_server_that_dies_before_its_head_is_unavailable),
         cmocka_unit_test(a_server_that_dies_in_mid_call_is_told_in_trailers),
+        cmocka_unit_test(what_a_server_says_by_its_reset_is_told),
+        cmocka_unit_test(a_reset_in_mid_call_goes_on_as_one),
         cmocka_unit_test(an_answer_that_is_not_grpc_is_cut),
         cmocka_unit_test(a_client_that_has_gone_is_told_nothing),
         cmocka_unit_test(a_call_ends_at_its_deadline),
