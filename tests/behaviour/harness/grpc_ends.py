@@ -1,0 +1,200 @@
+"""gRPC at both ends of weir: grpcio's client and server without generated code, so that messages
+are bytes, and a client of python3-h2 whose every frame the test decides.
+
+    with GrpcEnds(stage) as ends:
+        ends.serve(Echo=unary(lambda message, context: message))
+        assert ends.unary("Echo")(b"hello") == b"hello"
+
+The server listens on the stage's port `@grpc`, from `serve` on.
+"""
+
+import contextlib
+from concurrent import futures
+
+import grpc
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+
+from .peer import Silent, WasReset
+from .wait import PATIENCE
+
+THREADS = 256
+OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1),
+           ("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0),
+           ("grpc.use_local_subchannel_pool", 1)]
+
+unary = grpc.unary_unary_rpc_method_handler
+server_stream = grpc.unary_stream_rpc_method_handler
+client_stream = grpc.stream_unary_rpc_method_handler
+both_stream = grpc.stream_stream_rpc_method_handler
+
+
+def path_of(method):
+    return f"/test.Service/{method}"
+
+
+class _Methods(grpc.GenericRpcHandler):
+    def __init__(self, methods):
+        self.methods = {path_of(name): handler for name, handler in methods.items()}
+
+    def service(self, handler_call_details):
+        return self.methods.get(handler_call_details.method)
+
+
+class GrpcEnds:
+    def __init__(self, stage):
+        self.stage = stage
+        self.server = None
+        self.channels = contextlib.ExitStack()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.channels.close()
+        self.stop()
+
+    def serve(self, **methods):
+        port = self.stage.things["grpc"]
+        pool = futures.ThreadPoolExecutor(THREADS)
+        self.server = grpc.server(pool, [_Methods(methods)],
+                                  options=[*OPTIONS, ("grpc.so_reuseport", 1)])
+        assert self.server.add_insecure_port(port.address) == port.number
+        self.server.start()
+
+    def stop(self):
+        """Calls that are still there are cancelled."""
+        if self.server:
+            self.server.stop(None).wait(PATIENCE)
+        self.server = None
+
+    def channel(self, name="web", **more):
+        """A connection of its own; name "grpc" is the server itself, past weir."""
+        return self.channels.enter_context(
+            grpc.insecure_channel(self.stage.address(name), options=OPTIONS, **more))
+
+    def unary(self, method, name="web"):
+        return self.channel(name).unary_unary(path_of(method))
+
+    def server_stream(self, method, name="web"):
+        return self.channel(name).unary_stream(path_of(method))
+
+    def client_stream(self, method, name="web"):
+        return self.channel(name).stream_unary(path_of(method))
+
+    def both_stream(self, method, name="web"):
+        return self.channel(name).stream_stream(path_of(method))
+
+
+def failure(call):
+    """The grpc.RpcError that `call` ends with."""
+    try:
+        got = call()
+    except grpc.RpcError as error:
+        return error
+    raise AssertionError(f"the call went well: {got!r}")
+
+
+def frame_of(message, compressed=0):
+    """A message as it stands in the body."""
+    return bytes([compressed]) + len(message).to_bytes(4, "big") + message
+
+
+class Call:
+    """What has come back for one call of an H2Caller."""
+
+    def __init__(self, caller, stream):
+        self.caller = caller
+        self.id = stream
+        self.head = None          # the fields of the answer
+        self.head_ended = False   # the head was all of it: trailers-only
+        self.body = bytearray()
+        self.trailers = None
+        self.ended = False
+        self.reset = None         # the error code of weir's RST_STREAM
+
+    def until(self, condition, what):
+        return self.caller.until(lambda: condition(self), f"{what}: {vars(self)}")
+
+    def wait(self):
+        """The whole answer, or its reset."""
+        self.until(lambda call: call.ended or call.reset is not None, "an end")
+        return self
+
+    @property
+    def status(self):
+        """grpc-status, wherever it stands."""
+        return (self.trailers or self.head).get("grpc-status")
+
+
+class H2Caller:
+    """A client connection that speaks HTTP/2 by prior knowledge."""
+
+    def __init__(self, client):
+        self.client = client
+        config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
+        self.h2 = h2.connection.H2Connection(config=config)
+        self.calls = {}
+        self.goaway = None
+        self.h2.initiate_connection()
+        self.flush()
+
+    def flush(self):
+        data = self.h2.data_to_send()
+        if data:
+            self.client.send(data)
+
+    def request(self, *fields, path=path_of("Any")):
+        """The head of a POST."""
+        stream = self.h2.get_next_available_stream_id()
+        head = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "test")]
+        self.h2.send_headers(stream, [*head, *fields])
+        self.flush()
+        self.calls[stream] = Call(self, stream)
+        return self.calls[stream]
+
+    def call(self, *fields, message=b"\0\0\0\0\2hi", end=True):
+        call = self.request(("te", "trailers"), ("content-type", "application/grpc"), *fields)
+        self.data(call, message, end)
+        return call
+
+    def data(self, call, data, end=False):
+        self.h2.send_data(call.id, data, end_stream=end)
+        self.flush()
+
+    def cancel(self, call, code=8):
+        self.h2.reset_stream(call.id, code)
+        self.flush()
+
+    def until(self, condition, what):
+        while not (value := condition()):
+            try:
+                more = self.client.fill()
+            except Silent:
+                raise AssertionError(f"never came: {what}") from None
+            except WasReset:
+                more = False
+            assert more, f"weir ended the connection before {what}"
+            for event in self.h2.receive_data(self.client.take(len(self.client.buffered))):
+                self._on(event)
+            self.flush()
+        return value
+
+    def _on(self, event):
+        call = self.calls.get(getattr(event, "stream_id", None))
+        if isinstance(event, h2.events.ResponseReceived):
+            call.head = dict(event.headers)
+            call.head_ended = event.stream_ended is not None
+        elif isinstance(event, h2.events.DataReceived):
+            call.body += event.data
+            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.TrailersReceived):
+            call.trailers = dict(event.headers)
+        elif isinstance(event, h2.events.StreamEnded):
+            call.ended = True
+        elif isinstance(event, h2.events.StreamReset):
+            call.reset = event.error_code
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            self.goaway = event
