@@ -123,12 +123,13 @@ static void read_respond(struct check *check, const struct ini_section *section,
 }
 
 static void read_service(struct check *check, const struct ini_section *section,
-                         const struct ini_entry *entry, struct config_action *action) {
+                         const struct ini_entry *entry, struct config_route *route) {
     const struct ini_section *target =
         check_reference(check, section, entry, SECTION_SERVICE, entry->value);
     if (!target) return;
-    action->service = &check->config->services[target->ordinal];
-    check_service_fits(check, section, entry, target, CONFIG_MODE_HTTP);
+    route->action.service = &check->config->services[target->ordinal];
+    check_service_fits(check, section, entry, target,
+                       route->sni_count != 0 ? CONFIG_MODE_TCP : CONFIG_MODE_HTTP);
 }
 
 /* What only a request that is passed on has any use for. */
@@ -210,7 +211,7 @@ void check_route_action(struct check *check, const struct ini_section *section,
         read_upstreams(check, section, action);
         break;
     case CONFIG_ACTION_SERVICE:
-        read_service(check, section, entry, action);
+        read_service(check, section, entry, route);
         break;
     case CONFIG_ACTION_REDIRECT:
         read_redirect(check, section, entry, action);

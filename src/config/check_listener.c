@@ -208,10 +208,9 @@ static void check_addresses(struct check *check, uint32_t index) {
 }
 
 static bool has_route(const struct config *config, const struct config_listener *listener) {
-    if (listener->mode == CONFIG_MODE_TCP) return false;
     for (uint32_t i = 0; i < config->route_count; i++) {
         const struct config_route *route = &config->routes[i];
-        if (route->listener_count == 0) return true;
+        if (route->listener_count == 0 && listener->mode == CONFIG_MODE_HTTP) return true;
         for (uint32_t j = 0; j < route->listener_count; j++) {
             if (route->listeners[j] == listener) return true;
         }
@@ -220,17 +219,26 @@ static bool has_route(const struct config *config, const struct config_listener 
 }
 
 /* Of a connection there is nothing to hash but where it comes from. */
-static void check_tcp_hash(struct check *check, const struct config_listener *listener) {
-    bool is_balanced =
-        listener->mode == CONFIG_MODE_TCP && listener->action.kind == CONFIG_ACTION_UPSTREAM;
-    if (!is_balanced) return;
-    const struct config_upstream *upstream = listener->action.splits[0].upstream;
-    if (upstream->hash_key == CONFIG_HASH_CLIENT_IP) return;
-    const struct ini_section *section =
-        ini_section_find(check->ini, SECTION_UPSTREAM, bytes_of(upstream->name));
-    check_fault(check, section, ini_find(section, KEY_HASH_KEY),
-                "must be client_ip: listener %s in line %u has mode = tcp", listener->name,
-                listener->line);
+static void check_tcp_hash(struct check *check, const struct config_listener *listener,
+                           const struct config_action *action) {
+    bool is_balanced = listener->mode == CONFIG_MODE_TCP && action->kind == CONFIG_ACTION_UPSTREAM;
+    for (uint32_t i = 0; is_balanced && i < action->split_count; i++) {
+        const struct config_upstream *upstream = action->splits[i].upstream;
+        if (upstream->hash_key == CONFIG_HASH_CLIENT_IP) continue;
+        const struct ini_section *section =
+            ini_section_find(check->ini, SECTION_UPSTREAM, bytes_of(upstream->name));
+        check_fault(check, section, ini_find(section, KEY_HASH_KEY),
+                    "must be client_ip: listener %s in line %u has mode = tcp", listener->name,
+                    listener->line);
+    }
+}
+
+static void check_route_hashes(struct check *check) {
+    for (uint32_t i = 0; i < check->config->route_count; i++) {
+        const struct config_route *route = &check->config->routes[i];
+        if (route->sni_count != 0 && route->listener_count != 0)
+            check_tcp_hash(check, route->listeners[0], &route->action);
+    }
 }
 
 /* Routes for all listeners, of which none speaks HTTP. */
@@ -256,17 +264,18 @@ void check_listeners_together(struct check *check) {
     } else {
         check_idle_routes(check);
     }
+    check_route_hashes(check);
     for (uint32_t i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
         check_addresses(check, i);
-        check_tcp_hash(check, listener);
+        check_tcp_hash(check, listener, &listener->action);
         const struct ini_section *section = section_of(check, listener);
         bool has_default = listener->is_admin || ini_find(section, KEY_LISTENER_UPSTREAM) ||
                            ini_find(section, KEY_LISTENER_SERVICE);
         if (has_default || has_route(config, listener)) continue;
         faults_add(check->faults, (struct fault_place){listener->line, section->title, NULL},
                    listener->mode == CONFIG_MODE_TCP
-                       ? "needs upstream = NAME or service = NAME"
+                       ? "needs upstream = NAME or service = NAME, or a route by sni"
                        : "needs upstream = NAME or service = NAME, or a route");
     }
 }

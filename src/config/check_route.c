@@ -160,8 +160,16 @@ static void read_listeners(struct check *check, const struct ini_section *sectio
         const struct ini_section *target =
             check_reference(check, section, entry, SECTION_LISTENER, name);
         if (!target) continue;
-        if (check_number(check, target, KEY_MODE) == CONFIG_MODE_TCP) {
-            check_fault(check, section, entry, "listener %s has mode = tcp, which knows no routes",
+        bool is_tcp = check_number(check, target, KEY_MODE) == CONFIG_MODE_TCP;
+        bool has_sni = ini_find(section, KEY_SNI) != NULL;
+        if (is_tcp && !has_sni) {
+            check_fault(check, section, entry,
+                        "listener %s has mode = tcp, which knows routes by sni only", target->name);
+            continue;
+        }
+        if (has_sni && (!is_tcp || ini_find(target, KEY_LISTENER_TLS))) {
+            check_fault(check, section, entry,
+                        "sni is for listeners with mode = tcp and without tls, which %s is not",
                         target->name);
             continue;
         }
@@ -195,6 +203,49 @@ static void read_websocket(struct check *check, const struct ini_section *sectio
     if (route->websocket.mode != CONFIG_UNSAID)
         check_websocket_keys(check, section, route->websocket.mode);
 }
+}
+
+/* As a host without an address: RFC 6066 section 3 wants names. */
+static bool read_sni(struct memory *memory, struct bytes item, struct bytes *kept,
+                     struct writer *why) {
+    if (!read_host(memory, item, kept, why)) return false;
+    if (kept->ptr[0] != '[') return true;
+    writer_print(why, "\"%.*s\" is an address, which is never asked for by sni",
+                 BYTES_FMT(value_shown(item)));
+    return false;
+}
+
+/* Before the name nothing is known, and behind it is nothing that weir could read. */
+static void check_sni(struct check *check, const struct ini_section *section,
+                      struct config_route *route) {
+    static const enum key_id keys[] = {KEY_HOST,
+                                       KEY_PATH,
+                                       KEY_METHOD,
+                                       KEY_ROUTE_HEADER,
+                                       KEY_CONTENT_TYPE,
+                                       KEY_REDIRECT,
+                                       KEY_RESPOND,
+                                       KEY_CONNECT,
+                                       KEY_STRIP_PREFIX,
+                                       KEY_SET_REQUEST_HEADER,
+                                       KEY_ADD_REQUEST_HEADER,
+                                       KEY_REMOVE_REQUEST_HEADER,
+                                       KEY_SET_RESPONSE_HEADER,
+                                       KEY_ADD_RESPONSE_HEADER,
+                                       KEY_REMOVE_RESPONSE_HEADER};
+    const struct ini_entry *sni = ini_find(section, KEY_SNI);
+    if (!sni) return;
+    struct texts names = read_texts(check, section, KEY_SNI, read_sni);
+    route->sni_names = names.items;
+    route->sni_count = names.count;
+    if (!ini_find(section, KEY_ROUTE_LISTENER))
+        check_fault(check, section, sni, "needs listener = NAME, with mode = tcp and without tls");
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct ini_entry *entry = ini_find(section, keys[i]);
+        if (entry)
+            check_fault(check, section, entry, "has no effect with sni: requests are not seen");
+    }
+}
 
 void check_route(struct check *check, const struct ini_section *section,
                  struct config_route *route) {
@@ -208,6 +259,7 @@ void check_route(struct check *check, const struct ini_section *section,
         if (entry->key->id == KEY_PATH) read_path(check, section, entry, route);
         if (entry->key->id == KEY_ROUTE_HEADER) read_header(check, section, entry, route);
     }
+    check_sni(check, section, route);
     struct texts hosts = read_texts(check, section, KEY_HOST, read_host);
     struct texts methods = read_texts(check, section, KEY_METHOD, read_method);
     struct texts types = read_texts(check, section, KEY_CONTENT_TYPE, read_content_type);

@@ -2,11 +2,19 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "proto/sni.h"
 #include "proxy/hash_key.h"
 #include "proxy/pool.h"
 #include "proxy/tunnel.h"
 
-enum relay_state { RELAY_CHOOSE, RELAY_QUEUE, RELAY_CONNECT, RELAY_TUNNEL, RELAY_DONE };
+enum relay_state {
+    RELAY_HELLO,
+    RELAY_CHOOSE,
+    RELAY_QUEUE,
+    RELAY_CONNECT,
+    RELAY_TUNNEL,
+    RELAY_DONE
+};
 
 struct relay {
     struct front *front;
@@ -18,6 +26,7 @@ struct relay {
     struct pool_wait wait;
     struct queue_entry turn; /* in the target's queue while in QUEUE */
     struct tunnel tunnel;
+    struct wheel_timer hello; /* armed in HELLO */
     enum relay_state state;
     enum reason last_failure; /* of the attempts so far */
 };
@@ -26,7 +35,9 @@ size_t relay_size(void) { return sizeof(struct relay); }
 
 /* Rows: from; bits: to. */
 static const uint8_t relay_transitions[] = {
-    [RELAY_CHOOSE] = 1 << RELAY_QUEUE | 1 << RELAY_CONNECT | 1 << RELAY_TUNNEL | 1 << RELAY_DONE,
+    [RELAY_HELLO] = 1 << RELAY_CHOOSE | 1 << RELAY_DONE,
+    [RELAY_CHOOSE] = 1 << RELAY_HELLO | 1 << RELAY_QUEUE | 1 << RELAY_CONNECT | 1 << RELAY_TUNNEL |
+                     1 << RELAY_DONE,
     [RELAY_QUEUE] = 1 << RELAY_CONNECT | 1 << RELAY_DONE,
     [RELAY_CONNECT] = 1 << RELAY_QUEUE | 1 << RELAY_CONNECT | 1 << RELAY_TUNNEL | 1 << RELAY_DONE,
     [RELAY_TUNNEL] = 1 << RELAY_DONE,
@@ -59,6 +70,7 @@ static void relay_leave_server(struct relay *relay, enum reason reason) {
 static void relay_end(struct relay *relay, enum reason reason) {
     struct proxy *proxy = relay_proxy(relay);
     relay_set_state(relay, RELAY_DONE);
+    wheel_disarm(&proxy->net->wheel, &relay->hello);
     stat_bump(&relay_stats(relay)->relays[reason], 1);
     relay_leave_server(relay, reason);
     if (relay->target) queue_leave(&relay->target->queue, &relay->turn);
@@ -191,25 +203,69 @@ static void relay_on_client_reset(struct stream *client, enum reason reason) {
     relay_end(client->user, reason);
 }
 
+/* Ends the relay, or begins what it was made for. */
+static void relay_choose(struct relay *relay, const struct config_action *action) {
+    struct proxy *proxy = relay_proxy(relay);
+    if (action->kind == CONFIG_ACTION_SERVICE) {
+        relay_to_service(relay, proxy->services[action->service->index]);
+    } else if (action->kind == CONFIG_ACTION_UPSTREAM) {
+        uint32_t draw =
+            action->split_count == 1 ? 0 : rand_below(&proxy->random, action->weight_sum);
+        relay_to_upstream(relay, route_split(action, draw));
+    } else {
+        CHECK(action->kind == CONFIG_ACTION_NONE); /* config knows no other for tcp */
+        relay_end(relay, REASON_NO_ROUTE);
+    }
+}
+
+/* What is no ClientHello, or one that is longer than a receive buffer, has no name. */
+static void relay_on_held(struct stream *client, struct bytes bytes, bool last) {
+    struct relay *relay = client->user;
+    char memory[SNI_SIZE_MAX];
+    struct bytes name = BYTES_NONE;
+    enum sni_result result = sni_find(bytes, memory, &name);
+    if (relay->state != RELAY_HELLO || (result == SNI_MORE && !last)) return;
+    client->ops->peek(client, false);
+    struct proxy *proxy = relay_proxy(relay);
+    wheel_disarm(&proxy->net->wheel, &relay->hello);
+    relay_set_state(relay, RELAY_CHOOSE);
+    const struct config_listener *listener = relay->front->config;
+    const struct config_route *route = router_match_sni(&proxy->router, listener, name);
+    relay_choose(relay, route ? &route->action : &listener->action);
+}
+
+static void relay_on_hello_timeout(struct wheel_timer *timer, uint64_t now_ms) {
+    (void)now_ms;
+    relay_end(LIST_OWNER(timer, struct relay, hello), REASON_HELLO_TIMEOUT);
+}
+
+static void relay_await_hello(struct relay *relay) {
+    struct net *net = relay_proxy(relay)->net;
+    relay_set_state(relay, RELAY_HELLO);
+    wheel_arm(&net->wheel, &relay->hello,
+              net->now_ms + relay->front->config->limits.timeout_handshake_ms);
+    relay->client->ops->peek(relay->client, true);
+}
+
 /* Until the tunnel takes over: the client's session holds its bytes and its FIN. */
-static const struct stream_events relay_held_events = {.on_reset = relay_on_client_reset};
+static const struct stream_events relay_held_events = {.on_held = relay_on_held,
+                                                       .on_reset = relay_on_client_reset};
 
 static bool relay_on_stream_begun(struct session *session, struct stream *stream) {
     struct front *front = session->user;
     struct proxy *proxy = front->proxy;
-    const struct config_action *action = &front->config->action;
     struct relay *relay = slab_acquire(&proxy->relays);
     if (!relay) return false;
     *relay = (struct relay){.front = front, .client = stream, .state = RELAY_CHOOSE};
     queue_entry_init(&relay->turn, relay_on_turn, relay_on_queue_timeout);
+    wheel_timer_init(&relay->hello, relay_on_hello_timeout);
     stream->events = &relay_held_events;
     stream->user = relay;
     stat_set(proxy->net->stats, STAT_RELAY_SLOTS_USED, proxy->relays.used);
-    if (action->kind == CONFIG_ACTION_SERVICE) {
-        relay_to_service(relay, proxy->services[action->service->index]);
+    if (router_wants_sni(&proxy->router, front->config)) {
+        relay_await_hello(relay);
     } else {
-        CHECK(action->kind == CONFIG_ACTION_UPSTREAM); /* config knows no other for tcp */
-        relay_to_upstream(relay, action->splits[0].upstream);
+        relay_choose(relay, &front->config->action);
     }
     return true;
 }

@@ -1,6 +1,9 @@
 /* relay.h: one TCP connection from a client to a server (or a service), for listeners with
  * mode = tcp.
  *
+ *   HELLO --the name has come, or none will--> CHOOSE
+ *     +--late, the client has reset-----------------------------------------> DONE
+ *
  *   CHOOSE --dial--> CONNECT --stream--> TUNNEL --both ended, reset, idle--> DONE
  *     |              ^ |  ^ |
  *     |              | |  +-+ the connect failed: the next server
@@ -10,9 +13,11 @@
  *     +--all at----> QUEUE --full, late, the client has reset-------------> DONE
  *     |  their limit
  *     +--a service's stream--> TUNNEL
- *     +--no server may be taken-------------------------------------------> DONE
+ *     +--no server may be taken, no route matches--------------------------> DONE
  *
- *   CHOOSE   a client has connected; lasts for one call               (relay_on_stream_begun)
+ *   HELLO    looks at what the client sends, until it names the host it means: where there are
+ *            routes by sni                                            (relay_on_held)
+ *   CHOOSE   a client has connected; lasts for one call               (relay_choose)
  *   QUEUE    waits for its turn; holds what the client sends as CONNECT does
  *                                                            (relay_join_queue -> relay_on_turn)
  *   CONNECT  waits for the pool; what the client sends meanwhile is held by its session, bounded by

@@ -73,10 +73,9 @@ void router_fini(struct router *router) {
 }
 
 /* RFC 9110 section 4.2.3: hosts have no case. */
-static bool host_matches(const struct config_route *route, struct bytes host) {
-    if (route->host_count == 0) return true;
-    for (uint32_t i = 0; i < route->host_count; i++) {
-        struct bytes wanted = route->hosts[i];
+static bool is_one_of(const struct bytes *names, uint32_t count, struct bytes host) {
+    for (uint32_t i = 0; i < count; i++) {
+        struct bytes wanted = names[i];
         if (!bytes_starts_with(wanted, BYTES("*."))) {
             if (bytes_equal_nocase(host, wanted)) return true;
             continue;
@@ -85,6 +84,10 @@ static bool host_matches(const struct config_route *route, struct bytes host) {
         if (host.len > suffix.len && bytes_ends_with_nocase(host, suffix)) return true;
     }
     return false;
+}
+
+static bool host_matches(const struct config_route *route, struct bytes host) {
+    return route->host_count == 0 || is_one_of(route->hosts, route->host_count, host);
 }
 
 static bool method_matches(const struct config_route *route, const struct http_message *request) {
@@ -204,6 +207,20 @@ struct config_websocket route_websocket(const struct config_listener *listener,
     if (own->message_max != CONFIG_UNSAID) websocket.message_max = own->message_max;
     if (own->ping_ms != CONFIG_UNSAID) websocket.ping_ms = own->ping_ms;
     return websocket;
+}
+
+bool router_wants_sni(const struct router *router, const struct config_listener *listener) {
+    return listener->mode == CONFIG_MODE_TCP && *router->by_listener[listener->index] != NULL;
+}
+
+const struct config_route *
+router_match_sni(struct router *router, const struct config_listener *listener, struct bytes name) {
+    CHECK(listener->index < router->config->listener_count);
+    const struct config_route *const *routes = router->by_listener[listener->index];
+    for (; *routes; routes++) {
+        if (is_one_of((*routes)->sni_names, (*routes)->sni_count, name)) return *routes;
+    }
+    return NULL;
 }
 
 const struct config_upstream *route_split(const struct config_action *action, uint32_t draw) {

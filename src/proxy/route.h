@@ -31,6 +31,11 @@ const struct config_route *router_match(struct router *router,
 /* What holds for WebSockets: what the route (NULL: none) says, else what its listener does. */
 struct config_websocket route_websocket(const struct config_listener *listener,
                                         const struct config_route *route);
+/* For listeners with mode = tcp: by the name of a ClientHello, BYTES_NONE for none. Whether any
+ * route could ask for it. */
+const struct config_route *
+router_match_sni(struct router *router, const struct config_listener *listener, struct bytes name);
+bool router_wants_sni(const struct router *router, const struct config_listener *listener);
 /* The split's upstream for a number drawn uniformly from [0, action->weight_sum). */
 const struct config_upstream *route_split(const struct config_action *action, uint32_t draw);
 

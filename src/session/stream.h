@@ -37,6 +37,9 @@ struct stream_events {
      * user accounts for them there (stream_ops.passed). Others may be on their way, also when it
      * says 0: then they wait for room. */
     void (*on_passed)(struct stream *stream, uint64_t bytes);
+    /* Peeked at: all that has come so far, which stays. `last`: it can be no more before `tunnel`,
+     * for the end of the stream or for lack of room. */
+    void (*on_held)(struct stream *stream, struct bytes bytes, bool last);
     /* What was queued by head and data has fallen to the low mark, after data said STREAM_FULL. */
     void (*on_drained)(struct stream *stream);
     void (*on_reset)(struct stream *stream, enum reason reason);
@@ -60,6 +63,9 @@ struct stream_ops {
     /* Stop and go for on_data of this stream. A pause may be followed by data already under way. */
     void (*pause)(struct stream *stream);
     void (*resume)(struct stream *stream);
+    /* Raw bytes before `tunnel`: whether what comes is shown by on_held, until at most one receive
+     * buffer is full. NULL: it cannot be. */
+    void (*peek)(struct stream *stream, bool on);
     /* After a 101 (or 2xx to CONNECT) head passed: bytes both ways are no longer framed, and what
      * was received in messages is given up with the arena of the client's stream; so that side is
      * told last. `idle_ms` is the timeout without any byte. */

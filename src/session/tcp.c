@@ -47,6 +47,35 @@ static uint64_t tcp_idle_ms(struct tcp *tcp) {
     return (uint32_t)tcp_net(tcp)->now_ms - tcp->moved_ms;
 }
 
+static struct bytes tcp_held(const struct tcp *tcp) {
+    const struct lease *lease = tcp->pending_first;
+    return lease ? bytes_make(lease->memory + lease->at, lease->len) : BYTES_NONE;
+}
+
+static size_t tcp_held_room(const struct tcp *tcp) {
+    const struct lease *lease = tcp->pending_first;
+    return lease ? lease->size - lease->at - lease->len : SIZE_MAX;
+}
+
+/* Nothing of the session may be touched afterwards: its stream may be closed. */
+static void tcp_show(struct tcp *tcp) {
+    bool last = tcp->eof || tcp_held_room(tcp) == 0;
+    tcp->stream.events->on_held(&tcp->stream, tcp_held(tcp), last);
+}
+
+/* Small pieces are gathered in the buffer of the first one: nobody else has it. Returns what did
+ * not fit. */
+static struct bytes tcp_gather(struct tcp *tcp, struct bytes bytes) {
+    struct lease *lease = tcp->pending_first;
+    size_t part = tcp_held_room(tcp);
+    if (!lease) return bytes;
+    CHECK(lease->refs == 1);
+    if (part > bytes.len) part = bytes.len;
+    memcpy(lease->memory + lease->at + lease->len, bytes.ptr, part);
+    lease->len += (uint32_t)part;
+    return bytes_slice(bytes, part, bytes.len - part);
+}
+
 /* Takes the caller's reference of `lease`. */
 static void tcp_stash(struct tcp *tcp, struct bytes bytes, struct lease *lease) {
     lease->at = (uint32_t)(bytes.ptr - lease->memory);
@@ -59,6 +88,18 @@ static void tcp_stash(struct tcp *tcp, struct bytes bytes, struct lease *lease) 
     }
     tcp->pending_last = lease;
     conn_pause(tcp->session.conn);
+}
+
+/* As tcp_stash, where somebody looks at what comes. */
+static void tcp_hold(struct tcp *tcp, struct bytes bytes, struct lease *lease) {
+    bytes = tcp_gather(tcp, bytes);
+    if (bytes.len != 0) {
+        tcp_stash(tcp, bytes, lease);
+    } else {
+        lease_unref(lease);
+    }
+    if (tcp_held_room(tcp) != 0) conn_resume(tcp->session.conn);
+    tcp_show(tcp);
 }
 
 static struct lease *tcp_pop_pending(struct tcp *tcp) {
@@ -168,6 +209,19 @@ static void tcp_tunnel_op(struct stream *stream, uint64_t idle_ms) {
     if (tcp->pending_first || tcp->eof) net_defer(tcp_net(tcp), &tcp->task);
 }
 
+static void tcp_peek_op(struct stream *stream, bool on) {
+    struct tcp *tcp = tcp_of_stream(stream);
+    tcp->peeking = on;
+    if (tcp_is_deaf(tcp)) return;
+    CHECK(tcp->state == TCP_HELD);
+    if (!on) {
+        if (tcp->pending_first) conn_pause(tcp->session.conn);
+        return;
+    }
+    if (tcp->pending_first && tcp_held_room(tcp) != 0) conn_resume(tcp->session.conn);
+    if (tcp->pending_first || tcp->eof) net_defer(tcp_net(tcp), &tcp->task);
+}
+
 static bool tcp_pass_op(struct stream *stream, struct stream *to) {
     struct tcp *tcp = tcp_of_stream(stream);
     struct conn *conn = tcp->session.conn;
@@ -220,6 +274,7 @@ static const struct stream_ops tcp_stream_ops = {
     .end = tcp_end_op,
     .pause = tcp_pause_op,
     .resume = tcp_resume_op,
+    .peek = tcp_peek_op,
     .tunnel = tcp_tunnel_op,
     .pass = tcp_pass_op,
     .pass_target = tcp_pass_target_op,
@@ -278,6 +333,8 @@ static void tcp_on_task(struct net_task *task) {
         tcp_reset_stream(tcp, failure);
     } else if (tcp->state == TCP_RAW && tcp_is_listening(tcp)) {
         tcp_feed_pending(tcp);
+    } else if (tcp->peeking && tcp_is_listening(tcp)) {
+        tcp_show(tcp);
     }
 }
 
@@ -315,6 +372,10 @@ static void tcp_on_bytes(struct conn *conn, struct bytes bytes, struct lease *le
         lease_unref(lease);
         return;
     }
+    if (tcp->peeking && tcp_is_listening(tcp)) {
+        tcp_hold(tcp, bytes, lease);
+        return;
+    }
     if (tcp->state != TCP_RAW || tcp->pending_first) {
         tcp_stash(tcp, bytes, lease);
         return;
@@ -328,6 +389,10 @@ static void tcp_on_bytes(struct conn *conn, struct bytes bytes, struct lease *le
 static void tcp_on_eof(struct conn *conn) {
     struct tcp *tcp = tcp_of_conn(conn);
     tcp->eof = true;
+    if (tcp->peeking && tcp_is_listening(tcp)) {
+        tcp_show(tcp);
+        return;
+    }
     /* Its turn comes after what came before it. */
     if (tcp->state != TCP_RAW || tcp->pending_first || !tcp_is_listening(tcp)) return;
     tcp_touch(tcp);

@@ -6,7 +6,8 @@
  *
  *   DIALLING  the connect is in flight; no stream yet                          (tcp_connect)
  *   HELD      there is a stream, or there will be one in this turn: what arrives ahead waits in
- *             `pending`, the connection is paused with the first of it; so does the FIN
+ *             `pending`, the connection is paused with the first of it; so does the FIN. Peeked at
+ *             (tcp_peek_op), it goes on until one buffer is full
  *   RAW       bytes, FIN and RST go through as events                          (tcp_tunnel_op)
  *   FLUSHING  both directions have ended and the stream is closed; what is queued is still being
  *             sent, as long as it moves                                        (tcp_close_op)
@@ -43,6 +44,7 @@ struct tcp {
     bool stream_open;
     bool stream_reset; /* on_reset was given */
     bool paused;       /* by the stream's user */
+    bool peeking;      /* in HELD: `pending` is shown, and grows until its first buffer is full */
     bool eof;
 };
 

@@ -174,16 +174,16 @@ static void what_tcp_has_no_use_for_is_named(void **state) {
          "12: listener a.websocket: \"cheked\" is none of off raw checked (did you mean "
          "\"checked\"?)\n"},
         {"[listener a]\nmode = tcp\nbind = unix:/a\n",
-         "9: listener a: needs upstream = NAME or service = NAME\n"},
+         "9: listener a: needs upstream = NAME or service = NAME, or a route by sni\n"},
         /* A route for all listeners is none for this one. */
         {"[listener a]\nmode = tcp\nbind = unix:/a\n[route r]\nrespond = 200 x\n",
-         "9: listener a: needs upstream = NAME or service = NAME\n"},
+         "9: listener a: needs upstream = NAME or service = NAME, or a route by sni\n"},
         {"[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\n"
          "[route r]\nlistener = web a\nrespond = 200 x\n",
-         "14: route r.listener: listener a has mode = tcp, which knows no routes\n"},
+         "14: route r.listener: listener a has mode = tcp, which knows routes by sni only\n"},
         {"[route r]\nlistener = a\nrespond = 200 x\n"
          "[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\n",
-         "10: route r.listener: listener a has mode = tcp, which knows no routes\n"},
+         "10: route r.listener: listener a has mode = tcp, which knows routes by sni only\n"},
         {"[listener a]\nmode = tcp\nbind = unix:/a\nservice = one\n",
          "12: listener a.service: one is of type respond, which needs a listener with mode = "
          "http\n"},
