@@ -203,7 +203,6 @@ static void read_websocket(struct check *check, const struct ini_section *sectio
     if (route->websocket.mode != CONFIG_UNSAID)
         check_websocket_keys(check, section, route->websocket.mode);
 }
-}
 
 /* As a host without an address: RFC 6066 section 3 wants names. */
 static bool read_sni(struct memory *memory, struct bytes item, struct bytes *kept,
@@ -226,6 +225,7 @@ static void check_sni(struct check *check, const struct ini_section *section,
                                        KEY_REDIRECT,
                                        KEY_RESPOND,
                                        KEY_CONNECT,
+                                       KEY_WEBSOCKET,
                                        KEY_STRIP_PREFIX,
                                        KEY_SET_REQUEST_HEADER,
                                        KEY_ADD_REQUEST_HEADER,

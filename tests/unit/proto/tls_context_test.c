@@ -7,9 +7,6 @@
 
 #include <cmocka.h>
 
-#include <openssl/err.h>
-#include <stdio.h>
-
 #include "proto/tls_tickets.h"
 #include "unit/proto/tls_fixture.h"
 
@@ -410,87 +407,6 @@ static void the_response_of_the_shown_certificate_is_stapled(void **state) {
     assert_int_equal(staple_size(&options, "x.b.example", true), -1);
 }
 
-/* Faults. */
-
-static void assert_fault(const struct tls_context_options *options, enum tls_part part,
-                         uint32_t index, const char *text) {
-    struct tls_fault fault;
-    assert_null(tls_context_new_server(options, &fault));
-    assert_string_equal(fault.text, text);
-    assert_int_equal(fault.part, part);
-    if (part <= TLS_PART_STAPLE) assert_int_equal(fault.index, index);
-    assert_int_equal(ERR_peek_error(), 0);
-}
-
-static void what_cannot_be_used_is_named(void **state) {
-    (void)state;
-    struct tls_identity two[] = {identity_of(first), identity_of(exact)};
-    struct tls_context_options options = usual();
-    options.identities = two;
-    options.identity_count = 2;
-    two[1].key = first->key_pem;
-    assert_fault(&options, TLS_PART_KEY, 1, "the key is not that of the certificate");
-    two[1].key = rsa->key_pem;
-    assert_fault(&options, TLS_PART_KEY, 1, "the key is not that of the certificate");
-    two[1].key = first->certificate_pem;
-    assert_fault(&options, TLS_PART_KEY, 1, "there is no PEM private key in it, or a bad one");
-    two[1].key = BYTES_NONE;
-    assert_fault(&options, TLS_PART_KEY, 1, "there is no PEM private key in it, or a bad one");
-    two[1].key = make_encrypted_key(exact);
-    assert_fault(&options, TLS_PART_KEY, 1, "the key is encrypted; it must be in clear");
-    two[1] = identity_of(exact);
-    two[1].certificate = exact->key_pem;
-    assert_fault(&options, TLS_PART_CERTIFICATE, 1, "there is no PEM certificate in it");
-    two[1].certificate = BYTES_NONE;
-    assert_fault(&options, TLS_PART_CERTIFICATE, 1, "there is no PEM certificate in it");
-    two[1].certificate = bytes_slice(exact->certificate_pem, 0, exact->certificate_pem.len / 2);
-    struct tls_fault fault;
-    assert_null(tls_context_new_server(&options, &fault));
-    assert_int_equal(fault.part, TLS_PART_CERTIFICATE);
-    two[1] = identity_of(exact);
-    two[1].staple = make_staple(ca, first, 3600);
-    assert_fault(&options, TLS_PART_STAPLE, 1, "the response is not about this certificate");
-    two[1].staple = BYTES("nonsense");
-    assert_fault(&options, TLS_PART_STAPLE, 1, "it is not an OCSP response (DER)");
-}
-
-static void bad_words_and_lists_are_named(void **state) {
-    (void)state;
-    struct tls_context_options options = usual();
-    options.ciphers = "NO-SUCH";
-    assert_fault(&options, TLS_PART_CIPHERS, 0, "NO-SUCH: no cipher match");
-    options = usual();
-    options.ciphersuites = "NO-SUCH";
-    assert_fault(&options, TLS_PART_CIPHERSUITES, 0, "NO-SUCH: no cipher match");
-    options = usual();
-    options.groups = "X25519:no-such";
-    assert_fault(&options, TLS_PART_GROUPS, 0,
-                 "\"X25519:no-such\" has a group that OpenSSL does not know");
-    options = usual();
-    options.client_auth = TLS_CLIENT_AUTH_REQUIRE;
-    options.ca = first->key_pem;
-    assert_fault(&options, TLS_PART_CA, 0, "there is no PEM certificate in it");
-    options.ca = ca->certificate_pem;
-    options.crl = ca->certificate_pem;
-    assert_fault(&options, TLS_PART_CRL, 0, "there is no PEM revocation list in it");
-}
-
-static void certificate_and_key_may_be_in_one_file(void **state) {
-    (void)state;
-    char text[FIXTURE_PEM_MAX];
-    struct writer w = writer_make(text, sizeof text);
-    writer_put(&w, exact->key_pem);
-    writer_put(&w, exact->certificate_pem);
-    writer_put(&w, ca->certificate_pem);
-    struct tls_identity one = {writer_bytes(&w), writer_bytes(&w), BYTES_NONE};
-    struct tls_context_options options = usual();
-    options.identities = &one;
-    options.identity_count = 1;
-    struct tls_context *server = server_of(&options);
-    assert_string_equal(shown_to(server, NULL, NULL), "exact");
-    tls_context_free(server);
-}
-
 /* The other role. */
 
 static bool believes(const struct tls_context_options *options, const char *name,
@@ -599,9 +515,6 @@ int main(void) {
         cmocka_unit_test(who_is_asked_for_a_certificate_is_told_the_authorities),
         cmocka_unit_test(a_new_list_of_revocations_ends_what_could_be_resumed),
         cmocka_unit_test(the_response_of_the_shown_certificate_is_stapled),
-        cmocka_unit_test(what_cannot_be_used_is_named),
-        cmocka_unit_test(bad_words_and_lists_are_named),
-        cmocka_unit_test(certificate_and_key_may_be_in_one_file),
         cmocka_unit_test(servers_are_believed_by_authority_and_name),
         cmocka_unit_test(a_client_shows_its_certificate_when_asked),
         cmocka_unit_test(connections_outlive_the_hold_of_who_made_the_context),
