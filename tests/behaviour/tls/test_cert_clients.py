@@ -1,0 +1,114 @@
+"""Clients that show certificates: off, optional, require, with CA and CRL."""
+
+import ssl
+
+import pytest
+
+from harness.certificates import Authority, client
+from harness.tls_client import ask, refused, shake
+
+VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory):
+    ca = Authority(tmp_path_factory.mktemp("certificates"))
+    ca.site = ca.issue("site", "site.example")
+    ca.good = ca.issue("good")
+    ca.bad = ca.issue("bad")
+    ca.late = ca.issue("late", days=-1)
+    ca.other = Authority(tmp_path_factory.mktemp("others"), "other").issue("stranger")
+    ca.revoke(ca.bad)
+    ca.crl = ca.write_crl()
+    return ca
+
+
+def ini(ca, more):
+    return f"""
+[listener web]
+bind = @web
+service = hello
+tls = site
+[tls site]
+certificate = {ca.site.crt}
+key = {ca.site.key}
+{more}
+[service hello]
+type = respond
+body = hello
+"""
+
+
+def assert_taken(port, ca, own=None):
+    for version in VERSIONS:
+        with shake(port, client(ca, version, own)) as sock:
+            assert ask(sock).body == b"hello"
+
+
+def assert_refused(port, ca, own, alerts):
+    assert {refused(port, client(ca, version, own)) for version in VERSIONS} <= set(alerts)
+
+
+def test_cert_of_clients_is_not_asked_for(new_stage, ca):
+    port = new_stage(ini(ca, "")).things["web"]
+    assert_taken(port, ca)
+    assert_taken(port, ca, ca.other)
+
+
+def test_cert_of_clients_is_optional(new_stage, ca):
+    port = new_stage(ini(ca, f"client_auth = optional\nca = {ca.file}")).things["web"]
+    assert_taken(port, ca)
+    assert_taken(port, ca, ca.good)
+    assert_taken(port, ca, ca.bad)  # nobody has asked who was revoked
+    assert_refused(port, ca, ca.other, ["UNKNOWN_CA"])
+
+
+def test_cert_of_clients_is_required(new_stage, ca):
+    port = new_stage(ini(ca, f"client_auth = require\nca = {ca.file}")).things["web"]
+    assert_taken(port, ca, ca.good)
+    assert_refused(port, ca, None, ["HANDSHAKE_FAILURE", "CERTIFICATE_REQUIRED"])
+    assert_refused(port, ca, ca.other, ["UNKNOWN_CA"])
+    assert_refused(port, ca, ca.late, ["CERTIFICATE_EXPIRED"])
+
+
+def test_cert_that_was_revoked_is_refused(new_stage, ca):
+    port = new_stage(ini(ca, f"client_auth = require\nca = {ca.file}\ncrl = {ca.crl}")).things["web"]
+    assert_taken(port, ca, ca.good)
+    assert_refused(port, ca, ca.bad, ["CERTIFICATE_REVOKED"])
+
+
+def test_cert_revoked_meanwhile_cannot_come_back_by_a_ticket(new_stage, ca, tmp_path):
+    own = Authority(tmp_path)
+    site, member = own.issue("site", "site.example"), own.issue("member")
+    crl = own.write_crl()
+    stage = new_stage(f"""
+[listener web]
+bind = @web
+service = hello
+tls = site
+[tls site]
+certificate = {site.crt}
+key = {site.key}
+client_auth = require
+ca = {own.file}
+crl = {crl}
+watch = 50ms
+[service hello]
+type = respond
+body = hello
+""")
+    port = stage.things["web"]
+    context = client(own, own=member)
+    with shake(port, context) as sock:
+        assert ask(sock).body == b"hello"
+        session = sock.session
+    with shake(port, context, session=session) as sock:
+        assert sock.session_reused
+        assert ask(sock).body == b"hello"
+        session = sock.session
+    own.revoke(member)
+    own.write_crl()
+    stage.weir.eventually_metric(1, "weir_tls_cert_reloads_total", result="ok")
+    with pytest.raises(ssl.SSLError, match="(?i)certificate.revoked"):
+        with shake(port, context, session=session) as sock:
+            ask(sock)

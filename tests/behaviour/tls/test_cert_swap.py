@@ -1,0 +1,178 @@
+"""Certificates that change while weir runs."""
+
+import os
+import threading
+
+import pytest
+
+from harness.certificates import Authority, client
+from harness.peer import Client
+from harness.http1 import get
+from harness.tls_client import ask, s_client, shake, shown
+from harness.wait import eventually
+
+RELOADS = "weir_tls_cert_reloads_total"
+
+
+@pytest.fixture
+def ca(tmp_path):
+    ca = Authority(tmp_path)
+    ca.site = ca.issue("site", "site.example")
+    return ca
+
+
+def ini(ca, more="", watch="50ms"):
+    return f"""
+[listener web]
+bind = @web
+service = hello
+tls = site
+[tls site]
+certificate = {ca.site.crt}
+key = {ca.site.key}
+watch = {watch}
+{more}
+[service hello]
+type = respond
+body = hello
+"""
+
+
+def test_cert_swap_under_load_fails_no_handshake(new_stage, ca):
+    stage = new_stage(ini(ca), workers=2)
+    port = stage.things["web"]
+    errors, count, stop = [], [0], threading.Event()
+
+    def load():
+        context = client(ca)
+        while not stop.is_set():
+            try:
+                with shake(port, context) as sock:
+                    assert ask(sock).body == b"hello"
+                count[0] += 1
+            except Exception as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(1, 6):
+            new = ca.issue("site", "site.example")
+            stage.weir.eventually_metric(turn, RELOADS, result="ok")
+            eventually(lambda: shown(port) == new.der, lambda: f"certificate {turn} is in use")
+            before = count[0]
+            eventually(lambda: count[0] > before + 10 or errors, lambda: "handshakes went on")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not errors, errors
+    assert stage.count(RELOADS, result="failed") == 0
+
+
+def test_cert_swap_leaves_connections_alone(new_stage, ca):
+    stage = new_stage(ini(ca))
+    port = stage.things["web"]
+    sock = shake(port, client(ca))
+    client_of_before = Client(sock)
+    stage.clients.append(client_of_before)
+    assert client_of_before.ask(get("/")).body == b"hello"
+    begun = stage.connect("web")  # has not said a word yet
+    new = ca.issue("site", "site.example")
+    stage.weir.eventually_metric(1, RELOADS, result="ok")
+    assert client_of_before.ask(get("/")).body == b"hello"
+    assert begun.has_nothing()
+    assert shown(port) == new.der
+
+
+def test_cert_that_is_broken_keeps_the_old_and_says_so(new_stage, ca):
+    stage = new_stage(ini(ca))
+    port, old = stage.things["web"], ca.site.der
+    with open(ca.site.crt, "w") as file:
+        file.write("-----BEGIN CERTIFICATE-----\nnonsense\n")
+    stage.weir.eventually_metric(1, RELOADS, result="failed")
+    assert shown(port) == old
+    lines = [line for line in stage.weir.log.splitlines() if " error " in line]
+    assert len(lines) == 1, lines
+    assert "tls site.certificate:" in lines[0] and ca.site.crt in lines[0]
+    assert "stay in use" in lines[0]
+    # It is not tried again as it is; once it is whole it is taken.
+    new = ca.issue("site", "site.example")
+    stage.weir.eventually_metric(1, RELOADS, result="ok")
+    assert shown(port) == new.der
+    assert stage.count(RELOADS, result="failed") == 1
+
+
+def test_cert_whose_key_is_another_or_gone_keeps_the_old(new_stage, ca):
+    stage = new_stage(ini(ca))
+    port, old = stage.things["web"], ca.site.der
+    other = ca.issue("other", "site.example")
+    os.replace(other.key, ca.site.key)
+    stage.weir.eventually_metric(1, RELOADS, result="failed")
+    assert "the key is not that of the certificate" in stage.weir.log
+    assert shown(port) == old
+    os.unlink(ca.site.key)
+    stage.weir.eventually_metric(2, RELOADS, result="failed")
+    assert "No such file or directory" in stage.weir.log
+    assert shown(port) == old
+    ca.site.write()
+    stage.weir.eventually_metric(1, RELOADS, result="ok")
+    assert shown(port) == old
+
+
+def test_cert_expiry_is_a_metric_and_a_warning(new_stage, ca):
+    soon = ca.issue("site", "site.example", days=3)
+    stage = new_stage(ini(ca))
+    labels = {"tls": "site", "certificate": soon.crt}
+    assert stage.count("weir_tls_cert_not_after_seconds", **labels) == soon.not_after
+    assert f"tls site.certificate: {soon.crt} expires soon" in stage.weir.log
+    later = ca.issue("site", "site.example", days=60)
+    stage.weir.eventually_metric(later.not_after, "weir_tls_cert_not_after_seconds", **labels)
+
+
+def test_cert_staple_is_read_again(new_stage, ca):
+    staple = ca.write_staple(ca.site)
+    stage = new_stage(ini(ca, f"ocsp_staple = {staple}"))
+    port = stage.things["web"]
+    assert "Cert Status: good" in s_client(port, "-status")
+    ca.write_staple(ca.site, days=-1)
+    stage.weir.eventually_metric(1, RELOADS, result="ok")
+    assert "OCSP response: no response sent" in s_client(port, "-status")
+
+
+def test_cert_behind_a_link_is_watched(new_stage, ca, tmp_path):
+    """As certbot and Kubernetes replace them."""
+    for number in ("1", "2"):
+        os.mkdir(tmp_path / number)
+        Authority(tmp_path / number).issue("live", "site.example")
+    os.symlink("1", tmp_path / "now")
+    ca.site = type("Linked", (), {"crt": f"{tmp_path}/now/live.crt",
+                                  "key": f"{tmp_path}/now/live.key"})
+    stage = new_stage(ini(ca))
+    port, old = stage.things["web"], shown(stage.things["web"])
+    os.symlink("2", tmp_path / "next")
+    os.replace(tmp_path / "next", tmp_path / "now")
+    stage.weir.eventually_metric(1, RELOADS, result="ok")
+    assert shown(port) != old
+
+
+def test_cert_is_not_watched_when_told_so(new_stage, ca):
+    watched = ca.issue("watched", "other.example")
+    stage = new_stage(f"""
+[listener second]
+bind = @second
+service = hello
+tls = second
+[tls second]
+certificate = {watched.crt}
+key = {watched.key}
+watch = 50ms
+""" + ini(ca, watch="0s"))
+    old = ca.site.der
+    ca.issue("site", "site.example")
+    new = ca.issue("watched", "other.example")
+    stage.weir.eventually_metric(1, RELOADS, result="ok")
+    assert shown(stage.things["second"]) == new.der
+    assert shown(stage.things["web"]) == old
