@@ -22,6 +22,11 @@ static const struct {
     {"route", TEMPLATE_ROUTE},
     {"upstream", TEMPLATE_UPSTREAM},
     {"server", TEMPLATE_SERVER},
+    {"tls_version", TEMPLATE_TLS_VERSION},
+    {"tls_cipher", TEMPLATE_TLS_CIPHER},
+    {"tls_sni", TEMPLATE_TLS_SNI},
+    {"tls_client_subject", TEMPLATE_TLS_CLIENT_SUBJECT},
+    {"tls_client_verify", TEMPLATE_TLS_CLIENT_VERIFY},
     {"status", TEMPLATE_STATUS},
     {"request_id", TEMPLATE_REQUEST_ID},
 };

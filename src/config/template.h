@@ -23,8 +23,13 @@ enum template_variable {
     TEMPLATE_ROUTE,
     TEMPLATE_UPSTREAM,
     TEMPLATE_SERVER,
-    TEMPLATE_STATUS, /* of the response */
-    TEMPLATE_HEADER, /* $header_NAME: a request field; _ in NAME stands for - */
+    TEMPLATE_TLS_VERSION, /* of the client's connection; these five are empty without TLS */
+    TEMPLATE_TLS_CIPHER,
+    TEMPLATE_TLS_SNI,
+    TEMPLATE_TLS_CLIENT_SUBJECT,
+    TEMPLATE_TLS_CLIENT_VERIFY, /* "SUCCESS" or "NONE" */
+    TEMPLATE_STATUS,            /* of the response */
+    TEMPLATE_HEADER,            /* $header_NAME: a request field; _ in NAME stands for - */
     TEMPLATE_REQUEST_ID
 };
 

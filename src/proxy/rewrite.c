@@ -2,11 +2,11 @@
 
 #include "proxy/request_field.h"
 
-/* Of one number of a template: 20 decimal digits are the longest. */
-#define NUMBER_SIZE_MAX 20
+/* Of one part of a template that has to be written: a number, or the subject of a certificate. */
+#define PART_SIZE_MAX 1024
 
 static struct bytes number_text(uint64_t number, char *memory) {
-    struct writer w = writer_make(memory, NUMBER_SIZE_MAX);
+    struct writer w = writer_make(memory, PART_SIZE_MAX);
     writer_u64(&w, number);
     return writer_bytes(&w);
 }
@@ -23,7 +23,38 @@ static struct bytes method_text(const struct http_message *request) {
     return request->method == HTTP_OTHER ? request->method_text : http_method_text(request->method);
 }
 
-/* Text of a part, in `number` (NUMBER_SIZE_MAX bytes) or anywhere else. URI is the path here. Bytes
+/* What clients send in a handshake may be any bytes; a field's value may not (RFC 9110
+ * section 5.5). */
+static struct bytes visible_text(struct bytes text) {
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] < '!' || text.ptr[i] > '~') return BYTES_NONE;
+    }
+    return text;
+}
+
+static struct bytes subject_text(const struct tls *tls, char *memory) {
+    struct writer w = writer_make(memory, PART_SIZE_MAX);
+    tls_subject(tls, &w);
+    for (size_t i = 0; i < w.len; i++) {
+        if (memory[i] < ' ' || memory[i] > '~') memory[i] = '?';
+    }
+    return writer_bytes(&w);
+}
+
+static struct bytes tls_text(enum template_variable variable, const struct tls *tls, char *memory) {
+    struct tls_facts facts;
+    if (!tls) return BYTES_NONE;
+    tls_facts(tls, &facts);
+    if (variable == TEMPLATE_TLS_VERSION) return bytes_of(facts.version);
+    if (variable == TEMPLATE_TLS_CIPHER) return bytes_of(facts.cipher);
+    if (variable == TEMPLATE_TLS_SNI) return visible_text(facts.server_name);
+    bool is_believed = facts.has_certificate && facts.verify_result == 0;
+    if (variable == TEMPLATE_TLS_CLIENT_VERIFY)
+        return is_believed ? BYTES("SUCCESS") : BYTES("NONE");
+    return is_believed ? subject_text(tls, memory) : BYTES_NONE;
+}
+
+/* Text of a part, in `number` (PART_SIZE_MAX bytes) or anywhere else. URI is the path here. Bytes
  * of the request have passed its parser: no CR, LF or NUL among them (RFC 9110 section 5.5). */
 static struct bytes part_text(const struct template_part *part, const struct rewrite_facts *facts,
                               char *number) {
@@ -58,6 +89,12 @@ static struct bytes part_text(const struct template_part *part, const struct rew
         return bytes_of(facts->server);
     case TEMPLATE_STATUS:
         return facts->status != 0 ? number_text((uint64_t)facts->status, number) : BYTES_NONE;
+    case TEMPLATE_TLS_VERSION:
+    case TEMPLATE_TLS_CIPHER:
+    case TEMPLATE_TLS_SNI:
+    case TEMPLATE_TLS_CLIENT_SUBJECT:
+    case TEMPLATE_TLS_CLIENT_VERIFY:
+        return tls_text(part->variable, facts->tls, number);
     case TEMPLATE_HEADER:
         return request_field(request, part->text);
     case TEMPLATE_REQUEST_ID:
@@ -79,7 +116,7 @@ static void put_lower(struct writer *w, struct bytes text) {
 
 static void put_part(struct writer *w, const struct template_part *part,
                      const struct rewrite_facts *facts) {
-    char number[NUMBER_SIZE_MAX];
+    char number[PART_SIZE_MAX];
     struct bytes text = part_text(part, facts, number);
     if (part->variable == TEMPLATE_HOST) {
         put_lower(w, text); /* RFC 9110 section 4.2.3 */
@@ -92,7 +129,7 @@ static void put_part(struct writer *w, const struct template_part *part,
 }
 
 static size_t part_size(const struct template_part *part, const struct rewrite_facts *facts) {
-    char number[NUMBER_SIZE_MAX];
+    char number[PART_SIZE_MAX];
     size_t size = part_text(part, facts, number).len;
     return has_query(part, facts) ? size + 1 + facts->request->query.len : size;
 }

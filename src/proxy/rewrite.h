@@ -9,6 +9,7 @@
 
 #include "config/config.h"
 #include "proto/http.h"
+#include "proto/tls.h"
 
 /* What variables can name; unknown pieces are BYTES_NONE. */
 struct rewrite_facts {
@@ -20,8 +21,9 @@ struct rewrite_facts {
     const char *route;    /* "" when none */
     const char *upstream; /* "" when none */
     const char *server;
-    int status;          /* 0 while unknown */
-    uint64_t request_id; /* printed as 16 hex digits */
+    const struct tls *tls; /* of the client's connection; NULL: in clear */
+    int status;            /* 0 while unknown */
+    uint64_t request_id;   /* printed as 16 hex digits */
 };
 
 /* Expands a template into the arena. */
