@@ -153,7 +153,7 @@ struct config_server {
     struct config_address address;
     char *tls_name;  /* SNI, and whose certificate it must have: a host name or an IP address; NULL:
                         not known */
-    uint32_t weight;          /* 1-1000; default 1 */
+    uint32_t weight; /* 1-1000; default 1 */
     uint32_t max_connections; /* with h2: requests; all workers together; 0: no limit */
     bool backup;
 };

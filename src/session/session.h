@@ -113,7 +113,8 @@ struct session {
         };
         struct { /* Upstream role. */
             /* How many may be open at once, from connect on as a guess, which the host may
-             * lower, until the server has said it; 0: it takes no more. May fall below what is open. */
+             * lower, until the server has said it; 0: it takes no more. May fall below what is
+             * open. */
             uint32_t streams_max;
             uint32_t streams_open;
             struct list waiters; /* the host's: who waits for on_ready */

@@ -175,8 +175,7 @@ static void a_refusal_needs_no_proof(void **state) {
     up->seen = session_world_open(up->world, &up->arena);
     ask(up->seen, false, BYTES(KEY));
     peer_expect(up->world->net, up->world->peer,
-                "GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key: " KEY "\r\n" UPGRADE_LINES
-                "\r\n");
+                "GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key: " KEY "\r\n" UPGRADE_LINES "\r\n");
     server_switches(up, UPGRADE_LINES);
     assert_int_equal(up->seen->status, 101);
     up_free(up);
