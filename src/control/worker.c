@@ -52,6 +52,14 @@ static bool worker_reads_pp(const struct config *config) {
     return false;
 }
 
+static bool worker_has_tls(const struct config *config) {
+    for (uint32_t i = 0; i < config->listener_count; i++)
+        if (config->listeners[i].tls) return true;
+    for (uint32_t i = 0; i < config->upstream_count; i++)
+        if (config->upstreams[i].tls.on) return true;
+    return false;
+}
+
 static bool worker_sends_pp(const struct config *config) {
     for (uint32_t i = 0; i < config->upstream_count; i++)
         if (config->upstreams[i].send_proxy != 0) return true;
@@ -200,10 +208,12 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
                               worker_reads_pp(config) ? worker->clients_max : 0);
     if (error < 0) return error;
     bool has_tcp = worker_has_tcp(config);
-    struct session_room_options room_options = {.sessions_max = net_options.conns_max,
-                                                .tcp_max = has_tcp ? net_options.conns_max : 0,
-                                                .exchanges_max = exchanges_max,
-                                                .h2_memory_max = WORKER_H2_MEMORY};
+    struct session_room_options room_options = {
+        .sessions_max = net_options.conns_max,
+        .tcp_max = has_tcp ? net_options.conns_max : 0,
+        .wires_max = worker_has_tls(config) ? net_options.conns_max : 0,
+        .exchanges_max = exchanges_max,
+        .h2_memory_max = WORKER_H2_MEMORY};
     worker_limits(config, &room_options.max_header_size, &room_options.max_headers);
     error = session_room_init(&worker->room, &worker->net, &room_options);
     if (error < 0) return error;
@@ -226,13 +236,31 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     return error == 0 ? worker_make_seats(worker) : error;
 }
 
+/* What clients may choose by ALPN (RFC 7301); who chooses nothing gets what the listener speaks. */
+static const struct {
+    struct bytes name;
+    const struct session_ops *ops;
+} worker_protocols[] = {
+    {BYTES("h2"), &session_h2},
+    {BYTES("http/1.1"), &session_h1},
+};
+
+static const struct session_ops *worker_choose(const struct front *front, const struct conn *conn) {
+    struct bytes chosen = wire_alpn(conn);
+    if (chosen.len == 0 || front->config->mode == CONFIG_MODE_TCP) return front->session_ops;
+    for (size_t i = 0; i < sizeof worker_protocols / sizeof worker_protocols[0]; i++) {
+        if (bytes_equal(chosen, worker_protocols[i].name)) return worker_protocols[i].ops;
+    }
+    return front->session_ops;
+}
+
 static void worker_begin_session(void *user, struct conn *conn) {
     struct worker_listener *from = user;
     struct front *front = from->front;
     if (!listener_admit(conn)) return;
     stat_bump(&from->accepted, 1);
     struct session *session =
-        front->session_ops->accept(&from->worker->room, conn, &front->options, front->host);
+        worker_choose(front, conn)->accept(&from->worker->room, conn, &front->options, front->host);
     if (session) {
         session->user = front;
         return;
@@ -241,12 +269,22 @@ static void worker_begin_session(void *user, struct conn *conn) {
     conn_reset(conn);
 }
 
+/* The connection begins, or has been told by a PROXY header whose it is. */
+static void worker_secure(void *user, struct conn *conn) {
+    struct worker_listener *from = user;
+    if (from->front->options.tls) {
+        wire_enter(&from->worker->room.wires, conn, &from->wire);
+    } else {
+        worker_begin_session(from, conn);
+    }
+}
+
 static void worker_on_conn(void *user, struct conn *conn) {
     struct worker_listener *from = user;
     if (from->gate.versions != 0) {
         pp_gate_enter(&from->worker->gates, conn, &from->gate);
     } else {
-        worker_begin_session(from, conn);
+        worker_secure(from, conn);
     }
 }
 
@@ -281,8 +319,10 @@ static int worker_open(struct worker *worker, const struct config_listener *conf
     to->gate = (struct pp_gate_options){.versions = config->proxy_protocol,
                                         .timeout_ms = config->limits.timeout_handshake_ms,
                                         .trusted = config->trusted,
-                                        .on_conn = worker_begin_session,
+                                        .on_conn = worker_secure,
                                         .user = to};
+    to->wire = (struct wire_gate){
+        .options = &to->front->options, .on_conn = worker_begin_session, .user = to};
     to->fd = fd;
     to->listener =
         (struct listener){.slot = worker->opened,

@@ -36,6 +36,7 @@ struct worker_listener {
     struct worker *worker;
     struct front *front;
     struct pp_gate_options gate; /* where the listener has proxy_protocol */
+    struct wire_gate wire;       /* and where it has tls */
     int fd;                      /* until it is started */
     uint64_t accepted;           /* connections so far: read by other threads */
 };

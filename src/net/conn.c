@@ -385,10 +385,14 @@ static void conn_on_bytes(struct conn *conn, const struct ring_completion *compl
         lease_unref(completion->lease); /* finishing: nobody reads any more */
         return;
     }
+    conn_receive(conn, bytes, completion->lease);
+}
+
+void conn_receive(struct conn *conn, struct bytes bytes, struct lease *lease) {
     if (conn->filter) {
-        conn->filter->ops->on_bytes(conn, bytes, completion->lease);
+        conn->filter->ops->on_bytes(conn, bytes, lease);
     } else {
-        conn->events->on_bytes(conn, bytes, completion->lease);
+        conn->events->on_bytes(conn, bytes, lease);
     }
 }
 

@@ -41,6 +41,8 @@ void conn_send_later(struct conn *conn);
 void conn_on_send_timer(struct wheel_timer *timer, uint64_t now_ms);
 /* As conn_send_later, where the socket would take more but there is nothing to give it yet. */
 void conn_send_again(struct conn *conn);
+/* As if they had just arrived; `lease` goes along. */
+void conn_receive(struct conn *conn, struct bytes bytes, struct lease *lease);
 /* FIN came, after all bytes before it. Nothing if the connection is no longer in use. */
 void conn_end_of_stream(struct conn *conn);
 /* Queues the PROXY header of a connection that has just been dialled. false: no memory. */

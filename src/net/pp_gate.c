@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "net/conn_ends.h"
+#include "net/conn_internal.h"
 #include "net/pp.h"
 
 #include <errno.h>
@@ -55,7 +56,7 @@ static void pp_gate_pass(struct pp_gate *gate, struct bytes rest, struct lease *
     conn_deadline(conn, 0);
     options->on_conn(options->user, conn);
     if (rest.len != 0 && conn->state == CONN_OPEN) {
-        conn->events->on_bytes(conn, rest, lease);
+        conn_receive(conn, rest, lease);
     } else {
         lease_unref(lease);
     }

@@ -169,11 +169,13 @@ static void pool_on_ready(struct session *session) {
 
 static void pool_on_closed(struct session *session, enum reason reason) {
     struct server *server = session->user;
+    bool was_dialling =
+        session->host_state == POOL_DIALLING || session->host_state == POOL_CROWDED;
     pool_set_state(session, POOL_ENDING);
     CHECK(server->connections > 0);
     server->connections--;
     server_update(server);
-    if (reason == REASON_CONNECT_FAILED || reason == REASON_CONNECT_TIMEOUT) {
+    if (was_dialling) {
         server->grow_ms = pool_net(server)->now_ms + POOL_GROW_PAUSE_MS;
         stat_bump(&pool_net(server)->stats->connect_failures[reason], 1);
     }
@@ -203,7 +205,8 @@ static struct session *pool_dial(struct server *server, const struct session_ops
     const struct config_address *address = &server->config->address;
     struct session_address to = {.address = (const struct sockaddr *)&address->storage,
                                  .size = address->size,
-                                 .tls_name = server->config->tls_name};
+                                 .tls_name = server->config->tls_name,
+                                 .tls_sessions = &server->tls_sessions};
     struct addr_pair ends;
     if (upstream->options.send_proxy != 0) {
         CHECK(client);

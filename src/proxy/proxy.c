@@ -27,6 +27,7 @@ static void proxy_init_front(struct front *front, const struct config_listener *
     front->options = (struct session_options){
         .timeout_request_ms = limits->timeout_request_ms,
         .timeout_client_ms = limits->timeout_client_ms,
+        .timeout_handshake_ms = limits->timeout_handshake_ms,
         .timeout_keepalive_ms = limits->timeout_keepalive_ms,
         .min_read_rate = limits->min_read_rate,
         .max_body_size = limits->max_body_size,

@@ -42,6 +42,7 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
                config->limits.timeout_queue_ms);
     upstream->options = (struct session_options){
         .timeout_connect_ms = config->limits.timeout_connect_ms,
+        .timeout_handshake_ms = config->limits.timeout_handshake_ms,
         .timeout_server_ms = config->limits.timeout_server_ms,
         .timeout_keepalive_ms = config->keepalive_timeout_ms,
         .max_header_size = (uint32_t)config->limits.max_header_size,
@@ -76,6 +77,8 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
 
 void upstream_fini(struct upstream *upstream) {
     queue_fini(&upstream->queue);
+    for (uint32_t i = 0; upstream->servers && i < upstream->config->server_count; i++)
+        wire_sessions_fini(&upstream->servers[i].tls_sessions);
     if (upstream->balance.ops) balance_fini(&upstream->balance);
     free(upstream->servers);
     free(upstream->balance_servers);

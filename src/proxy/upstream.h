@@ -33,6 +33,7 @@ struct server {
     uint64_t grow_ms;                 /* worker's clock: not before is one dialled in advance */
     uint32_t connections;             /* dialling, active and idle */
     uint64_t answers[UPSTREAM_CODES]; /* by class, read by other threads */
+    struct wire_sessions tls_sessions;
 };
 
 struct upstream {

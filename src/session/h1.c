@@ -166,8 +166,7 @@ static void h1_on_lost(struct conn *conn, int error) {
     struct h1 *h1 = h1_of_conn(conn);
     enum reason reason = h1->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
     if (error == ETIMEDOUT && !h1->session.is_client) reason = REASON_SERVER_TIMEOUT;
-    if (h1->connecting)
-        reason = error == ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_FAILED;
+    if (h1->connecting) reason = wire_lost_reason(conn, error);
     h1_note_sent(h1, conn);
     h1->session.conn = NULL;
     if (h1->stream_open) {
@@ -194,7 +193,7 @@ static void h1_on_client_deadline(struct h1 *h1) {
 
 static void h1_on_upstream_deadline(struct h1 *h1) {
     if (h1->connecting) {
-        h1_drop(h1, REASON_CONNECT_TIMEOUT);
+        h1_drop(h1, wire_late_reason(h1->session.conn));
     } else if (!h1->stream_open) {
         h1_drop(h1, REASON_SERVER_IDLE);
     } else {
@@ -302,7 +301,12 @@ static struct session *h1_connect(struct session_room *room, const struct sessio
     h1->connecting = true;
     h1->session.streams_max = 1;
     h1->session.conn = conn_dial(room->net, &dial, &h1_conn_events, h1, &error);
-    if (h1->session.conn) return &h1->session;
+    if (h1->session.conn) {
+        if (!options->tls || wire_dial(&room->wires, h1->session.conn, options, to))
+            return &h1->session;
+        conn_close(h1->session.conn);
+        error = -ENOMEM;
+    }
     *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
     slab_release(&room->sessions, h1);
     session_room_publish(room);

@@ -128,7 +128,8 @@ static struct http_message *h1_build(struct h1 *h1, const struct h1_parser *pars
                                      struct bytes text) {
     struct arena *arena = h1->stream.arena;
     struct http_message *message = arena_alloc(arena, sizeof *message);
-    if (!message || !h1_message(parser, text, BYTES("http"), arena, message)) return NULL;
+    struct bytes scheme = wire_tls(h1->session.conn) ? BYTES("https") : BYTES("http");
+    if (!message || !h1_message(parser, text, scheme, arena, message)) return NULL;
     return message;
 }
 
@@ -482,7 +483,7 @@ static void h1_on_upstream_eof(struct h1 *h1) {
     }
     switch (h1->in) {
     case H1_IN_BODY:
-        if (h1->body.kind == H1_BODY_UNTIL_CLOSE) {
+        if (h1->body.kind == H1_BODY_UNTIL_CLOSE && !h1->session.conn->cut) {
             h1_end_message(h1, NULL);
             return;
         }
@@ -493,7 +494,11 @@ static void h1_on_upstream_eof(struct h1 *h1) {
         h1_reset_stream(h1, REASON_SERVER_CLOSED);
         return;
     case H1_IN_RAW:
-        h1->stream.events->on_end(&h1->stream, NULL);
+        if (h1->session.conn->cut) {
+            h1_reset_stream(h1, REASON_SERVER_RESET);
+        } else {
+            h1->stream.events->on_end(&h1->stream, NULL);
+        }
         return;
     case H1_IN_DONE:
     case H1_IN_BROKEN:

@@ -235,8 +235,7 @@ static void h2_on_lost(struct conn *conn, int error) {
     struct h2 *h2 = h2_of_conn(conn);
     enum reason reason = h2->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
     if (error == ETIMEDOUT && !h2->session.is_client) reason = REASON_SERVER_TIMEOUT;
-    if (h2->connecting)
-        reason = error == ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_FAILED;
+    if (h2->connecting) reason = wire_lost_reason(conn, error);
     h2->session.conn = NULL;
     h2_lose_streams(h2, reason);
 }
@@ -336,7 +335,12 @@ static struct session *h2_connect(struct session_room *room, const struct sessio
     h2->connecting = true;
     h2->session.streams_max = H2_STREAMS_GUESS;
     h2->session.conn = conn_dial(room->net, &dial, &h2_conn_events, h2, &error);
-    if (h2->session.conn) return &h2->session;
+    if (h2->session.conn) {
+        if (!options->tls || wire_dial(&room->wires, h2->session.conn, options, to))
+            return &h2->session;
+        conn_close(h2->session.conn);
+        error = -ENOMEM;
+    }
     *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
     h2_discard(h2);
     return NULL;

@@ -218,8 +218,7 @@ static int h2_on_header(nghttp2_session *ng, const nghttp2_frame *frame, const u
 }
 
 static struct bytes h2_scheme(const struct h2 *h2) {
-    (void)h2;
-    return BYTES("http");
+    return wire_tls(h2->session.conn) ? BYTES("https") : BYTES("http");
 }
 
 /* A request whose head is whole and good. */

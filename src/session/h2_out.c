@@ -206,7 +206,8 @@ static bool h2_put_request(struct h2 *h2, struct h2_stream *s, const struct http
     s->method = message->method;
     s->upgraded = h2_is_extended(message);
     bool tunnels = s->upgraded || message->method == HTTP_CONNECT;
-    if (!h2_write_request(&h2_room(h2)->list, message, BYTES("http"), end)) return false;
+    struct bytes scheme = wire_tls(h2->session.conn) ? BYTES("https") : BYTES("http");
+    if (!h2_write_request(&h2_room(h2)->list, message, scheme, end)) return false;
     if (s->upgraded && h2->settings_received && !h2_takes_extended(h2)) {
         h2_fail_later(s, REASON_UPGRADE_UNSUPPORTED);
         return true;

@@ -151,7 +151,7 @@ void h2_on_deadline(struct conn *conn) {
     struct h2 *h2 = h2_of_conn(conn);
     uint64_t now_ms = h2_net(h2)->now_ms;
     if (h2->connecting) {
-        h2_drop(h2, REASON_CONNECT_TIMEOUT);
+        h2_drop(h2, wire_late_reason(h2->session.conn));
         return;
     }
     if (h2_is_deaf(h2)) return;

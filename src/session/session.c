@@ -32,6 +32,7 @@ int session_room_init(struct session_room *room, struct net *net,
     int error = slab_init(&room->sessions, "session", sizeof(struct h1), options->sessions_max);
     if (error == 0)
         error = slab_init(&room->tcp, "session_tcp", sizeof(struct tcp), options->tcp_max);
+    if (error == 0) error = wire_room_init(&room->wires, net, options->wires_max);
     if (error == 0) error = slab_init(&room->heads, "head", head_size, options->sessions_max);
     if (error == 0) {
         error = arena_pool_init(&room->arenas, SESSION_ARENA_SMALL, options->exchanges_max,
@@ -55,6 +56,7 @@ void session_room_fini(struct session_room *room) {
     h2_room_fini(room);
     slab_fini(&room->sessions);
     slab_fini(&room->tcp);
+    wire_room_fini(&room->wires);
     slab_fini(&room->heads);
     arena_pool_fini(&room->arenas);
     free(room->parser);
@@ -65,6 +67,7 @@ void session_room_fini(struct session_room *room) {
 
 void session_room_drain(struct session_room *room) {
     room->draining = true;
+    wire_room_drain(&room->wires);
     LIST_FOR_EACH(node, &room->clients) {
         struct session *session = LIST_OWNER(node, struct session, link);
         session->ops->drain(session);
@@ -73,6 +76,7 @@ void session_room_drain(struct session_room *room) {
 
 uint32_t session_room_cut(struct session_room *room) {
     uint32_t count = 0;
+    wire_room_cut(&room->wires);
     LIST_FOR_EACH(node, &room->clients) {
         struct session *session = LIST_OWNER(node, struct session, link);
         count += !session->is_client && !session->closing;

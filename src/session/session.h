@@ -14,6 +14,7 @@
 #include "proto/h2_flood.h"
 #include "proto/http_date.h"
 #include "session/stream.h"
+#include "session/wire.h"
 
 struct session;
 struct session_room;
@@ -26,6 +27,7 @@ struct session_options {
     uint64_t timeout_client_ms;
     uint64_t timeout_keepalive_ms;
     uint64_t timeout_connect_ms;
+    uint64_t timeout_handshake_ms;
     uint64_t timeout_server_ms;
     uint64_t min_read_rate; /* bytes/s, 0: off */
     uint64_t max_body_size; /* bytes, 0: no limit */
@@ -63,6 +65,7 @@ struct session_address {
     /* With send_proxy: the ends to tell, for the length of the call; NULL: of nobody. */
     const struct addr_pair *client;
     const char *tls_name; /* with tls: the server, for tls_context_expect; NULL: any will do */
+    struct wire_sessions *tls_sessions; /* with tls: to resume; outlives the session; may be NULL */
 };
 
 struct session_ops {
@@ -133,7 +136,8 @@ struct session_room {
     struct slab sessions; /* struct h1 */
     struct slab tcp;      /* struct tcp */
     struct slab heads;    /* heads that came in pieces */
-    struct h2_room *h2;   /* of h2_internal.h */
+    struct wire_room wires;
+    struct h2_room *h2; /* of h2_internal.h */
     struct arena_pool arenas;
     struct h1_parser *parser; /* scratch for a head that arrives whole */
     struct h1_span *spans;
@@ -149,6 +153,7 @@ struct session_room {
 struct session_room_options {
     uint32_t sessions_max;
     uint32_t tcp_max;       /* of session_tcp, in both roles; 0: there are none */
+    uint32_t wires_max;     /* TLS connections, in both roles; 0: there are none */
     uint32_t exchanges_max; /* requests at once: arenas */
     uint32_t max_header_size;
     uint32_t max_headers;

@@ -301,6 +301,15 @@ static void tcp_begin(struct tcp *tcp) {
     tcp_abort(tcp, REASON_NO_MEMORY);
 }
 
+/* What a server says is only whole if it says so. */
+static void tcp_tell_eof(struct tcp *tcp) {
+    if (tcp->session.conn->cut && !tcp->session.is_client) {
+        tcp_reset_stream(tcp, REASON_SERVER_RESET);
+    } else {
+        tcp->stream.events->on_end(&tcp->stream, NULL);
+    }
+}
+
 static void tcp_feed_pending(struct tcp *tcp) {
     for (struct lease *lease; (lease = tcp_pop_pending(tcp));) {
         struct bytes bytes = bytes_make(lease->memory + lease->at, lease->len);
@@ -309,7 +318,7 @@ static void tcp_feed_pending(struct tcp *tcp) {
         if (!tcp_is_listening(tcp)) return;
     }
     if (!tcp->paused) conn_resume(tcp->session.conn);
-    if (tcp->eof) tcp->stream.events->on_end(&tcp->stream, NULL);
+    if (tcp->eof) tcp_tell_eof(tcp);
 }
 
 static void tcp_release(struct tcp *tcp) {
@@ -396,7 +405,7 @@ static void tcp_on_eof(struct conn *conn) {
     /* Its turn comes after what came before it. */
     if (tcp->state != TCP_RAW || tcp->pending_first || !tcp_is_listening(tcp)) return;
     tcp_touch(tcp);
-    tcp->stream.events->on_end(&tcp->stream, NULL);
+    tcp_tell_eof(tcp);
 }
 
 static void tcp_on_drained(struct conn *conn) {
@@ -411,8 +420,7 @@ static void tcp_on_sent(struct conn *conn) { tcp_drop(tcp_of_conn(conn), REASON_
 static void tcp_on_lost(struct conn *conn, int error) {
     struct tcp *tcp = tcp_of_conn(conn);
     enum reason reason = tcp->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
-    if (tcp->state == TCP_DIALLING)
-        reason = error == ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_FAILED;
+    if (tcp->state == TCP_DIALLING) reason = wire_lost_reason(conn, error);
     tcp->session.conn = NULL;
     if (!tcp->stream_open) {
         tcp_end(tcp, reason);
@@ -424,7 +432,7 @@ static void tcp_on_lost(struct conn *conn, int error) {
 static void tcp_on_deadline(struct conn *conn) {
     struct tcp *tcp = tcp_of_conn(conn);
     if (tcp->state == TCP_DIALLING) {
-        tcp_drop(tcp, REASON_CONNECT_TIMEOUT);
+        tcp_drop(tcp, wire_late_reason(conn));
         return;
     }
     uint64_t idle_ms = tcp_idle_ms(tcp);
@@ -505,7 +513,12 @@ static struct session *tcp_connect(struct session_room *room, const struct sessi
     tcp->state = TCP_DIALLING;
     tcp->session.streams_max = 1;
     tcp->session.conn = conn_dial(room->net, &dial, &tcp_conn_events, tcp, &error);
-    if (tcp->session.conn) return &tcp->session;
+    if (tcp->session.conn) {
+        if (!options->tls || wire_dial(&room->wires, tcp->session.conn, options, to))
+            return &tcp->session;
+        conn_close(tcp->session.conn);
+        error = -ENOMEM;
+    }
     *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
     slab_release(&room->tcp, tcp);
     session_room_publish(room);

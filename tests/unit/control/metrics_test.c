@@ -199,6 +199,7 @@ static void count_everything(void) {
             stat_bump(&stats->connect_failures[j], n++);
             stat_bump(&stats->retries[j], n++);
             stat_bump(&stats->relays[j], n++);
+            stat_bump(&stats->tls_failures[j], n++);
         }
         for (uint32_t j = 0; j < STAT_HIST_COUNT; j++) {
             for (uint64_t value = 1; value < 1000000000000; value *= 3)
