@@ -10,6 +10,7 @@ import threading
 import time
 
 from .peer import Ended, Upstream, WasReset
+from .tls import TlsSocket
 from .wait import PATIENCE, readable
 from . import http1
 
@@ -19,8 +20,13 @@ class Last(bytes):
 
 
 class Origin:
-    def __init__(self, name="origin", family=socket.AF_INET, path=None, recv_buffer=0):
+    """`tls()` gives the context of one that speaks TLS; where the handshake fails the connection is
+    there without, and `upstream.error` says why.
+    """
+
+    def __init__(self, name="origin", family=socket.AF_INET, path=None, recv_buffer=0, tls=None):
         self.name = name
+        self.tls = tls
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         if recv_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, recv_buffer)
@@ -42,6 +48,18 @@ class Origin:
         self.lock = threading.Lock()
         self.acceptor = None
 
+    def _wrap(self, sock):
+        upstream = Upstream(sock)
+        upstream.error = None
+        if self.tls:
+            upstream.sock = TlsSocket(sock, self.tls(), server_side=True)
+            try:
+                upstream.sock.handshake()
+                upstream.look()  # what came with the end of the handshake is not seen by poll(2)
+            except OSError as error:
+                upstream.error = error
+        return upstream
+
     # Played by the test.
 
     def accept(self):
@@ -51,7 +69,7 @@ class Origin:
             sock, _ = self.sock.accept()
         except socket.timeout:
             raise AssertionError(f"weir opened no connection to {self.name}") from None
-        upstream = Upstream(sock)
+        upstream = self._wrap(sock)
         self.connections.append(upstream)
         return upstream
 
@@ -63,7 +81,7 @@ class Origin:
         except BlockingIOError:
             return None
         sock.setblocking(True)
-        upstream = Upstream(sock)
+        upstream = self._wrap(sock)
         self.connections.append(upstream)
         return upstream
 
@@ -114,7 +132,7 @@ class Origin:
                 continue
             except OSError:
                 return
-            upstream = Upstream(sock)
+            upstream = self._wrap(sock)
             thread = threading.Thread(target=self._serve_one, args=(upstream, self.handler),
                                       daemon=True)
             with self.lock:

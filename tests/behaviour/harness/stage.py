@@ -4,10 +4,13 @@ In that text `@name` stands for an address on loopback, by the name's first word
     @origin, @origin_b, ...   an Origin each: stage.origin, stage.origins["origin_b"]
     @origin6..., @originunix...   the same over IPv6, over a unix socket
     @originslow...            the same with a small receive buffer
+    @origintls...             the same with TLS, as origin.test (harness/tls.py)
     @dead...                  refuses every connect
     @hole...                  never answers a connect
     @port6..., @unix...       an IPv6 port, a unix socket of weir's own
-    anything else             a port of weir's own: stage.connect("web") reaches `bind = @web`
+    anything else             a port of weir's own: stage.connect("web") reaches `bind = @web`,
+                              stage.connect_tls the same with TLS
+A word NAME.pem is a certificate made for this stage (harness/tls.py).
 [global] and [admin] are added; keywords of the constructor are keys of [global].
 """
 
@@ -17,6 +20,7 @@ import time
 from .http1 import answer
 from .origin import Dead, Hole, Origin
 from .peer import Client
+from .tls import TlsSocket, client_context, make_certificates, server_context
 from .wait import PATIENCE
 from .weir import Port, UnixPort, Weir, expand
 
@@ -46,6 +50,7 @@ class Stage:
         keys = "".join(f"{key} = {value}\n" for key, value in {**GLOBAL, **global_keys}.items())
         whole = f"[global]\n{keys}[admin]\nbind = @admin\n{ini}"
         try:
+            make_certificates(self.directory, ini)
             text = expand(whole, self._address)
             self.weir = Weir(directory, text, self.things["admin"], preexec=preexec)
         except BaseException:
@@ -57,6 +62,7 @@ class Stage:
             make = {
                 "origin": lambda: Origin(name),
                 "origin6": lambda: Origin(name, socket.AF_INET6),
+                "origintls": lambda: Origin(name, tls=self._origin_context),
                 "originslow": lambda: Origin(name, recv_buffer=4096),
                 "originunix": lambda: Origin(name, socket.AF_UNIX, f"{self.directory}/{name}"),
                 "dead": Dead,
@@ -66,6 +72,9 @@ class Stage:
             }.get(name.split("_")[0], Port)
             self.things[name] = make()
         return self.things[name].address
+
+    def _origin_context(self):
+        return server_context(self.directory)
 
     @property
     def origins(self):
@@ -97,6 +106,18 @@ class Stage:
             raise
         client = Client(sock)
         self.clients.append(client)
+        return client
+
+    def connect_tls(self, name="secure", server_name="weir.test", session=None, handshake=True,
+                    each_byte=False, source=None, **of_context):
+        """A client whose `sock` is a TlsSocket; the rest is for tls.client_context."""
+        client = self.connect(name, source=source)
+        context = client_context(self.directory, **of_context) if not session else session[0]
+        client.sock = TlsSocket(client.sock, context, name=server_name, each_byte=each_byte,
+                                session=session[1] if session else None)
+        client.context = context
+        if handshake:
+            client.sock.handshake()
         return client
 
     def exchange(self, request, response=None, client=None, method="GET"):

@@ -1,0 +1,358 @@
+"""Handshakes with clients: how they may come, fail, stall and be left."""
+
+import ssl
+import threading
+import time
+
+import pytest
+from harness.http1 import answer, get, post
+from harness.proxy_protocol import v1, v2
+from harness.tls import client_context
+
+INI = """
+[tls site]
+certificate = weir.test.pem
+[tls strict]
+certificate = weir.test.pem
+strict_sni = on
+[tls guarded]
+certificate = weir.test.pem
+client_auth = require
+ca = ca.pem
+[tls lenient]
+certificate = weir.test.pem
+client_auth = optional
+ca = ca.pem
+[listener secure]
+bind = @secure
+tls = site
+upstream = app
+[listener hasty]
+bind = @hasty
+tls = site
+upstream = app
+timeout_handshake = 300ms
+[listener strict]
+bind = @strict
+tls = strict
+upstream = app
+[listener guarded]
+bind = @guarded
+tls = guarded
+upstream = app
+[listener lenient]
+bind = @lenient
+tls = lenient
+upstream = app
+[upstream app]
+server = @origin
+"""
+
+VERSIONS = pytest.mark.parametrize("version", [1.2, 1.3])
+
+
+def failures(stage, reason):
+    return stage.count("weir_tls_handshake_failures_total", reason=reason)
+
+
+def one_more(stage, reason, before):
+    stage.weir.eventually_metric(before + 1, "weir_tls_handshake_failures_total", reason=reason)
+
+
+def hello(stage):
+    """A ClientHello as bytes."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = client_context(stage.directory)
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="weir.test").do_handshake()
+    return outgoing.read()
+
+
+@VERSIONS
+def test_a_request_in_tls(stage, origin, version):
+    label = {"version": str(version), "resumed": "no"}
+    before = stage.count("weir_tls_handshakes_total", **label)
+    client = stage.connect_tls(version=version)
+    seen, got = stage.exchange(get("/a"), client=client)
+    assert seen["X-Forwarded-Proto"] == "https"
+    assert got.body == b"hello"
+    assert stage.count("weir_tls_handshakes_total", **label) == before + 1
+    assert client.sock.tls.version() == f"TLSv{version}"
+
+
+@VERSIONS
+def test_a_handshake_that_comes_byte_by_byte(stage, version):
+    client = stage.connect_tls(version=version, each_byte=True)
+    assert stage.exchange(get("/a"), client=client)[1].body == b"hello"
+
+
+def test_alpn_is_answered(stage):
+    client = stage.connect_tls(alpn=["http/1.1"])
+    assert client.sock.tls.selected_alpn_protocol() == "http/1.1"
+    assert stage.exchange(get("/a"), client=client)[1].body == b"hello"
+
+
+@VERSIONS
+def test_a_session_is_resumed(stage, version):
+    client = stage.connect_tls(version=version)
+    stage.exchange(get("/a"), client=client)  # the ticket has come before the answer
+    label = {"version": str(version), "resumed": "yes"}
+    before = stage.count("weir_tls_handshakes_total", **label)
+    again = stage.connect_tls(session=(client.context, client.sock.tls.session))
+    assert again.sock.tls.session_reused
+    assert stage.exchange(get("/a"), client=again)[1].body == b"hello"
+    assert stage.count("weir_tls_handshakes_total", **label) == before + 1
+
+
+def test_the_ticket_comes_right_after_finished(stage):
+    client = stage.connect_tls(version=1.3)
+    client.sock.get()  # nothing was asked: only a ticket can come
+    with pytest.raises(ssl.SSLWantReadError):
+        client.sock.tls.read(1)
+    assert client.sock.tls.session.has_ticket
+
+
+# Failures.
+
+
+@pytest.mark.parametrize("request_", [get("/"), post("/", b"x" * 9000), get("/", method="PATCH"),
+                                      get("/", method="X")])
+def test_plain_http_is_told_so(stage, origin, request_):
+    before = failures(stage, "tls_plain_http")
+    client = stage.connect("secure")
+    client.send(request_)
+    got = client.read_response()
+    assert (got.status, got.reason) == (400, "tls_plain_http")
+    client.expect_end()
+    assert origin.saw_nothing()
+    one_more(stage, "tls_plain_http", before)
+
+
+def test_plain_http_byte_by_byte_is_told_so(stage):
+    client = stage.connect("secure")
+    client.send(b"G")
+    assert client.read_response().reason == "tls_plain_http"
+    client.send(b"ET / HTTP/1.1\r\n\r\n")
+    client.expect_end()
+
+
+@pytest.mark.parametrize("nonsense", [b"\x00" * 64, b"ssh-2.0\r\n" * 4, b"\x16\x03\x01\x00\x04abcd",
+                                      b"\x16\x03\x01\xff\xff" + b"x" * 2000,
+                                      b"\x17\x03\x03\x00\x10" + b"d" * 16])
+def test_what_is_no_tls_is_refused(stage, nonsense):
+    before = failures(stage, "tls_protocol")
+    client = stage.connect("secure")
+    client.send(nonsense)
+    client.expect_end()
+    one_more(stage, "tls_protocol", before)
+
+
+def test_nothing_in_common(stage):
+    before = failures(stage, "tls_nothing_shared")
+    with pytest.raises(ssl.SSLError, match="(?i)no.application.protocol"):
+        stage.connect_tls(alpn=["spdy/1"])
+    one_more(stage, "tls_nothing_shared", before)
+
+
+@pytest.mark.parametrize("name", ["else.test", None])
+def test_a_name_nobody_has_is_refused(stage, name):
+    before = failures(stage, "tls_unknown_name")
+    client = stage.connect_tls("strict", handshake=False, server_name=name or "weir.test")
+    if name is None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        client.sock.tls = context.wrap_bio(client.sock.incoming, client.sock.outgoing)
+    with pytest.raises(ssl.SSLError, match="(?i)unrecognized.name"):
+        client.sock.handshake()
+    one_more(stage, "tls_unknown_name", before)
+
+
+@VERSIONS
+def test_a_client_without_its_certificate(stage, version):
+    before = failures(stage, "tls_certificate_missing")
+    with pytest.raises(ssl.SSLError, match="(?i)certificate.required|handshake.failure"):
+        stage.connect_tls("guarded", version=version).read_exactly(1)
+    one_more(stage, "tls_certificate_missing", before)
+
+
+@VERSIONS
+def test_a_client_with_a_strange_certificate(stage, version):
+    before = failures(stage, "tls_bad_certificate")
+    with pytest.raises(ssl.SSLError, match="(?i)unknown.ca"):
+        stage.connect_tls("guarded", version=version, certificate="other-ca.pem").read_exactly(1)
+    one_more(stage, "tls_bad_certificate", before)
+
+
+@pytest.mark.parametrize("name", ["guarded", "lenient"])
+@VERSIONS
+def test_a_client_with_its_certificate(stage, name, version):
+    client = stage.connect_tls(name, version=version, certificate="someone.test.pem")
+    assert stage.exchange(get("/a"), client=client)[1].body == b"hello"
+
+
+def test_a_certificate_may_be_optional(stage):
+    client = stage.connect_tls("lenient")
+    assert stage.exchange(get("/a"), client=client)[1].body == b"hello"
+
+
+@VERSIONS
+def test_a_client_that_does_not_trust_us(stage, version):
+    before = failures(stage, "tls_alert")
+    client = stage.connect_tls(handshake=False, version=version, authority="ca.pem",
+                               server_name="else.test")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        client.sock.handshake()
+    one_more(stage, "tls_alert", before)
+    client.sock = client.sock.sock  # what is left to see is no TLS
+    client.expect_end()
+
+
+# Time.
+
+
+@pytest.mark.parametrize("part", ["nothing", "a byte", "half a hello", "no Finished"])
+def test_a_handshake_that_stalls_is_ended(stage, part):
+    before = failures(stage, "handshake_timeout")
+    began = time.monotonic()
+    client = stage.connect("hasty")
+    bytes_ = hello(stage)
+    sent = {"nothing": 0, "a byte": 1, "half a hello": 100, "no Finished": len(bytes_)}[part]
+    client.send(bytes_[:sent])
+    client.expect_end()
+    assert time.monotonic() - began >= 0.29
+    one_more(stage, "handshake_timeout", before)
+
+
+def test_bytes_that_come_slowly_do_not_stretch_it(stage):
+    before = failures(stage, "handshake_timeout")
+    client = stage.connect("hasty")
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        for byte in hello(stage)[:-1]:
+            client.send(bytes([byte]))
+            time.sleep(0.01)
+    one_more(stage, "handshake_timeout", before)
+
+
+# Ends.
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 100, 10000])
+@pytest.mark.parametrize("way", ["fin", "reset"])
+def test_clients_that_leave_inside_the_handshake(stage, size, way):
+    reason = "client_closed" if way == "fin" else "client_reset"
+    before = failures(stage, reason)
+    bytes_ = hello(stage)[:size]
+    client = stage.connect("secure")
+    client.send(bytes_)
+    if size == 10000:
+        client.read_exactly(1)
+    if size != 0:
+        # Its bytes have been seen.
+        stage.weir.eventually_metric(lambda used: used > 0, "weir_memory_used_bytes", pool="wire")
+    if way == "fin":
+        client.half_close()
+        client.expect_end()
+        client.close()
+    else:
+        client.reset()
+    if size != 0:
+        one_more(stage, reason, before)
+    stage.weir.eventually_metric(0, "weir_memory_used_bytes", pool="wire")
+    if size == 0:
+        assert failures(stage, reason) == before
+
+
+def test_many_handshakes_at_once(stage, origin):
+    origin.serve(lambda request: answer(200, request.target.encode()))
+    clients = [stage.connect_tls(handshake=False) for _ in range(150)]
+    for client in clients:
+        client.sock.step()
+    for number, client in enumerate(clients):
+        client.sock.handshake()
+        client.send(get(f"/{number}"))
+    for number, client in enumerate(clients):
+        assert client.read_response().body == f"/{number}".encode()
+
+
+def test_who_is_slow_keeps_nobody_else_out(stage, origin):
+    origin.serve()
+    slow = [stage.connect("secure") for _ in range(100)]
+    part = hello(stage)[:50]
+    for client in slow:
+        client.send(part)
+    client = stage.connect_tls()
+    assert client.ask(get()).status == 200
+
+
+def test_a_proxy_header_comes_before_tls(new_stage):
+    stage = new_stage("""
+        [tls site]
+        certificate = weir.test.pem
+        [listener secure]
+        bind = @secure
+        tls = site
+        upstream = app
+        proxy_protocol = any
+        trusted_proxies = 127.0.0.0/8
+        [upstream app]
+        server = @origin
+        """)
+    for header in (v1("192.0.2.7", "192.0.2.8", 1234, 443), v2("192.0.2.7", "192.0.2.8", 1, 443)):
+        for together in (False, True):
+            client = stage.connect_tls(handshake=False)
+            raw = client.sock.sock
+            if together:
+                with pytest.raises(ssl.SSLWantReadError):
+                    client.sock.tls.do_handshake()
+                raw.sendall(header + client.sock.outgoing.read())
+            else:
+                raw.sendall(header)
+            client.sock.handshake()
+            seen, _ = stage.exchange(get("/a"), client=client)
+            assert seen["X-Forwarded-For"] == "192.0.2.7"
+            assert seen["X-Forwarded-Proto"] == "https"
+
+
+def test_a_drain_waits_for_no_handshake(new_stage):
+    stage = new_stage(INI, drain_timeout="20s")
+    idle = stage.connect("secure")
+    halfway = stage.connect("secure")
+    halfway.send(hello(stage)[:60])
+    stage.weir.eventually_metric(lambda used: used > 0, "weir_memory_used_bytes", pool="wire")
+    began = time.monotonic()
+    stage.weir.signal(15)
+    assert halfway.expect_end() == "reset"
+    idle.expect_end()
+    assert stage.weir.wait_exit() == 0
+    assert time.monotonic() - began < 15
+
+
+def test_churn_leaves_nothing(stage, origin):
+    """2,000 connections, a quarter of them left in the middle."""
+    origin.serve()
+    errors = []
+
+    def churn(first):
+        try:
+            for number in range(first, first + 500):
+                if number % 4 == 0:
+                    client = stage.connect_tls(handshake=False)
+                    client.sock.step()
+                    client.reset()
+                    continue
+                client = stage.connect_tls(version=1.2 if number % 2 else 1.3)
+                assert client.ask(get()).status == 200
+                if number % 3 == 0:
+                    client.sock.notify()
+                client.close()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=churn, args=(at,)) for at in range(0, 2000, 500)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors[0]
+    stage.weir.eventually_metric(0, "weir_memory_used_bytes", pool="wire")
