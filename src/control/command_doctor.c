@@ -1,14 +1,18 @@
 #include "control/command.h"
 #include "control/descriptors.h"
+#include "control/tls_check.h"
+#include "control/tls_files.h"
 #include "ring/ring.h"
 
 #include <inttypes.h>
 #include <netinet/in.h>
+#include <openssl/crypto.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #define KERNEL_MAJOR 6 /* DESIGN: what the ring needs came with 6.1 */
@@ -237,6 +241,48 @@ static void check_cpus(struct doctor *doctor) {
     say(doctor, VERDICT_WARN, "CPUs", "%u for %u workers: set workers = auto", cpus, workers);
 }
 
+static void check_certificates(struct doctor *doctor, const struct tls_subject *subject) {
+    char title[128] = "";
+    struct writer w = writer_make(title, sizeof title - 1);
+    tls_subject_write(subject, &w);
+    struct tls_fault fault;
+    struct tls_context *context = tls_subject_context(subject, &fault);
+    if (!context) { /* it was there when the configuration was read */
+        say(doctor, VERDICT_FAIL, title, "%s", fault.text);
+        return;
+    }
+    for (uint32_t i = 0; i < subject->certificate_count; i++) {
+        const char *file = subject->certificates[i].file.text;
+        int64_t left_s = tls_context_validity(context, i).not_after - (int64_t)time(NULL);
+        int64_t days = left_s / (24 * 3600);
+        if (left_s <= 0) {
+            say(doctor, VERDICT_WARN, title, "%s has expired: renew it", file);
+        } else if (days < TLS_CHECK_DAYS) {
+            say(doctor, VERDICT_WARN, title, "%s expires in %" PRId64 " days: renew it", file,
+                days);
+        } else {
+            say(doctor, VERDICT_OK, title, "%s is valid for %" PRId64 " days", file, days);
+        }
+    }
+    tls_context_free(context);
+}
+
+static void check_tls(struct doctor *doctor) {
+    const struct config *config = doctor->config;
+    uint32_t count = config->tls_count;
+    for (uint32_t i = 0; i < config->tls_count; i++) {
+        struct tls_subject subject = tls_subject_of_section(&config->tls[i]);
+        check_certificates(doctor, &subject);
+    }
+    for (uint32_t i = 0; i < config->upstream_count; i++) {
+        if (!config->upstreams[i].tls.on) continue;
+        struct tls_subject subject = tls_subject_of_upstream(&config->upstreams[i]);
+        check_certificates(doctor, &subject);
+        count++;
+    }
+    if (count != 0) say(doctor, VERDICT_OK, "TLS", "%s", OpenSSL_version(OPENSSL_VERSION));
+}
+
 int command_doctor(const char *file) {
     struct config *config = command_load(file);
     struct doctor doctor = {.config = config};
@@ -253,6 +299,7 @@ int command_doctor(const char *file) {
         check_ports(&doctor);
         check_reuse(&doctor);
         check_cpus(&doctor);
+        check_tls(&doctor);
     }
     config_free(config);
     return doctor.failures == 0 ? 0 : 1;

@@ -1,6 +1,7 @@
 #include "base/check.h"
 #include "base/reason.h"
 #include "control/command.h"
+#include "control/tls_files.h"
 #include "proto/h1_parse.h"
 #include "proto/h1_write.h"
 #include "proxy/balance.h"
@@ -18,13 +19,15 @@
 #define HEADERS_MAX 64
 #define HEAD_SIZE_MAX 262144 /* twice max_header_size would do; the parser's limits decide */
 #define ARENA_CHUNK_SIZE 1048576
-#define SCHEME BYTES("http://")
+#define CLEAR BYTES("http://")
+#define SECURE BYTES("https://")
 
 /* A question, as asked on the command line. */
 struct question {
     struct bytes method;
     struct bytes authority; /* of the URL; ptr NULL when it is a path only */
     struct bytes target;    /* path and query */
+    bool is_secure;         /* "https:" */
     const char *headers[HEADERS_MAX];
     uint32_t header_count;
     const char *listener; /* NULL: by the port of the URL */
@@ -53,13 +56,14 @@ static int usage(const char *wrong) {
     return 2;
 }
 
-/* "http://host:port/path?query" or "/path?query"; a fragment is never sent (RFC 9110
- * section 4.2.5). */
+/* "http://host:port/path?query", the same with https, or "/path?query"; a fragment is never sent
+ * (RFC 9110 section 4.2.5). */
 static bool read_url(struct bytes url, struct question *question) {
     url = bytes_slice(url, 0, bytes_find(url, '#'));
     question->target = url;
-    if (bytes_starts_with(url, SCHEME)) {
-        url = bytes_slice(url, SCHEME.len, url.len);
+    question->is_secure = bytes_starts_with(url, SECURE);
+    if (question->is_secure || bytes_starts_with(url, CLEAR)) {
+        url = bytes_slice(url, question->is_secure ? SECURE.len : CLEAR.len, url.len);
         size_t end = 0;
         while (end < url.len && url.ptr[end] != '/' && url.ptr[end] != '?')
             end++;
@@ -101,7 +105,7 @@ static int read_arguments(int argc, char **argv, struct question *question) {
     if (word_count < 2) return usage("a METHOD and a URL are needed");
     question->method = bytes_of(words[0]);
     if (!read_url(bytes_of(words[1]), question)) {
-        return usage("the URL must begin with http:// or /");
+        return usage("the URL must begin with http://, https:// or /");
     }
     return 0;
 }
@@ -120,12 +124,12 @@ static uint16_t port_of(const struct config_address *address) {
     return 0;
 }
 
-/* The port of an authority, 80 when it names none, 0 when what it names is none. */
-static uint64_t authority_port(struct bytes authority) {
+/* The port of an authority, `usual` when it names none, 0 when what it names is none. */
+static uint64_t authority_port(struct bytes authority, uint64_t usual) {
     size_t colon = authority.len;
     while (colon > 0 && authority.ptr[colon - 1] != ':' && authority.ptr[colon - 1] != ']')
         colon--;
-    if (colon == 0 || authority.ptr[colon - 1] == ']') return 80;
+    if (colon == 0 || authority.ptr[colon - 1] == ']') return usual;
     uint64_t port;
     return bytes_to_u64(bytes_slice(authority, colon, authority.len), &port) ? port : 0;
 }
@@ -141,7 +145,7 @@ static bool listens_on(const struct config_listener *listener, uint64_t port) {
  * name. */
 static const struct config_listener *
 find_listener(const struct config *config, const struct question *question, const char **by) {
-    uint64_t port = authority_port(question->authority);
+    uint64_t port = authority_port(question->authority, question->is_secure ? 443 : 80);
     for (uint32_t i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
         if (listener->is_admin) continue;
@@ -197,8 +201,9 @@ static bool parse_head(struct explain *explain, struct bytes head) {
         free(spans);
         return false;
     }
-    bool is_copied = h1_message(&parser, head, BYTES("http"), explain->arena, &explain->received) &&
-                     h1_message(&parser, head, BYTES("http"), explain->arena, &explain->sent);
+    struct bytes scheme = explain->listener->tls ? BYTES("https") : BYTES("http");
+    bool is_copied = h1_message(&parser, head, scheme, explain->arena, &explain->received) &&
+                     h1_message(&parser, head, scheme, explain->arena, &explain->sent);
     CHECK(is_copied); /* the arena holds many heads of the largest size */
     explain->framing = (struct h1_framing){
         .body_kind = parser.body_kind, .body_length = parser.body_length, .keep_alive = true};
@@ -230,6 +235,10 @@ static const struct config_server *pick_server(struct explain *explain,
     free(names);
     printf("server    %s (%s of %u by %s)\n", upstream->servers[index].name,
            ops->uses_hash ? "always this one" : "one", upstream->server_count, ops->name);
+    const char *name = upstream->servers[index].tls_name;
+    if (upstream->tls.on)
+        printf("          over TLS, as %s%s\n", name ? name : "nobody in particular",
+               upstream->tls.verify ? "" : ", unverified");
     return &upstream->servers[index];
 }
 
@@ -312,10 +321,78 @@ static void explain_action(struct explain *explain, const struct config_route *r
     }
 }
 
+/* The host of the URL as text, NULL without one. */
+static const char *host_of(const struct question *question, char memory[256]) {
+    struct bytes host = http_authority_host(question->authority);
+    if (host.len == 0 || host.len > 255 || host.ptr[0] == '[') return NULL;
+    memcpy(memory, host.ptr, host.len);
+    memory[host.len] = '\0';
+    return memory;
+}
+
+/* Which certificate it would be shown. false: it would be refused, and that is said. */
+static bool explain_tls(const struct explain *explain) {
+    const struct config_tls *tls = explain->listener->tls;
+    const struct question *question = explain->question;
+    bool is_http = explain->listener->mode == CONFIG_MODE_HTTP;
+    if (question->is_secure && !tls && is_http) {
+        printf("refused   the listener speaks no TLS\n");
+        return false;
+    }
+    if (!tls) return true;
+    if (!question->is_secure && question->authority.ptr && is_http) {
+        const struct reason_entry *entry = reason_entry(REASON_TLS_PLAIN_HTTP);
+        printf("refused   %d %s: %s\n", entry->status, entry->name, entry->text);
+        return false;
+    }
+    struct tls_subject subject = tls_subject_of_section(tls);
+    struct tls_fault fault;
+    char memory[256];
+    const char *host = host_of(question, memory);
+    uint32_t index = 0;
+    struct tls_context *context = tls_subject_context(&subject, &fault);
+    bool is_shown = context && tls_context_pick(context, host, &index);
+    if (is_shown) {
+        printf("tls       %s (%s)\n", tls->name, tls->certificates[index].file.text);
+    } else if (context) {
+        printf("refused   no certificate of tls %s has the name (strict_sni)\n", tls->name);
+    } else {
+        printf("refused   tls %s: %s\n", tls->name, fault.text);
+    }
+    tls_context_free(context);
+    return is_shown;
+}
+
+/* What a ClientHello with the host of the URL would choose. */
+static const struct config_action *explain_sni(const struct explain *explain) {
+    const struct config_action *action = &explain->listener->action;
+    struct router router;
+    CHECK(router_init(&router, explain->config) == 0); /* as in parse_head */
+    if (router_wants_sni(&router, explain->listener)) {
+        char memory[256];
+        const char *host = explain->question->is_secure ? host_of(explain->question, memory) : NULL;
+        const struct config_route *route =
+            router_match_sni(&router, explain->listener, bytes_of(host));
+        if (route) {
+            printf("route     %s (%s:%u), by sni\n", route->name, explain->config->file,
+                   route->line);
+            action = &route->action;
+        } else {
+            printf("route     none matches: the listener's own action\n");
+        }
+    }
+    router_fini(&router);
+    return action;
+}
+
 /* Nothing of a request is looked at: each connection goes where this one would. */
 static int explain_connection(struct explain *explain) {
-    const struct config_action *action = &explain->listener->action;
     printf("mode      tcp: bytes are carried as they come, requests and routes do not matter\n");
+    const struct config_action *action = explain_sni(explain);
+    if (action->kind == CONFIG_ACTION_NONE) {
+        printf("action    none\nrefused   the connection is reset\n");
+        return 1;
+    }
     if (action->kind == CONFIG_ACTION_SERVICE) {
         printf("action    service\nservice   %s (echo)\n", action->service->name);
         return 0;
@@ -387,7 +464,9 @@ int command_explain(const char *file, int argc, char **argv) {
     } else {
         printf("listener  %s (%s)\n", explain.listener->name, by);
         bool is_tcp = explain.listener->mode == CONFIG_MODE_TCP;
-        status = is_tcp ? explain_connection(&explain) : explain_in_arena(&explain);
+        status = !explain_tls(&explain) ? 1
+                 : is_tcp               ? explain_connection(&explain)
+                                        : explain_in_arena(&explain);
     }
     config_free(config);
     return status;

@@ -204,3 +204,16 @@ struct tls_context *tls_material_context(const struct tls_subject *subject,
     return subject->tls ? tls_context_new_server(options, fault)
                         : tls_context_new_client(options, fault);
 }
+
+struct tls_context *tls_subject_context(const struct tls_subject *subject,
+                                        struct tls_fault *fault) {
+    struct tls_material material;
+    if (!tls_material_load(&material, subject, fault)) return NULL;
+    struct tls_identity *identities = calloc(subject->certificate_count + 1, sizeof *identities);
+    CHECK(identities != NULL); /* as above */
+    struct tls_context_options options = tls_material_options(&material, subject, identities);
+    struct tls_context *context = tls_material_context(subject, &options, fault);
+    tls_material_free(&material);
+    free(identities);
+    return context;
+}

@@ -61,4 +61,8 @@ struct tls_context *tls_material_context(const struct tls_subject *subject,
                                          const struct tls_context_options *options,
                                          struct tls_fault *fault);
 
+/* One that is only looked at: without tickets and ALPN. NULL and *fault. */
+struct tls_context *tls_subject_context(const struct tls_subject *subject,
+                                        struct tls_fault *fault);
+
 #endif

@@ -575,3 +575,14 @@ struct tls_validity tls_context_validity(const struct tls_context *context, uint
                                  .not_after = tls_time(X509_get0_notAfter(pair->certificate)),
                                  .staple_until = pair->staple_until};
 }
+
+bool tls_context_pick(const struct tls_context *context, const char *host, uint32_t *index) {
+    const struct tls_name *found = host ? tls_context_choose(context, host) : NULL;
+    if (!found && context->strict_sni) return false;
+    const struct tls_set *set = &context->leaves[found ? found->leaf : 0].set;
+    *index = UINT32_MAX;
+    for (uint32_t i = 0; i < TLS_KEY_KIND_COUNT; i++) {
+        if (set->pairs[i] < *index) *index = set->pairs[i];
+    }
+    return true;
+}

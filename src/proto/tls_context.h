@@ -93,5 +93,8 @@ struct tls_validity {
     int64_t staple_until; /* the response's nextUpdate; 0: no staple, or it does not say */
 };
 struct tls_validity tls_context_validity(const struct tls_context *context, uint32_t index);
+/* Server role: the first certificate of those that may be shown to who asks for `host` (NULL: for
+ * none); false: strict_sni refuses. */
+bool tls_context_pick(const struct tls_context *context, const char *host, uint32_t *index);
 
 #endif

@@ -81,7 +81,7 @@ class Authority:
         builder = (x509.CertificateBuilder()
                    .subject_name(subject).issuer_name(_name(self.name)).public_key(public)
                    .serial_number(x509.random_serial_number())
-                   .not_valid_before(_now() - DAY * 2).not_valid_after(_now() + DAY * days)
+                   .not_valid_before(_now() - DAY * 2).not_valid_after(_now() + DAY * (days + 0.5))
                    .add_extension(x509.BasicConstraints(is_ca, None), critical=True))
         if names:
             names = x509.SubjectAlternativeName([_alternative(name) for name in names])

@@ -159,7 +159,7 @@ static void explain_says_how_it_is_used(void **state) {
     (void)state;
     EXPLAINS(2, "a METHOD and a URL are needed", "GET");
     EXPLAINS(2, "more than a METHOD and a URL", "GET", "/", "/");
-    EXPLAINS(2, "the URL must begin with http:// or /", "GET", "https://a/");
+    EXPLAINS(2, "the URL must begin with http://, https:// or /", "GET", "ftp://a/");
     EXPLAINS(2, "bad option", "GET", "/", "--nope");
     EXPLAINS(2, "--client needs an IP address", "GET", "/", "--client", "1.2.3.4:5");
 }

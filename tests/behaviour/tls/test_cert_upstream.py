@@ -1,0 +1,121 @@
+"""Servers behind TLS: who is believed, by which name, and weir's own certificate."""
+
+import os
+import ssl
+
+import pytest
+
+from harness.certificates import Authority
+from harness.http1 import answer, get
+from harness.peer import Upstream
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory):
+    ca = Authority(tmp_path_factory.mktemp("certificates"))
+    ca.site = ca.issue("site", "inner.example", "127.0.0.1")
+    ca.own = ca.issue("own", subject="weir")
+    ca.other = Authority(tmp_path_factory.mktemp("others"), "other")
+    ca.strange = ca.other.issue("site", "inner.example", "127.0.0.1")
+    return ca
+
+
+def ini(more):
+    return f"""
+[listener web]
+bind = @web
+upstream = app
+[upstream app]
+server = @origin
+tls = on
+{more}
+"""
+
+
+def serve(stage, issued, authority=None):
+    """The origin speaks TLS with that certificate; returns what it has seen of each connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.crt, issued.key)
+    if authority:
+        context.load_verify_locations(authority.file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    names = []
+    context.sni_callback = lambda sock, name, context: names.append(name)
+    client = stage.connect()
+    client.send(get("/"))
+    raw = stage.origin.accept()
+    stage.origin.connections.remove(raw)
+    try:
+        sock = context.wrap_socket(raw.sock, server_side=True)
+    except (ssl.SSLError, ConnectionError) as error:
+        raw.close()
+        return client.read_response(), names, error
+    upstream = Upstream(sock)
+    stage.origin.connections.append(upstream)
+    upstream.read_request()
+    upstream.send(answer(200, b"secure"))
+    return client.read_response(), names, sock
+
+
+def test_cert_of_a_server_with_its_name_is_believed(new_stage, ca):
+    response, names, _ = serve(
+        new_stage(ini(f"ca = {ca.file}\nserver_name = inner.example")), ca.site)
+    assert response.body == b"secure"
+    assert names == ["inner.example"]
+
+
+def test_cert_of_a_server_with_its_address_is_believed(new_stage, ca):
+    response, names, _ = serve(new_stage(ini(f"ca = {ca.file}")), ca.site)
+    assert response.body == b"secure"
+    assert names == [None]  # an address is no name to ask for
+
+
+def test_cert_of_a_server_with_another_name_is_not(new_stage, ca):
+    response, _, error = serve(
+        new_stage(ini(f"ca = {ca.file}\nserver_name = outer.example")), ca.site)
+    assert response.status == 502
+    assert isinstance(error, ssl.SSLError)
+
+
+def test_cert_of_a_server_by_somebody_else_is_not_believed(new_stage, ca):
+    response, _, _ = serve(new_stage(ini(f"ca = {ca.file}")), ca.strange)
+    assert response.status == 502
+    response, _, _ = serve(new_stage(ini("")), ca.site)  # the system does not know it either
+    assert response.status == 502
+
+
+def test_cert_of_a_server_is_not_looked_at_without_verify(new_stage, ca):
+    response, names, _ = serve(
+        new_stage(ini("verify = off\nserver_name = outer.example")), ca.strange)
+    assert response.body == b"secure"
+    assert names == ["outer.example"]
+
+
+def test_cert_of_a_server_that_was_revoked_is_not_believed(new_stage, tmp_path):
+    own = Authority(tmp_path)
+    site = own.issue("site", "127.0.0.1")
+    own.revoke(site)
+    response, _, _ = serve(new_stage(ini(f"ca = {own.file}\ncrl = {own.write_crl()}")), site)
+    assert response.status == 502
+
+
+def test_cert_of_weir_is_shown_to_servers_that_ask(new_stage, ca):
+    response, _, sock = serve(
+        new_stage(ini(f"ca = {ca.file}\ncertificate = {ca.own.crt}\nkey = {ca.own.key}")), ca.site,
+        authority=ca)
+    assert response.body == b"secure"
+    subject = dict(pair[0] for pair in sock.getpeercert()["subject"])
+    assert subject["commonName"] == "weir"
+
+
+def test_cert_of_who_is_believed_can_change(new_stage, ca, tmp_path):
+    file = tmp_path / "believed.crt"
+    file.write_bytes(open(ca.other.file, "rb").read())
+    stage = new_stage(ini(f"ca = {file}\nwatch = 50ms"))
+    response, _, _ = serve(stage, ca.site)
+    assert response.status == 502
+    (tmp_path / "next").write_bytes(open(ca.file, "rb").read())
+    os.replace(tmp_path / "next", file)
+    stage.weir.eventually_metric(1, "weir_tls_cert_reloads_total", result="ok")
+    response, _, _ = serve(stage, ca.site)
+    assert response.body == b"secure"

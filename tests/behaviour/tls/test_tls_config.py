@@ -1,0 +1,140 @@
+"""What `weir check`, `doctor` and `explain` say about TLS."""
+
+import subprocess
+
+import pytest
+
+from harness.certificates import Authority
+from harness.weir import BINARY
+
+
+@pytest.fixture
+def ca(tmp_path):
+    ca = Authority(tmp_path)
+    ca.site = ca.issue("site", "site.example", "*.b.example", days=60)
+    ca.other = ca.issue("other", "other.example", days=60)
+    return ca
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(INI, *arguments): (exit status, lines of stdout, lines of stderr)."""
+
+    def run(ini, *arguments):
+        (tmp_path / "weir.ini").write_text("\n".join(line.strip() for line in ini.splitlines()))
+        done = subprocess.run([BINARY, "-c", "weir.ini", *arguments], cwd=tmp_path, text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+        return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+    return run
+
+
+def ini(certificate="site.crt", key="site.key", more="", route=""):
+    return f"""[listener web]
+bind = 127.0.0.1:8443
+upstream = app
+tls = site
+[upstream app]
+server = localhost:9000
+[tls site]
+certificate = {certificate}
+key = {key}
+{more}
+{route}
+"""
+
+
+def test_tls_config_files_are_beside_the_configuration(run, ca):
+    assert run(ini(), "check")[0] == 0
+    assert run(ini("./site.crt", ca.site.key), "check")[0] == 0
+
+
+@pytest.mark.parametrize("change, wanted", [
+    (dict(key="other.key"), [
+        "weir.ini:9: tls site.key: other.key: the key is not that of the certificate"]),
+    (dict(key="none.key"), [
+        "weir.ini:9: tls site.key: cannot read none.key: No such file or directory"]),
+    (dict(certificate="site.key"), [
+        "weir.ini:8: tls site.certificate: site.key: there is no PEM certificate in it"]),
+    (dict(more="ciphers = NONE-SUCH"), [
+        "weir.ini:10: tls site.ciphers: NONE-SUCH: no cipher match"]),
+    (dict(key="other.key", more="ciphersuites = A\ngroups = B\nocsp_staple = site.key"), [
+        "weir.ini:9: tls site.key: other.key: the key is not that of the certificate",
+        "weir.ini:10: tls site.ciphersuites: A: no cipher match",
+        'weir.ini:11: tls site.groups: "B" has a group that OpenSSL does not know']),
+    (dict(more="ocsp_staple = site.key"), [
+        "weir.ini:10: tls site.ocsp_staple: site.key: it is not an OCSP response (DER)"]),
+    (dict(more="client_auth = require\nca = site.key"), [
+        "weir.ini:11: tls site.ca: site.key: there is no PEM certificate in it"]),
+    (dict(more="client_auth = require\nca = ca.crt\ncrl = ca.crt"), [
+        "weir.ini:12: tls site.crl: ca.crt: there is no PEM revocation list in it"]),
+    (dict(more="[upstream u]\nserver = localhost:1\ntls = on\nca = site.key\n"), [
+        "weir.ini:13: upstream u.ca: site.key: there is no PEM certificate in it"]),
+    (dict(more="[upstream u]\nserver = localhost:1\ntls = on\ncertificate = site.crt\n"
+               "key = other.key\n"), [
+        "weir.ini:14: upstream u.key: other.key: the key is not that of the certificate"]),
+])
+def test_tls_config_errors_have_a_line(run, ca, change, wanted):
+    status, _, errors = run(ini(**change), "check")
+    assert errors == wanted
+    assert status == 1
+    assert run(ini(**change))[0] == 1  # nor does it serve
+
+
+def test_tls_config_of_several_certificates_names_the_bad_one(run, ca):
+    text = ini("site.crt other.crt", "site.key", "key = site.key")
+    assert run(text, "check")[2] == [
+        "weir.ini:10: tls site.key: site.key: the key is not that of the certificate"]
+
+
+def test_tls_config_warns_of_certificates_that_run_out(run, ca):
+    ca.issue("late", "late.example", days=-1)
+    ca.issue("soon", "soon.example", days=3)
+    text = ini("site.crt late.crt soon.crt", "site.key late.key soon.key")
+    status, _, lines = run(text, "check")
+    assert status == 0
+    assert len(lines) == 2
+    assert lines[0].startswith("weir.ini:8: warning: tls site.certificate: late.crt has expired: ")
+    assert lines[1].startswith("weir.ini:8: warning: tls site.certificate: soon.crt expires soon: ")
+    output = run(text, "doctor")[1]
+    assert "ok    tls site: site.crt is valid for 60 days" in output
+    assert "warn  tls site: late.crt has expired: renew it" in output
+    assert "warn  tls site: soon.crt expires in 3 days: renew it" in output
+    assert any(line.startswith("ok    TLS: OpenSSL 3") for line in output)
+
+
+def test_tls_config_explained(run, ca):
+    text = ini("site.crt other.crt", "site.key other.key", "strict_sni = on", """
+[listener pass]
+bind = 127.0.0.1:8444
+mode = tcp
+[route by_name]
+listener = pass
+sni = *.c.example
+upstream = secure
+[upstream secure]
+server = localhost:1
+tls = on
+ca = ca.crt
+server_name = inner.example
+""")
+
+    def explain(url):
+        status, output, _ = run(text, "explain", "GET", url)
+        return status, output
+
+    status, output = explain("https://x.b.example:8443/a")
+    assert status == 0
+    assert "tls       site (site.crt)" in output
+    assert any("X-Forwarded-Proto: https" in line for line in output)
+    assert "tls       site (other.crt)" in explain("https://other.example:8443/")[1]
+    status, output = explain("https://unknown.example:8443/")
+    assert status == 1 and output[-1].startswith("refused   no certificate of tls site")
+    status, output = explain("http://x.b.example:8443/")
+    assert status == 1 and output[-1].startswith("refused   400 tls_plain_http")
+    status, output = explain("https://x.c.example:8444/")
+    assert status == 0
+    assert any(line.startswith("route     by_name (weir.ini:") for line in output)
+    assert output[-1] == "          over TLS, as inner.example"
+    status, output = explain("https://x.d.example:8444/")
+    assert status == 1 and output[-1] == "refused   the connection is reset"
