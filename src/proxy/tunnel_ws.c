@@ -6,6 +6,9 @@
 
 #include <openssl/rand.h>
 
+/* Both have closed: so long they get to end their side of the connection, too. */
+#define TUNNEL_WS_END_MS 1000
+
 /* One end of the tunnel. Its stream's user is the tunnel_ws. */
 struct tunnel_ws_side {
     struct stream *stream;
@@ -29,6 +32,7 @@ struct tunnel_ws {
     uint64_t moved_ms; /* when something last came */
     struct wheel_timer timer;
     bool draining;
+    bool ending; /* both have closed, and were told the end */
     struct tunnel_ws_side client;
     struct tunnel_ws_side upstream;
 };
@@ -96,10 +100,16 @@ static void tunnel_ws_end(struct tunnel_ws *ws, enum reason reason) {
     tunnel->on_end(tunnel, reason);
 }
 
+static enum reason tunnel_ws_end_reason(const struct tunnel_ws *ws) {
+    return ws->draining ? REASON_DRAINED : REASON_NONE;
+}
+
 /* The tunnel cannot go on: `side` is told `code` (0: nothing), the other one that it has gone. */
 static void tunnel_ws_fail(struct tunnel_ws *ws, struct tunnel_ws_side *side, unsigned code,
                            enum reason reason) {
     struct tunnel_ws_side *other = other_side(ws, side);
+    /* Who had nothing more to say or to hear may end as it likes. */
+    if (ws->ending) reason = tunnel_ws_end_reason(ws);
     if (code != 0) tell_close(ws, side, (enum ws_code)code);
     tell_close(ws, other, WS_CODE_GOING_AWAY);
     /* Without a Close an orderly end would look like more than it is: those are reset. */
@@ -108,17 +118,24 @@ static void tunnel_ws_fail(struct tunnel_ws *ws, struct tunnel_ws_side *side, un
     tunnel_ws_end(ws, reason);
 }
 
-/* Ends when both have said their last word: whoever waits for the end of the connection gets it. */
+/* Both have said their last word: whoever waits for the end of the connection gets it (RFC 6455
+ * section 7.1.1), and some time to end its own side. */
 static void tunnel_ws_check_end(struct tunnel_ws *ws) {
-    if (ws->draining) {
+    struct net *net = ws->room->net;
+    if (ws->draining && !ws->ending) {
         /* Who has closed already gets the other one's answer. */
         if (!ws->client.closed) tell_close(ws, &ws->client, WS_CODE_GOING_AWAY);
         if (!ws->upstream.closed) tell_close(ws, &ws->upstream, WS_CODE_GOING_AWAY);
     }
     if (!ws->client.closed || !ws->upstream.closed) return;
-    end_side(&ws->client);
-    end_side(&ws->upstream);
-    tunnel_ws_end(ws, ws->draining ? REASON_DRAINED : REASON_NONE);
+    if (!ws->ending) {
+        ws->ending = true;
+        end_side(&ws->client);
+        end_side(&ws->upstream);
+        wheel_arm(&net->wheel, &ws->timer, net->now_ms + TUNNEL_WS_END_MS);
+    }
+    bool both = ws->tunnel->client_ended && ws->tunnel->upstream_ended;
+    if (both) tunnel_ws_end(ws, tunnel_ws_end_reason(ws));
 }
 
 /* From one side to the other. lease NULL: what was held. */
@@ -259,12 +276,14 @@ static void upstream_on_data(struct stream *stream, struct bytes data, struct le
 static void client_on_end(struct stream *stream, const struct http_fields *trailers) {
     (void)trailers; /* bytes have none */
     struct tunnel_ws *ws = stream->user;
+    ws->tunnel->client_ended = true;
     tunnel_ws_on_end(ws, &ws->client);
 }
 
 static void upstream_on_end(struct stream *stream, const struct http_fields *trailers) {
     (void)trailers; /* bytes have none */
     struct tunnel_ws *ws = stream->user;
+    ws->tunnel->upstream_ended = true;
     tunnel_ws_on_end(ws, &ws->upstream);
 }
 
@@ -337,6 +356,10 @@ static bool is_gone(const struct tunnel_ws_side *side) {
 static void tunnel_ws_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
     struct tunnel_ws *ws = LIST_OWNER(timer, struct tunnel_ws, timer);
     struct wheel *wheel = &ws->room->net->wheel;
+    if (ws->ending) {
+        tunnel_ws_end(ws, tunnel_ws_end_reason(ws));
+        return;
+    }
     if (ws->moved_ms + ws->ping_ms > now_ms) {
         wheel_arm(wheel, timer, ws->moved_ms + ws->ping_ms);
     } else if (is_gone(&ws->client)) {

@@ -88,8 +88,8 @@ static int h2_on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, voi
     s->end_sent = true;
     s->in_ms = h2_net(h2)->now_ms; /* the answer is waited for from now on */
     /* RFC 9113 section 8.1: with its whole answer a client may leave the rest unsent. */
-    if (h2->session.is_client && !s->user_open && s->in != H2_IN_DONE)
-        h2_stream_abort(s, s->last_code);
+    bool leaves = h2->session.is_client || s->tunnelled;
+    if (leaves && !s->user_open && s->in != H2_IN_DONE) h2_stream_abort(s, s->last_code);
     return 0;
 }
 
@@ -366,8 +366,9 @@ static uint32_t h2_code_of(const struct h2_stream *s, enum reason reason) {
  * wanted. */
 static void h2_leave(struct h2 *h2, struct h2_stream *s, enum reason reason) {
     bool given = s->out_state == H2_OUT_DONE;
-    if (h2->session.is_client && given && !s->end_sent) return; /* then h2_on_frame_sent */
-    if (h2->session.is_client && given) {
+    bool flush = given && (h2->session.is_client || (s->tunnelled && reason == REASON_NONE));
+    if (flush && !s->end_sent) return; /* then h2_on_frame_sent */
+    if (flush) {
         if (s->in != H2_IN_DONE) h2_stream_abort(s, NGHTTP2_NO_ERROR);
         return;
     }
