@@ -96,12 +96,19 @@ class H2TunnelClient(_Tunnel):
             self.reset_code = event.error_code
 
     def ask(self, path="/ws", *fields, protocol="websocket"):
+        self._request([(":method", "CONNECT"), (":protocol", protocol), (":scheme", "http"),
+                       (":path", path), (":authority", "test"), *fields], end=False)
+
+    def get(self, path, *fields):
+        """No tunnel: an ordinary request, whose answer is read in the same way."""
+        self._request([(":method", "GET"), (":scheme", "http"), (":path", path),
+                       (":authority", "test"), *fields], end=True)
+
+    def _request(self, fields, end):
         self.stream = self.h2.get_next_available_stream_id()
         self.fields, self.bytes, self.taken = None, bytearray(), 0
         self.ended, self.reset_code = False, None
-        self.h2.send_headers(self.stream, [(":method", "CONNECT"), (":protocol", protocol),
-                                           (":scheme", "http"), (":path", path),
-                                           (":authority", "test"), *fields])
+        self.h2.send_headers(self.stream, fields, end_stream=end)
         self.flush()
 
     def head(self):
