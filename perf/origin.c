@@ -9,6 +9,7 @@
  *   /bytes/N       N bytes
  *   /delay/MS/N    N bytes after MS milliseconds, at most 60000
  *   /head          the request head as it arrived
+ *   /ws            101, a WebSocket for the key of RFC 6455 section 1.3; it stays silent
  *   POST, PUT      the body is discarded (Content-Length only), the answer is "received N\n"
  *   POST /check    the same, but a body that is not the one of /bytes/N is "damaged N\n"
  *
@@ -207,6 +208,19 @@ static bool answer_text(struct conn *conn, const char *status, const char *text,
     return conn_push(conn);
 }
 
+/* Nothing is said on it afterwards. */
+static bool answer_switch(struct conn *conn) {
+    int written = snprintf(conn->head, sizeof conn->head,
+                           "HTTP/1.1 101 Switching Protocols\r\nServer: origin\r\n"
+                           "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+                           "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
+    conn->head_size = (size_t)written;
+    conn->total = conn->head_size;
+    conn->text = NULL;
+    conn->sent = 0;
+    return conn_push(conn);
+}
+
 static bool prefix_is(const struct request *request, const char *prefix) {
     size_t size = strlen(prefix);
     return request->target_size > size && memcmp(request->target, prefix, size) == 0;
@@ -233,6 +247,8 @@ static bool conn_answer(struct conn *conn, const struct request *request, const 
         return true;
     } else if (request->target_size == 5 && memcmp(request->target, "/head", 5) == 0) {
         return answer_text(conn, "200 OK", head, head_size);
+    } else if (request->target_size == 3 && memcmp(request->target, "/ws", 3) == 0) {
+        return answer_switch(conn);
     } else {
         return answer_text(conn, "404 Not Found", "not here\n", 9);
     }

@@ -30,9 +30,10 @@ class Held:
 
 def measure_memory(row, running, origin):
     """Growth of private memory by held connections, after a warm-up that is not counted."""
-    is_active = row.path != "/"
+    is_active = row.path != "/" and not row.upgrade
+    warm_path = row.path if row.upgrade else "/"
     fresh = private_bytes(running.pids())
-    warm = Held(row, running.port, "/", 100, answered=True)
+    warm = Held(row, running.port, warm_path, 100, answered=True)
     warm.close()
     time.sleep(0.3)
     metrics = memory_metrics(running)

@@ -48,6 +48,7 @@ OWN_TARGETS = (
     ("memory-idle", "bytes", 1, 1024, "B", "user memory per idle connection"),
     ("memory-active", "bytes", 1, 16384, "B", "user memory per request in flight"),
     ("memory-tcp", "bytes", 1, 1536, "B", "user memory per idle TCP pair"),
+    ("memory-websocket", "bytes", 1, 1536, "B", "user memory per idle WebSocket"),
     ("memory-h2c", "bytes", 1, 12288, "B", "memory per idle h2c connection"),
     ("memory-tls", "bytes", 1, 16384, "B", "memory per idle h1 connection over TLS"),
     ("memory-tls-h2", "bytes", 1, 24576, "B", "memory per idle h2 connection over TLS"),

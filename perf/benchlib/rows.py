@@ -22,7 +22,7 @@ class Row:
     "tcp" or "echo". client and upstream: what is spoken on either side, "h1" or "h2"; tls: over
     TLS with the client. tool: "wrk", "h2load", or a kind of load of perf/load.c: "get", "post",
     "connect", "echo", "tls". session: for "tls", how connections begin and whether they are kept.
-    tickets: the program gives them. compared: the peers that the ratio is to. unit: what the CPU
+    tickets: the program gives them. upgrade: to a WebSocket, which then stays idle. compared: the peers that the ratio is to. unit: what the CPU
     is divided by, a key of UNITS. What is not given is as below.
     """
 
@@ -46,6 +46,7 @@ class Row:
         self.streams = others.pop("streams", 1)
         self.active = others.pop("active", connections)
         self.size = others.pop("size", 0)
+        self.upgrade = others.pop("upgrade", False)
         self.rate = others.pop("rate", 0)
         assert not others, others
 
@@ -130,6 +131,8 @@ ROWS = [
         path="/delay/60000/128"),
     Row("memory-tcp", "memory per idle TCP pair, 4000", 4000, kind="memory", mode="tcp",
         programs=TCP),
+    Row("memory-websocket", "memory per idle WebSocket, 4000", 4000, kind="memory", path="/ws",
+        upgrade=True, programs=("weir", "nginx", "haproxy")),
     Row("memory-h2c", "memory per idle connection, HTTP/2 in clear, 4000", 4000, kind="memory",
         client="h2", compared=ALL_PEERS),
     Row("memory-tls", "memory per idle connection, HTTP/1.1 over TLS, 2000", 2000, kind="memory",

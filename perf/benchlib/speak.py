@@ -13,6 +13,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, GOAWAY = 0, 1, 4, 7
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
 STATUS_200 = 0x88  # RFC 7541 appendix A: index 8
+# RFC 6455 section 1.3; perf/origin.c knows the answer.
+UPGRADE = (b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
 
 
 class Unserved(Failure):
@@ -107,8 +110,9 @@ class HeldConnection:
 
     def send_request(self, path):
         if self.row.client == "h1":
-            self.socket.sendall(b"GET %s HTTP/1.1\r\nHost: %s\r\n\r\n"
-                                % (path.encode(), self.authority))
+            self.socket.sendall(b"GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n"
+                                % (path.encode(), self.authority,
+                                   UPGRADE if self.row.upgrade else b""))
             return
         head = bytes((0x82, 0x87 if self.row.tls else 0x86))  # GET, the scheme
         for name, value in ((4, path.encode()), (1, self.authority)):  # :path, :authority
@@ -117,7 +121,7 @@ class HeldConnection:
                             + frame(HEADERS, END_HEADERS | END_STREAM, 1, head))
 
     def read_answer(self):
-        """Returns when an answer of 128 B is there."""
+        """Returns when an answer of 128 B is there, or the 101 of a WebSocket."""
         received = b""
         while True:
             piece = self.socket.recv(65536)
@@ -129,6 +133,10 @@ class HeldConnection:
                     return
                 continue
             head, blank, body = received.partition(b"\r\n\r\n")
+            if self.row.upgrade and blank:
+                if not head.startswith(b"HTTP/1.1 101"):
+                    raise Failure(f"the answer is {head[:40]!r}")
+                return
             if blank and len(body) >= 128:
                 if not head.startswith(b"HTTP/1.1 200"):
                     raise Failure(f"the answer is {head[:40]!r}")
