@@ -21,7 +21,7 @@ enum h2_flood_kind {
     H2_FLOOD_SETTINGS,      /* SETTINGS frames */
     H2_FLOOD_PING,          /* PING frames */
     H2_FLOOD_EMPTY_DATA,    /* DATA frames without data or end */
-    H2_FLOOD_PRIORITY,      /* PRIORITY and PRIORITY_UPDATE frames, and unknown ones */
+    H2_FLOOD_PRIORITY,      /* PRIORITY frames */
     H2_FLOOD_WINDOW_UPDATE, /* more than four for each DATA frame that we have sent */
     H2_FLOOD_HPACK,         /* header sections of four times the limits: not by time */
     H2_FLOOD_ZERO_WINDOW,   /* streams whose window has stayed closed for timeout_client */

@@ -238,7 +238,6 @@ static void h2_on_request(struct h2 *h2, struct h2_stream *s, bool end) {
     }
     bool tunnels = message->method == HTTP_CONNECT || message->upgrade.len != 0;
     s->stream.reused = h2->session.streams++ != 0;
-    s->stream.last = true; /* what is left of a request ends with its answer */
     s->user_open = true;
     s->method = message->method;
     s->upgraded = message->upgrade.len != 0;

@@ -1,0 +1,244 @@
+"""How streams and connections end: resets at each stage, half-closes, lost connections, drains."""
+
+import signal
+
+import pytest
+
+from harness.h2_client import (CANCEL, END_HEADERS, END_STREAM, HEADERS, INTERNAL_ERROR, NO_ERROR,
+                               REFUSED_STREAM, H2Client)
+from harness.http1 import answer, answer_head, chunk
+from harness.wait import eventually
+
+INI = """
+[listener web]
+bind = @web
+upstream = app
+[route hello]
+path = /hello
+service = hello
+[route hole]
+path = /hole
+upstream = hole
+[route dead]
+path = /dead
+upstream = dead
+[service hello]
+type = respond
+body = hello
+[upstream app]
+server = @origin
+timeout_server = 1s
+[upstream hole]
+server = @hole
+timeout_connect = 1s
+[upstream dead]
+server = @dead
+"""
+
+
+@pytest.fixture
+def h2(stage):
+    return H2Client(stage.connect())
+
+
+def well(stage, h2, stream=101):
+    h2.get(stream, "/hello")
+    assert h2.answer(stream).body == b"hello"
+    eventually(lambda: stage.count("weir_h2_streams_active") == 0, "no stream is left")
+
+
+def test_reset_while_it_is_dialled(stage, h2):
+    before = stage.count("weir_http_exchanges_ended_total", reason="client_reset")
+    h2.get(1, "/hole")
+    h2.echo()
+    h2.reset_stream(1)
+    well(stage, h2)
+    stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total",
+                                 reason="client_reset")
+
+
+def test_reset_before_the_body(stage, h2):
+    h2.request(1, "POST", "/", end=False)
+    upstream = stage.origin.next()
+    upstream.read_head("request")
+    h2.reset_stream(1)
+    upstream.expect_end()
+    well(stage, h2)
+
+
+def test_reset_before_the_answer(stage, h2):
+    h2.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    h2.reset_stream(1)
+    upstream.expect_end()
+    well(stage, h2)
+
+
+def test_reset_in_the_answer(stage, h2):
+    h2.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200, "Content-Length: 100") + b"part")
+    h2.until(lambda: h2.on(1).body == b"part", "part of the body")
+    h2.reset_stream(1)
+    upstream.expect_end()
+    well(stage, h2)
+
+
+def test_reset_within_a_head(stage, h2):
+    """The rest of the block still counts for compression."""
+    h2.get(1, "/hello", ("x-first", "1"))
+    h2.answer(1)
+    h2.reset_stream(1)
+    h2.get(3, "/hello", ("x-first", "1"))
+    h2.answer(3)
+    well(stage, h2)
+
+
+@pytest.mark.parametrize("stage_of_it", ["head", "body", "answer", "idle"])
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_the_connection_goes(stage, h2, stage_of_it, how):
+    upstream = None
+    if stage_of_it == "head":
+        h2.frame(HEADERS, 0, 1, b"\x82")
+    elif stage_of_it == "body":
+        h2.request(1, "POST", "/", end=False)
+        upstream = stage.origin.next()
+        upstream.read_head("request")
+    elif stage_of_it == "answer":
+        h2.get(1)
+        upstream = stage.origin.next()
+        upstream.read_request()
+        upstream.send(answer_head(200, "Content-Length: 100") + b"part")
+        h2.until(lambda: h2.on(1).body == b"part", "part of the body")
+    else:
+        h2.echo()
+    if how == "reset":
+        h2.peer.reset()
+    else:
+        h2.peer.close()
+    if upstream:
+        upstream.expect_end()
+    eventually(lambda: stage.count("weir_h2_streams_active") == 0, "no stream is left")
+
+
+def test_a_half_close_still_gets_its_answers(stage, h2):
+    h2.get(1)
+    h2.request(3, "POST", "/", end=False)
+    first, second = (stage.origin.accept() for _ in range(2))
+    heads = [peer.read_head("request").method for peer in (first, second)]
+    whole, half = (first, second) if heads[0] == "GET" else (second, first)
+    h2.echo()
+    h2.stingy = True    # it can say nothing more
+    h2.peer.half_close()
+    half.expect_end()
+    whole.send(answer(200, b"here"))
+    assert h2.answer(1).body == b"here"
+    assert h2.peer.expect_end() == "fin"
+
+
+def test_a_server_that_goes_early(stage, h2):
+    for n, sent in ((1, b""), (3, b"HTTP/1.1 200 OK\r\nContent-Le")):
+        h2.get(n)
+        upstream = stage.origin.next()
+        upstream.read_request()
+        upstream.send(sent)
+        upstream.close()
+        got = h2.answer(n)
+        assert (got.status, got.reason) == (502, "server_closed")
+    well(stage, h2)
+
+
+@pytest.mark.parametrize("sent", [answer_head(200, "Content-Length: 100") + b"part",
+                                  answer_head(200, "Transfer-Encoding: chunked") + chunk(b"part")])
+def test_an_answer_that_is_cut_shows_it(stage, h2, sent):
+    h2.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    upstream.send(sent)
+    h2.until(lambda: h2.on(1).body == b"part", "part of the body")
+    upstream.close()
+    h2.expect_reset(1, INTERNAL_ERROR)
+    well(stage, h2)
+
+
+def test_malformed_and_late_and_no_answers(stage, h2):
+    h2.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    upstream.send(b"HTTP/9\r\n\r\n")
+    assert h2.answer(1).reason == "bad_response"
+    h2.get(3)
+    late = stage.origin.next()
+    late.read_request()
+    assert h2.answer(3).reason == "server_timeout"
+    h2.get(5, "/dead")
+    assert h2.answer(5).reason == "connect_failed"
+    h2.get(7, "/hole")
+    assert h2.answer(7).reason == "connect_timeout"
+    well(stage, h2)
+
+
+def test_drain_says_goodbye_twice(new_stage):
+    """First that it will, with the last stream still open; then which stream was the last."""
+    stage = new_stage(INI, drain_timeout="5s")
+    h2 = H2Client(stage.connect())
+    h2.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    stage.weir.signal(signal.SIGTERM)
+    h2.until(lambda: h2.goaway, "GOAWAY")
+    assert h2.goaway == (0x7fffffff, NO_ERROR)
+    h2.get(3, "/hello")
+    assert h2.answer(3).body == b"hello"
+    h2.until(lambda: len(h2.goaways) == 2, "the second GOAWAY")
+    assert h2.goaway == (3, NO_ERROR)
+    h2.get(5, "/hello")
+    h2.echo()
+    h2.stingy = True    # nothing is on its way when the connection ends
+    upstream.send(answer(200, b"in the end"))
+    assert h2.answer(1).body == b"in the end"
+    assert h2.peer.expect_end() == "fin"
+    assert 5 not in h2.answers
+    assert stage.weir.wait_exit() == 0
+
+
+def test_drain_closes_idle_connections(new_stage):
+    stage = new_stage(INI, drain_timeout="20s")
+    h2 = H2Client(stage.connect())
+    h2.get(1, "/hello")
+    h2.answer(1)
+    stage.weir.signal(signal.SIGTERM)
+    h2.expect_goaway(NO_ERROR)
+    assert stage.weir.wait_exit() == 0
+
+
+def test_drain_timeout_answers_503(new_stage):
+    stage = new_stage(INI.replace("timeout_server = 1s", ""), drain_timeout="500ms")
+    h2 = H2Client(stage.connect())
+    h2.get(1)
+    h2.get(3)
+    for n in range(2):
+        upstream = stage.origin.accept()
+        upstream.read_request()
+        if n == 1:
+            upstream.send(answer_head(200, "Content-Length: 100") + b"part")
+    h2.until(lambda: h2.on(1).body or h2.on(3).body, "part of one")
+    stage.weir.signal(signal.SIGTERM)
+    h2.expect_goaway(NO_ERROR)
+    cut, unanswered = sorted((h2.on(1), h2.on(3)), key=lambda one: one.ended)
+    assert (unanswered.status, unanswered.reason) == (503, "drain_cut")
+    assert cut.body == b"part" and not cut.ended
+    assert stage.weir.wait_exit() == 0
+
+
+def test_thousands_of_streams_one_after_another(stage, h2):
+    stage.origin.serve()
+    for n in range(1, 6001, 2):
+        h2.get(n, "/hello" if n % 3 else "/")
+        if n % 100 == 1:
+            h2.answer(n)
+    for n in range(1, 6001, 2):
+        assert h2.answer(n).status == 200
+    well(stage, h2, 6001)

@@ -1,0 +1,242 @@
+"""What a client may make weir do for nothing: each kind ends its connection, and is counted."""
+
+import struct
+
+import pytest
+
+from harness.h2_client import (CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM,
+                               ENHANCE_YOUR_CALM, HEADERS, PING, PRIORITY, SETTINGS, WINDOW_UPDATE,
+                               H2Client, pack)
+from harness.http1 import answer
+
+INI = """
+[defaults]
+timeout_client = 1s
+h2_max_resets = 20
+h2_max_made_resets = 20
+h2_max_continuations = 4
+h2_max_settings = 20
+h2_max_pings = 20
+h2_max_empty_data = 20
+h2_max_priority = 20
+h2_max_window_updates = 200
+h2_max_stalled = 3
+[listener web]
+bind = @web
+upstream = app
+[listener open]
+bind = @open
+upstream = app
+h2_max_resets = 0
+h2_max_made_resets = 0
+h2_max_continuations = 0
+h2_max_settings = 0
+h2_max_pings = 0
+h2_max_empty_data = 0
+h2_max_priority = 0
+h2_max_window_updates = 0
+[route hello]
+path = /hello
+service = hello
+[service hello]
+type = respond
+body = hello
+[upstream app]
+server = @origin
+"""
+
+
+def rapid_reset(h2, n):
+    h2.get(2 * n + 1)
+    h2.reset_stream(2 * n + 1, CANCEL)
+
+
+def made_reset(h2, n):
+    """A fault of the stream's own, for which weir has to reset it."""
+    h2.get(2 * n + 1)
+    h2.frame(WINDOW_UPDATE, 0, 2 * n + 1, struct.pack(">I", 0x7fffffff))
+
+
+def made_reset_by_a_head(h2, n):
+    h2.get(2 * n + 1, "/", ("connection", "close"))
+
+
+def settings(h2, n):
+    h2.frame(SETTINGS, 0, 0)
+
+
+def ping(h2, n):
+    h2.frame(PING, 0, 0, b"12345678")
+
+
+def empty_data(h2, n):
+    if n == 0:
+        h2.request(1, "POST", "/", end=False)
+    h2.frame(DATA, 0, 1)
+
+
+def priority(h2, n):
+    h2.frame(PRIORITY, 0, 2 * n + 1, struct.pack(">IB", 0, 5))
+
+
+def window_update(h2, n):
+    for _ in range(10):
+        h2.frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1))
+
+
+FLOODS = [(rapid_reset, "rapid_reset"), (made_reset, "made_reset"),
+          (made_reset_by_a_head, "made_reset"), (settings, "settings"), (ping, "ping"),
+          (empty_data, "empty_data"), (priority, "priority"),
+          (window_update, "window_update")]
+
+
+def flooded(stage, h2, kind, before):
+    h2.expect_goaway(ENHANCE_YOUR_CALM)
+    assert stage.count("weir_h2_flood_total", kind=kind) == before + 1
+    assert stage.connect().ask(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+
+
+@pytest.mark.parametrize("act, kind", FLOODS)
+def test_floods_end_the_connection(stage, act, kind):
+    before = stage.count("weir_h2_flood_total", kind=kind)
+    h2 = H2Client(stage.connect(), window=65535)
+    stage.origin.serve()
+    try:
+        for n in range(60):
+            act(h2, n)
+    except OSError:
+        pass
+    flooded(stage, h2, kind, before)
+
+
+@pytest.mark.parametrize("act, kind", FLOODS)
+def test_as_many_as_the_limit_are_no_flood(stage, act, kind):
+    """The client's own SETTINGS are one of them."""
+    before = stage.count("weir_h2_flood_total")
+    h2 = H2Client(stage.connect(), window=65535)
+    stage.origin.serve()
+    for n in range(18):
+        act(h2, n)
+    h2.echo()
+    h2.get(199, "/hello")
+    assert h2.answer(199).body == b"hello"
+    assert stage.count("weir_h2_flood_total") == before
+
+
+@pytest.mark.parametrize("act, kind", FLOODS)
+def test_a_limit_of_0_is_off(stage, act, kind):
+    before = stage.count("weir_h2_flood_total")
+    h2 = H2Client(stage.connect("open"), window=65535)
+    stage.origin.serve()
+    for n in range(90):
+        act(h2, n)
+    h2.echo()
+    assert stage.count("weir_h2_flood_total") == before
+
+
+def test_a_flood_ends_the_requests_of_its_connection(stage):
+    before = stage.count("weir_http_exchanges_ended_total", reason="h2_flood")
+    h2 = H2Client(stage.connect())
+    h2.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    for _ in range(30):
+        h2.frame(PING, 0, 0, b"12345678")
+    h2.expect_goaway(ENHANCE_YOUR_CALM)
+    upstream.expect_end()
+    stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total", reason="h2_flood")
+
+
+def test_continuations(stage):
+    before = stage.count("weir_h2_flood_total", kind="continuation")
+    h2 = H2Client(stage.connect())
+    h2.frame(HEADERS, END_STREAM, 1, b"")
+    for _ in range(5):
+        h2.frame(CONTINUATION, 0, 1, b"")
+    flooded(stage, h2, "continuation", before)
+
+
+def test_continuations_where_the_key_is_off(stage):
+    before = stage.count("weir_h2_flood_total", kind="continuation")
+    h2 = H2Client(stage.connect("open"))
+    h2.frame(HEADERS, END_STREAM, 1, b"")
+    for _ in range(70):
+        h2.frame(CONTINUATION, 0, 1, b"")
+    flooded(stage, h2, "continuation", before)
+
+
+def test_continuations_of_a_head_that_is_refused_already(stage):
+    """The rest of a block on a stream too many is not looked at, but counted."""
+    before = stage.count("weir_h2_flood_total", kind="continuation")
+    h2 = H2Client(stage.connect())
+    for n in range(100):
+        h2.request(2 * n + 1, "POST", "/hello", end=False)
+    h2.frame(HEADERS, END_STREAM, 201, b"")
+    for _ in range(70):
+        h2.frame(CONTINUATION, 0, 201, b"")
+    flooded(stage, h2, "continuation", before)
+
+
+@pytest.mark.parametrize("name", ["x-fill", "cookie"])
+def test_hpack_bombs(stage, name):
+    """A field of 4000 bytes, then a reference of one byte to it, over and over."""
+    before = stage.count("weir_h2_flood_total", kind="hpack")
+    h2 = H2Client(stage.connect())
+    block = h2.block([(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")])
+    text, value = name.encode(), b"y" * 4000
+    literal = b"\x40" + bytes([len(text)]) + text + b"\x7f" + bytes([4000 - 127 & 127 | 128,
+                                                                     4000 - 127 >> 7]) + value
+    h2.frame(HEADERS, END_STREAM | END_HEADERS, 1, block + literal + b"\xbe" * 100)
+    flooded(stage, h2, "hpack", before)
+    assert stage.origin.saw_nothing()
+
+
+def test_many_crumbs_are_a_bomb(stage):
+    before = stage.count("weir_h2_flood_total", kind="hpack")
+    h2 = H2Client(stage.connect())
+    h2.get(1, "/", *(("cookie", "a") for _ in range(500)))
+    flooded(stage, h2, "hpack", before)
+
+
+def test_windows_that_stay_shut(stage):
+    """Answers nobody reads: each stream ends after timeout_client, and too many of them the rest."""
+    before = stage.count("weir_h2_flood_total", kind="zero_window")
+    late = stage.count("weir_http_exchanges_ended_total", reason="client_timeout")
+    h2 = H2Client(stage.connect(), window=0)
+    h2.stingy = True
+    for n in range(1, 9, 2):
+        h2.get(n)
+        upstream = stage.origin.accept()
+        upstream.read_request()
+        upstream.send(answer(200, b"x" * 1_000_000)[:200_000])
+    h2.expect_goaway(ENHANCE_YOUR_CALM)
+    assert stage.count("weir_h2_flood_total", kind="zero_window") == before + 1
+    ended = stage.count("weir_http_exchanges_ended_total", reason="client_timeout") - late
+    assert 3 <= ended <= 4
+
+
+def test_a_window_that_stays_shut_ends_its_stream_alone(stage):
+    late = stage.count("weir_http_exchanges_ended_total", reason="client_timeout")
+    h2 = H2Client(stage.connect(), window=0)
+    h2.stingy = True
+    h2.get(1)
+    upstream = stage.origin.accept()
+    upstream.read_request()
+    upstream.send(answer(200, b"x" * 1_000_000)[:200_000])
+    h2.expect_reset(1)
+    h2.open_window(0, 1000)
+    h2.get(3, "/hello")
+    h2.open_window(3, 1000)
+    assert h2.answer(3).body == b"hello"
+    stage.weir.eventually_metric(late + 1, "weir_http_exchanges_ended_total",
+                                 reason="client_timeout")
+
+
+def test_a_whole_answer_that_is_not_read_is_given_up(stage):
+    """The request has ended for its server; its stream still waits, and not for ever."""
+    h2 = H2Client(stage.connect(), window=0)
+    h2.stingy = True
+    h2.get(1, "/hello")
+    h2.expect_reset(1)
+    h2.echo()
+    assert stage.count("weir_h2_streams_active") == 0

@@ -1,0 +1,269 @@
+"""Flow control couples both sides: a slow reader of one stream holds back that stream and no other."""
+
+import time
+
+import pytest
+
+from harness.bulk import pattern
+from harness.h2_client import DATA, END_STREAM, H2Client
+from harness.http1 import answer, answer_head
+from harness.wait import eventually
+
+INI = """
+[defaults]
+max_body_size = 0
+[listener web]
+bind = @web
+upstream = app
+[listener quick]
+bind = @quick
+upstream = app
+timeout_request = 1s
+timeout_client = 1s
+timeout_keepalive = 1s
+min_read_rate = 0
+[listener rate]
+bind = @rate
+upstream = app
+timeout_client = 1s
+min_read_rate = 1m
+[route hello]
+path = /hello
+service = hello
+[service hello]
+type = respond
+body = hello
+[route slow]
+path = /slow
+host = slow.example
+upstream = slow
+[upstream slow]
+server = @originslow
+[upstream app]
+server = @origin
+"""
+
+MB = 1 << 20
+
+
+def test_a_long_answer_arrives_whole(stage):
+    body = pattern(3 * MB)
+    stage.origin.serve(lambda request: answer(200, body))
+    h2 = H2Client(stage.connect())
+    h2.get(1)
+    assert h2.answer(1).body == body
+
+
+def test_a_long_answer_through_small_windows(stage):
+    body = pattern(300_000)
+    stage.origin.serve(lambda request: answer(200, body))
+    h2 = H2Client(stage.connect(), window=1000)
+    h2.get(1)
+    got = h2.answer(1)
+    assert got.body == body and got.frames >= 300
+
+
+def test_a_long_request_arrives_whole(stage):
+    body = pattern(3 * MB)
+    stage.origin.serve(lambda request: answer(200, b"%d" % (request.body == body)))
+    h2 = H2Client(stage.connect())
+    h2.post(1, "/", body)
+    assert h2.answer(1).body == b"1"
+
+
+def test_long_bodies_side_by_side(stage):
+    bodies = {n: pattern(200_000 + n) for n in range(1, 41, 2)}
+    stage.origin.serve(lambda request: answer(200, request.body))
+    h2 = H2Client(stage.connect())
+    for n in bodies:
+        h2.request(n, "POST", "/", end=False)
+    for at in range(0, 201_000, 5000):
+        for n, body in bodies.items():
+            if body[at:at + 5000]:
+                h2.data(n, body[at:at + 5000])
+    for n in bodies:
+        h2.data(n, b"", end=True)
+    for n, body in bodies.items():
+        assert h2.answer(n).body == body
+
+
+def test_a_slow_reader_of_one_stream_holds_back_no_other(stage):
+    """Its server is read no further, as long as it does not read itself."""
+    h2 = H2Client(stage.connect(), window=65535)
+    h2.stingy = True
+    h2.get(1, "/slow")
+    slow = stage.origin.accept()
+    slow.read_request()
+    slow.send(answer_head(200, "Content-Length: 100000000"))
+    sent = slow.send_until_stuck(b"s" * 65536)
+    assert sent < 20 * MB
+    h2.until(lambda: len(h2.on(1).body) == 65535, "the first window")
+    h2.open_window(0, 10 * MB)
+    for n in range(3, 13, 2):
+        h2.get(n)
+        upstream = stage.origin.accept()
+        upstream.read_request()
+        upstream.send(answer(200, b"f" * 50_000))
+        upstream.close()
+        assert h2.answer(n).body == b"f" * 50_000
+    assert len(h2.on(1).body) == 65535
+    h2.open_window(1, 10_000)
+    h2.until(lambda: len(h2.on(1).body) == 75535, "what was let in")
+    h2.reset_stream(1)
+    slow.expect_end()
+
+
+def test_a_slow_server_of_one_stream_holds_back_no_other(stage):
+    """Window updates come only as the server takes what was sent."""
+    h2 = H2Client(stage.connect())
+    h2.echo()
+    h2.request(1, "POST", "/slow", end=False)
+    slow = stage.origin.accept()
+    slow.read_head("request")
+    sent = h2.send_until_stuck(1)
+    assert sent >= 256 * 1024
+    assert h2.room(1) == 0
+    body = pattern(500_000)
+    for n in (3, 5):
+        h2.request(n, "POST", "/fast", ("content-length", str(len(body))), end=False)
+        upstream = stage.origin.accept()
+        upstream.read_head("request")
+        for at in range(0, len(body), 50_000):
+            h2.data(n, body[at:at + 50_000], end=at + 50_000 >= len(body))
+            assert upstream.read_exactly(50_000) == body[at:at + 50_000]
+        upstream.send(answer(200, b"thanks"))
+        upstream.close()
+        assert h2.answer(n).body == b"thanks"
+    # And on it goes, as the slow one reads.
+    h2.peer.sock.setblocking(True)
+    received = 0
+    while received < sent:
+        chunk = slow.read_chunk()
+        received += len(chunk)
+    h2.until(lambda: h2.room(1) > 0, "a window again")
+    h2.data(1, b"end", end=True)
+    assert slow.read_chunk() == b"end"
+    slow.read_chunk()
+    slow.read_trailers()
+    slow.send(answer(200))
+    h2.answer(1)
+
+
+def test_streams_that_are_stuck_are_bounded_together(stage):
+    """However many streams a client has, what it may leave with weir is bounded."""
+    h2 = H2Client(stage.connect())
+    h2.echo()
+    held = 0
+    for n in range(1, 41, 2):
+        h2.request(n, "POST", "/slow", end=False, authority="slow.example")
+        stage.origins["originslow"].accept().read_head("request")
+        held += h2.send_until_stuck(n)
+        if h2.room(0) == 0:
+            break
+    assert h2.room(0) == 0 and held < 100 * MB
+
+
+def test_settings_change_windows_under_way(stage):
+    from harness.h2_client import INITIAL_WINDOW_SIZE, settings
+    h2 = H2Client(stage.connect(), window=100)
+    h2.stingy = True
+    h2.open_window(0, MB)
+    stage.origin.serve(lambda request: answer(200, b"x" * 10_000))
+    h2.get(1)
+    h2.until(lambda: len(h2.on(1).body) == 100, "the first window")
+    h2.peer.send(settings((INITIAL_WINDOW_SIZE, 5000)))
+    h2.until(lambda: len(h2.on(1).body) == 5000, "the larger one")
+    h2.peer.send(settings((INITIAL_WINDOW_SIZE, 1000)))
+    h2.open_window(1, 4000)
+    h2.echo()
+    assert len(h2.on(1).body) == 5000
+    h2.open_window(1, 5000)
+    h2.answer(1)
+
+
+def test_a_request_body_that_stops(stage):
+    h2 = H2Client(stage.connect("quick"))
+    began = time.monotonic()
+    h2.request(1, "POST", "/", ("content-length", "100"), end=False)
+    upstream = stage.origin.next()
+    upstream.read_head("request")
+    h2.data(1, b"half")
+    got = h2.answer(1)
+    assert (got.status, got.reason) == (408, "client_timeout")
+    assert time.monotonic() - began >= 1
+    upstream.expect_end()
+
+
+def test_a_stream_that_moves_keeps_no_other(stage):
+    """Each stream has its own time."""
+    h2 = H2Client(stage.connect("quick"))
+    h2.request(1, "POST", "/", end=False)
+    h2.request(3, "POST", "/", end=False)
+    for _ in range(2):
+        stage.origin.accept().read_head("request")
+    deadline = time.monotonic() + 5
+    while h2.on(1).fields is None and time.monotonic() < deadline:
+        h2.frame(DATA, 0, 3, b"x")
+        h2.echo()
+        time.sleep(0.05)
+    assert h2.on(1).fields and h2.on(3).fields is None
+    assert h2.answer(1).status == 408
+
+
+def test_a_request_body_that_is_too_slow(stage):
+    h2 = H2Client(stage.connect("rate"))
+    h2.request(1, "POST", "/", ("content-length", "1000000"), end=False)
+    upstream = stage.origin.next()
+    upstream.read_head("request")
+    deadline = time.monotonic() + 8
+    while h2.on(1).fields is None and time.monotonic() < deadline:
+        h2.frame(DATA, 0, 1, b"x" * 100)
+        h2.echo()
+        time.sleep(0.05)
+    got = h2.answer(1)
+    assert (got.status, got.reason) == (408, "client_too_slow")
+
+
+def test_a_head_that_does_not_end(stage):
+    before = stage.count("weir_http_parse_errors_total", reason="request_timeout")
+    h2 = H2Client(stage.connect("quick"))
+    h2.stingy = True    # not even SETTINGS are acknowledged: no frame may come between
+    h2.frame(1, END_STREAM, 1, b"\x82")
+    h2.expect_goaway(11)
+    assert stage.count("weir_http_parse_errors_total", reason="request_timeout") == before + 1
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_idle_connection_is_closed(stage, asked):
+    h2 = H2Client(stage.connect("quick"))
+    if asked:
+        h2.get(1, "/hello")
+        h2.answer(1)
+    h2.expect_goaway(0)
+
+
+def test_pings_do_not_keep_an_idle_connection(stage):
+    h2 = H2Client(stage.connect("quick"))
+    h2.get(1, "/hello")
+    h2.answer(1)
+    deadline = time.monotonic() + 6
+    try:
+        while not h2.ended and time.monotonic() < deadline:
+            h2.ping()
+            h2.look()
+            time.sleep(0.05)
+    except (OSError, AssertionError):
+        pass
+    assert h2.ended or h2.goaway
+
+
+def test_a_client_that_reads_nothing_is_cut(stage):
+    client = stage.connect("quick", recv_buffer=4096)
+    h2 = H2Client(client)
+    h2.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200, "Content-Length: 100000000"))
+    upstream.send_until_stuck(b"x" * 65536)
+    upstream.expect_end()
+    eventually(lambda: stage.count("weir_h2_streams_active") == 0, "the stream has ended")
