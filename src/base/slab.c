@@ -165,6 +165,10 @@ static inline void touch(struct slab *slab, uint32_t index) {
 
 void slab_touch(struct slab *slab, uint32_t index) { touch(slab, index); }
 
+void slab_rest(struct slab *slab, uint32_t index) {
+    slab->marks[index / 64].busy &= ~(1ULL << index % 64);
+}
+
 void *slab_acquire(struct slab *slab) {
     uint32_t index = slab_acquire_index(slab);
     if (index == SLAB_NONE) return NULL;

@@ -89,6 +89,8 @@ void *slab_at(const struct slab *slab, uint32_t index);
  * to the kernel until then. SLAB_NONE when all are in use. */
 uint32_t slab_acquire_index(struct slab *slab);
 void slab_touch(struct slab *slab, uint32_t index);
+/* The bytes of an acquired object do not matter any more, until the next slab_touch. */
+void slab_rest(struct slab *slab, uint32_t index);
 
 /* Bytes of the slab's own tables that have been touched, to the page. */
 size_t slab_tables_held(const struct slab *slab);

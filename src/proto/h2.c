@@ -35,14 +35,39 @@ static void *h2_calloc(size_t count, size_t size, void *user) {
     return h2_memory_count(user, calloc(count, size));
 }
 
+static bool h2_is_frame(const struct h2_codec *codec, const void *memory) {
+    const char *at = memory;
+    const struct slab *frames = &codec->frames;
+    return at >= frames->memory && at < frames->memory + frames->mapped_size;
+}
+
+/* nghttp2 keeps one such buffer for each session. Only while it puts a frame together there are
+ * bytes in it that matter, which the session tells the slab. */
+static void *h2_frame_buffer(struct h2_codec *codec, size_t size) {
+    if (size > H2_FRAME_BUFFER_SIZE) return NULL;
+    void *memory = slab_acquire(&codec->frames);
+    codec->frame_last = memory ? slab_index(&codec->frames, memory) : SLAB_NONE;
+    return memory;
+}
+
 static void h2_free(void *memory, void *user) {
+    struct h2_codec *codec = user;
     if (!memory) return;
-    h2_memory_give(user, malloc_usable_size(memory));
+    if (h2_is_frame(codec, memory)) {
+        slab_release_object(&codec->frames, memory);
+        return;
+    }
+    h2_memory_give(codec, malloc_usable_size(memory));
     free(memory);
 }
 
 static void *h2_realloc(void *memory, size_t size, void *user) {
     struct h2_codec *codec = user;
+    if (!memory && size >= H2_FRAME_BUFFER_MIN) {
+        void *buffer = h2_frame_buffer(codec, size);
+        if (buffer) return buffer;
+    }
+    CHECK(!h2_is_frame(codec, memory)); /* it is as large as it gets */
     size_t before = memory ? malloc_usable_size(memory) : 0;
     /* What grows is asked for before, as the old block is gone after. */
     if (codec->memory_used - before + size > codec->memory_max) return NULL;
@@ -54,8 +79,11 @@ static void *h2_realloc(void *memory, size_t size, void *user) {
     return grown;
 }
 
-int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continuations_max) {
-    *codec = (struct h2_codec){.memory_max = memory_max};
+int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continuations_max,
+                  uint32_t sessions_max) {
+    *codec = (struct h2_codec){.memory_max = memory_max, .frame_last = SLAB_NONE};
+    int error = slab_init(&codec->frames, "h2_frame", H2_FRAME_BUFFER_SIZE, sessions_max);
+    if (error < 0) return error;
     codec->memory = (nghttp2_mem){codec, h2_malloc, h2_free, h2_calloc, h2_realloc};
     if (nghttp2_session_callbacks_new(&codec->callbacks) != 0) return -ENOMEM;
     if (nghttp2_option_new(&codec->option) != 0) return -ENOMEM;
@@ -72,6 +100,7 @@ int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continua
 
 void h2_codec_fini(struct h2_codec *codec) {
     CHECK(codec->memory_used == 0);
+    slab_fini(&codec->frames);
     nghttp2_session_callbacks_del(codec->callbacks);
     nghttp2_option_del(codec->option);
     *codec = (struct h2_codec){0};
@@ -92,6 +121,7 @@ static nghttp2_session *h2_session_begin(nghttp2_session *session,
 nghttp2_session *h2_server_new(struct h2_codec *codec, const struct h2_settings *settings,
                                void *user) {
     nghttp2_session *session;
+    codec->frame_last = SLAB_NONE;
     const nghttp2_settings_entry entries[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, settings->streams_max},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_CLIENT_STREAM_WINDOW},
@@ -108,6 +138,7 @@ nghttp2_session *h2_server_new(struct h2_codec *codec, const struct h2_settings 
 nghttp2_session *h2_client_new(struct h2_codec *codec, const struct h2_settings *settings,
                                void *user) {
     nghttp2_session *session;
+    codec->frame_last = SLAB_NONE;
     const nghttp2_settings_entry entries[] = {
         {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_UPSTREAM_STREAM_WINDOW},

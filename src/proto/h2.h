@@ -9,6 +9,8 @@
 #ifndef WEIR_PROTO_H2_H
 #define WEIR_PROTO_H2_H
 
+#include "base/slab.h"
+
 #include <nghttp2/nghttp2.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,18 +26,26 @@
 /* The dynamic table with which we compress, at most. */
 #define H2_DEFLATE_TABLE 4096
 
+/* What nghttp2 asks for once a session, to put frames together: 16384 bytes of payload and a head,
+ * whose number it may change a little. */
+#define H2_FRAME_BUFFER_MIN 16384
+#define H2_FRAME_BUFFER_SIZE 20480
+
 struct h2_codec {
     /* Fixed after init. */
+    struct slab frames; /* these buffers: idle connections have no memory behind them */
     nghttp2_session_callbacks *callbacks; /* set by the owner, between init and the first session */
     nghttp2_option *option;
     nghttp2_mem memory;
     uint64_t memory_max; /* bytes */
     /* Changes in routine work; read by other threads. */
-    uint64_t memory_used;
+    uint64_t memory_used; /* without frames */
+    uint32_t frame_last;  /* index in frames of the buffer taken last; SLAB_NONE: none was left */
 };
 
 /* 0 or -ENOMEM. `continuations_max`: of one header block. */
-int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continuations_max);
+int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continuations_max,
+                  uint32_t sessions_max);
 /* CHECKs that all memory has come back. Harmless on a zeroed codec. */
 void h2_codec_fini(struct h2_codec *codec);
 

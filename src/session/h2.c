@@ -290,6 +290,7 @@ static struct h2 *h2_acquire(struct session_room *room, const struct session_opt
         slab_release(&room->h2->sessions, h2);
         return NULL;
     }
+    h2->frame = room->h2->codec.frame_last;
     session_room_publish(room);
     return h2;
 }
@@ -409,7 +410,8 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
     struct h2_head_limits limits = {.head_size_max = room->max_header_size,
                                     .fields_max = room->max_headers};
     uint32_t streams = 2 * options->exchanges_max;
-    int error = h2_codec_init(&h2->codec, options->h2_memory_max, H2_CONTINUATIONS_MAX);
+    int error = h2_codec_init(&h2->codec, options->h2_memory_max, H2_CONTINUATIONS_MAX,
+                              options->sessions_max);
     if (error == 0)
         error = slab_init(&h2->sessions, "h2_session", sizeof(struct h2), options->sessions_max);
     if (error == 0) error = slab_init(&h2->streams, "h2_stream", sizeof(struct h2_stream), streams);
@@ -421,6 +423,7 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
     net_add_slab(room->net, &h2->streams);
     net_add_slab(room->net, &h2->heads);
     net_add_slab(room->net, &h2->blocks);
+    net_add_slab(room->net, &h2->codec.frames);
     h2_set_callbacks(h2->codec.callbacks);
     h2_set_send_callbacks(h2->codec.callbacks);
     h2->list.max = 2 * room->max_headers + H2_LIST_SPARE;

@@ -121,6 +121,7 @@ struct h2 {
     struct session session;
     struct net_task task;
     nghttp2_session *ng;
+    uint32_t frame; /* its buffer, in codec.frames; SLAB_NONE: it is on the heap */
     struct h2_head *head; /* of the header block under way; NULL: none, or it is not wanted */
     struct h2_stream *head_stream;
     struct lease *lease; /* of the bytes that nghttp2 is being fed */

@@ -110,7 +110,9 @@ void h2_flush(struct h2 *h2) {
     struct conn *conn = h2->session.conn;
     bool sent = true;
     ssize_t size = 1;
+    struct slab *frames = &h2_room(h2)->codec.frames;
     h2->busy++;
+    if (h2->frame != SLAB_NONE) slab_touch(frames, h2->frame);
     while (sent && size > 0 && !conn_is_full(conn)) {
         const uint8_t *frame;
         size = nghttp2_session_mem_send(h2->ng, &frame);
@@ -118,6 +120,8 @@ void h2_flush(struct h2 *h2) {
         if (h2->session.conn != conn) break;
     }
     if (!sent || size < 0) h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+    /* No frame is left half given out: what is in the buffer does not matter. */
+    if (size == 0 && h2->frame != SLAB_NONE) slab_rest(frames, h2->frame);
     h2_tell_drained(h2);
     h2_unbusy(h2);
 }
