@@ -381,7 +381,9 @@ static void h2_drain(struct session *session) {
 static void h2_close(struct session *session, enum reason reason) {
     struct h2 *h2 = h2_of_session(session);
     if (h2_is_deaf(h2)) return;
-    if (h2->connecting || (!session->is_client && session->streams_open == 0)) {
+    bool unused = !session->is_client && session->streams_open == 0;
+    /* Not while the list of streams is read, which still has those that are on their way out. */
+    if (h2->connecting || (unused && h2->busy == 0)) {
         h2_drop(h2, reason);
         return;
     }

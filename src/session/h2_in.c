@@ -338,11 +338,16 @@ static void h2_set_streams_max(struct h2 *h2, uint32_t max) {
     if (!h2_is_deaf(h2) && !h2->connecting) h2->session.host->on_room(&h2->session);
 }
 
+void h2_retire(struct h2 *h2) {
+    h2->retired = true;
+    h2_set_streams_max(h2, 0);
+}
+
 static void h2_on_settings(struct h2 *h2) {
     if (h2->session.is_client) return;
     h2->settings_received = true;
     h2_ask_waiting(h2);
-    if (h2->goaway_received) return;
+    if (h2->retired) return;
     uint32_t max =
         nghttp2_session_get_remote_settings(h2->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
     /* Without a word there is no limit, but ours. */
@@ -351,7 +356,7 @@ static void h2_on_settings(struct h2 *h2) {
 
 static void h2_on_goaway(struct h2 *h2) {
     h2->goaway_received = true;
-    h2_set_streams_max(h2, 0);
+    h2_retire(h2);
 }
 
 /* Requests that are taken back cost us more than the client. */
@@ -488,6 +493,7 @@ static void h2_broken(struct h2 *h2, ssize_t error) {
 
 void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease) {
     if (h2_is_deaf(h2)) return;
+    h2->heard_ms = h2_net(h2)->now_ms;
     h2->lease = lease;
     h2->busy++;
     ssize_t used = nghttp2_session_mem_recv(h2->ng, (const uint8_t *)bytes.ptr, bytes.len);

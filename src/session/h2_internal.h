@@ -40,6 +40,9 @@
 /* After a drain was announced requests are taken for so long. */
 #define H2_DRAIN_MS 1000
 
+/* Above this no stream is opened any more: those that have no id yet find one. */
+#define H2_ID_MAX ((uint32_t)INT32_MAX - 65536)
+
 enum h2_in { H2_IN_HEAD, H2_IN_BODY, H2_IN_HELD, H2_IN_DONE, H2_IN_BROKEN };
 enum h2_out { H2_OUT_HEAD, H2_OUT_BODY, H2_OUT_DONE };
 
@@ -131,6 +134,7 @@ struct h2 {
     struct h2_flood flood;
     uint64_t since_ms;   /* without a stream since */
     uint64_t head_ms;    /* when the header block under way began */
+    uint64_t heard_ms;   /* when something last came */
     uint64_t moved_ms;   /* when the other side was last seen to take what is sent */
     uint64_t drain_ms;   /* when a drain was announced; 0: it was not */
     uint32_t held;       /* bytes received that users have not taken */
@@ -142,6 +146,7 @@ struct h2 {
     uint8_t busy;
     bool connecting;
     bool eof;
+    bool retired;
     bool goaway_received;
     bool settings_received;
     bool streams_due; /* some stream has something to be told by the task */
@@ -193,6 +198,8 @@ uint64_t h2_stream_idle_ms(struct h2_stream *s);
 /* h2_in.c */
 void h2_set_callbacks(nghttp2_session_callbacks *callbacks);
 void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease);
+/* Upstream role: no stream is opened any more, those that are open go on. */
+void h2_retire(struct h2 *h2);
 /* Counts one more of a client's; too many end the connection. */
 void h2_flood(struct h2 *h2, enum h2_flood_kind kind);
 /* Gives window back for what the user has taken. */

@@ -397,6 +397,8 @@ static void h2_close_op(struct stream *stream, enum reason reason) {
         h2_leave(h2, s, reason);
     }
     bool goes_on = !h2->session.is_client && !h2_is_deaf(h2);
+    if (goes_on && nghttp2_session_get_next_stream_id(h2->ng) > H2_ID_MAX) h2->retired = true;
+    if (goes_on && h2->retired) h2->session.streams_max = 0;
     if (goes_on) h2->session.host->on_room(&h2->session);
 }
 

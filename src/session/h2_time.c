@@ -97,6 +97,8 @@ static void h2_stream_late(struct h2 *h2, struct h2_stream *s, uint64_t now_ms) 
         return;
     }
     if (shut && is_client) h2_flood(h2, H2_FLOOD_ZERO_WINDOW);
+    /* Not one frame while it was waited for: others would wait in vain as well. */
+    if (!is_client && h2->heard_ms + h2_step_ms(h2) <= now_ms) h2_retire(h2);
     if (s->user_open) {
         h2_stream_reset(s, is_client ? REASON_CLIENT_TIMEOUT : REASON_SERVER_TIMEOUT);
     } else {

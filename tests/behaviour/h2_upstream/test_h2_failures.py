@@ -18,6 +18,9 @@ upstream = two
 [listener quick]
 bind = @quick
 upstream = quick
+[listener unkept]
+bind = @unkept
+upstream = unkept
 [listener dead]
 bind = @gone
 upstream = dead
@@ -35,6 +38,11 @@ server = @origin_b
 [upstream quick]
 protocol = h2
 timeout_server = 300ms
+server = @origin
+[upstream unkept]
+protocol = h2
+timeout_server = 200ms
+keepalive = 0
 server = @origin
 [upstream dead]
 protocol = h2
@@ -285,10 +293,46 @@ def test_no_answer_within_timeout_server_is_504(stage):
     response = client.read_response()
     assert response.status == 504 and response.reason == "server_timeout"
     server.expect_reset(request)
-    # The connection is as good as before for who does answer.
+
+
+def test_a_connection_that_was_silent_meanwhile_is_not_used_again(stage):
+    """Its server may have vanished without a word: whoever came next would wait as long."""
+    client, server, request = one(stage, name="quick")
+    finish(client, server, request)
+    client.send(get("/silence"))
+    server.next_request()
+    assert client.read_response().status == 504
+    client, other, request = one(stage, name="quick")
+    finish(client, other, request)
+    server.expect_end()
+
+
+def test_a_connection_that_is_heard_stays_when_one_answer_is_late(stage):
+    client, server, request = one(stage, name="quick")
     other = ask(stage, name="quick")
-    request = server.next_request()
-    finish(other, server, request)
+    other_request = server.next_request()
+    server.head(other_request, 200)
+    other.read_response_head()
+    while request.reset is None:
+        server.data(other_request, b"tick")
+        server.echo()
+        assert other.read_chunk() == b"tick"
+    assert client.read_response().status == 504
+    again = ask(stage, name="quick")
+    finish(again, server, server.next_request())
+    server.h2.end_stream(other_request.id)
+    server.flush()
+    assert other.read_chunk() == b""
+    other.read_trailers()
+
+
+def test_several_late_answers_of_a_connection_that_is_not_kept(stage):
+    clients = [ask(stage, name="unkept") for _ in range(5)]
+    server = H2Server(stage.origin.accept())
+    server.until(lambda: len(server.unseen) == 5, "all requests")
+    for client in clients:
+        assert client.read_response().status == 504
+    server.expect_end()
 
 
 def test_a_server_that_never_says_its_settings_is_504(stage):
@@ -356,6 +400,7 @@ def test_streams_run_into_the_limit_the_server_enforces(stage):
     clients = {"/0": ask(stage, get("/0"))}
     server = H2Server(stage.origin.accept())
     first = server.next_request()
+    server.until(lambda: server.acknowledged, "the acknowledgement of the first SETTINGS")
     server.h2.update_settings({MAX_STREAMS: 1})
     clients["/1"] = ask(stage, get("/1"))
     second = server.next_request()

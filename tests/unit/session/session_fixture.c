@@ -31,7 +31,8 @@ struct session_world *session_world_new(const struct session_options *options,
                                                 .tcp_max = 16,
                                                 .exchanges_max = 16,
                                                 .max_header_size = 4096,
-                                                .max_headers = 32};
+                                                .max_headers = 32,
+                                                .h2_memory_max = 1 << 20};
     assert_int_equal(session_room_init(&world->room, &world->net->net, &room_options), 0);
     world->ops = &session_h1;
     world->listening = tcp_listen(&world->address);
