@@ -32,6 +32,7 @@ struct net *exchange_net(const struct exchange *x) {
 }
 
 struct rewrite_facts exchange_facts(struct exchange *x) {
+    const struct conn *conn = x->client->session->conn;
     return (struct rewrite_facts){
         .request = x->request,
         .client_ip = session_client_ip(x->client->session),
@@ -41,6 +42,7 @@ struct rewrite_facts exchange_facts(struct exchange *x) {
         .route = x->route ? x->route->name : "",
         .upstream = x->target ? x->target->config->name : "",
         .server = x->server ? x->server->config->name : "",
+        .tls = conn ? wire_tls(conn) : NULL,
         .status = x->status,
         .request_id = x->request_id,
     };

@@ -169,8 +169,7 @@ static void pool_on_ready(struct session *session) {
 
 static void pool_on_closed(struct session *session, enum reason reason) {
     struct server *server = session->user;
-    bool was_dialling =
-        session->host_state == POOL_DIALLING || session->host_state == POOL_CROWDED;
+    bool was_dialling = session->host_state == POOL_DIALLING || session->host_state == POOL_CROWDED;
     pool_set_state(session, POOL_ENDING);
     CHECK(server->connections > 0);
     server->connections--;

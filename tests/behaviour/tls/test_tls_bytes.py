@@ -39,11 +39,22 @@ bind = @reading
 tls = site
 upstream = app
 timeout_keepalive = 400ms
+[listener slow]
+bind = @slow
+tls = site
+upstream = slow
 [route old]
 path = /old
 redirect = 301 $scheme://new.test$path
+[route facts]
+listener = secure
+path = /facts
+upstream = app
+set_request_header = X-Tls: $tls_version $tls_cipher $tls_sni $tls_client_verify
 [upstream app]
 server = @origin
+[upstream slow]
+server = @originslow
 [service echo]
 type = echo
 """
@@ -148,10 +159,10 @@ def test_a_long_download_to_a_slow_reader(stage, origin):
     sending.done()
 
 
-def test_a_long_upload_to_a_slow_server(stage, origin):
-    client = stage.connect_tls()
+def test_a_long_upload_to_a_slow_server(stage):
+    client = stage.connect_tls("slow")
     sending = Sending(client, post("/", MUCH))
-    upstream = origin.next()
+    upstream = stage.origins["originslow"].next()
     head = upstream.read_request_head()
     assert head["Content-Length"] == str(len(MUCH))
     assert upstream.read_exactly(1000) == MUCH[:1000]
@@ -325,6 +336,12 @@ def test_a_changed_byte_ends_the_connection(stage):
 
 
 # Facts.
+
+
+def test_variables_know_it(stage):
+    client = stage.connect_tls(version=1.3)
+    seen, _ = stage.exchange(get("/facts"), client=client)
+    assert seen["X-Tls"] == f"TLSv1.3 {client.sock.tls.cipher()[0]} weir.test NONE"
 
 
 def test_the_scheme_is_https(stage):
