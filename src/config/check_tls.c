@@ -14,7 +14,7 @@ static const struct {
     const char *word;
     bool is_later;
 } http_protocols[] = {
-    {"h2", true},
+    {"h2", false},
     {"http/1.1", false},
 };
 
@@ -166,7 +166,7 @@ static bool check_http_protocol(struct check *check, const struct ini_section *s
                         http_protocols[i].word);
         return !http_protocols[i].is_later;
     }
-    check_fault(check, section, entry, "\"%.*s\" is none of http/1.1",
+    check_fault(check, section, entry, "\"%.*s\" is none of h2 http/1.1",
                 BYTES_FMT(value_shown(name)));
     return false;
 }

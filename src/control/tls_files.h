@@ -62,7 +62,6 @@ struct tls_context *tls_material_context(const struct tls_subject *subject,
                                          struct tls_fault *fault);
 
 /* One that is only looked at: without tickets and ALPN. NULL and *fault. */
-struct tls_context *tls_subject_context(const struct tls_subject *subject,
-                                        struct tls_fault *fault);
+struct tls_context *tls_subject_context(const struct tls_subject *subject, struct tls_fault *fault);
 
 #endif

@@ -71,6 +71,13 @@ static uint32_t tls_seat_count(const struct config *config) {
     return config->listener_count + config->upstream_count;
 }
 
+/* Servers that are to speak HTTP/2 are asked for it (RFC 9113 section 3.2); HTTP/1.1 is what they
+ * speak unasked. */
+static struct bytes tls_source_alpn(const struct tls_source *source) {
+    bool is_h2 = source->subject.upstream->protocol == CONFIG_PROTOCOL_H2;
+    return is_h2 ? BYTES("\x02h2") : BYTES_NONE;
+}
+
 /* Contexts for all seats of `worker_count` workers, by worker and seat; false and *fault. */
 static bool tls_source_build(const struct tls_source *source, const struct config *config,
                              struct tls_context **contexts, uint32_t worker_count,
@@ -87,7 +94,8 @@ static bool tls_source_build(const struct tls_source *source, const struct confi
     for (uint32_t i = 0; is_good && i < worker_count * seats; i++) {
         uint32_t seat = i % seats;
         if (!tls_source_feeds(source, config, seat)) continue;
-        options.alpn = seat < config->listener_count ? config->listeners[seat].alpn : BYTES_NONE;
+        options.alpn =
+            seat < config->listener_count ? config->listeners[seat].alpn : tls_source_alpn(source);
         contexts[i] = tls_material_context(subject, &options, fault);
         is_good = contexts[i] != NULL;
     }

@@ -1,7 +1,7 @@
 """An authority of the test's own: certificates, lists of revocations, OCSP responses, as files.
 
     ca = Authority(directory)                 ca.file: its certificate
-    site = ca.issue("site", "a.example")      site.crt and site.key; *names are DNS names or addresses
+    site = ca.issue("site", "a.example")      site.crt, site.key; names or addresses
     ca.revoke(site); ca.write_crl()           a file
     ca.write_staple(site)                     a file
 """

@@ -40,7 +40,8 @@ def refused(port, context=None, name=None):
             sock.sendall(get("/"))
             got = sock.recv(1)
     except ssl.SSLError as error:
-        alert = re.search(r"(?:alert |(?:tlsv1|sslv3) (?!alert))([a-z ]+)", str(error).replace("_", " ").lower())
+        text = str(error).replace("_", " ").lower()
+        alert = re.search(r"(?:alert |(?:tlsv1|sslv3) (?!alert))([a-z ]+)", text)
         assert alert, error
         return alert[1].strip().replace(" ", "_").upper()
     raise AssertionError(f"weir took it, and sent {got!r}")

@@ -72,7 +72,8 @@ def test_cert_of_clients_is_required(new_stage, ca):
 
 
 def test_cert_that_was_revoked_is_refused(new_stage, ca):
-    port = new_stage(ini(ca, f"client_auth = require\nca = {ca.file}\ncrl = {ca.crl}")).things["web"]
+    more = f"client_auth = require\nca = {ca.file}\ncrl = {ca.crl}"
+    port = new_stage(ini(ca, more)).things["web"]
     assert_taken(port, ca, ca.good)
     assert_refused(port, ca, ca.bad, ["CERTIFICATE_REVOKED"])
 

@@ -1,6 +1,7 @@
 """Servers behind TLS: who is believed, by which name, and weir's own certificate."""
 
 import os
+import shutil
 import ssl
 
 import pytest
@@ -110,11 +111,11 @@ def test_cert_of_weir_is_shown_to_servers_that_ask(new_stage, ca):
 
 def test_cert_of_who_is_believed_can_change(new_stage, ca, tmp_path):
     file = tmp_path / "believed.crt"
-    file.write_bytes(open(ca.other.file, "rb").read())
+    shutil.copy(ca.other.file, file)
     stage = new_stage(ini(f"ca = {file}\nwatch = 50ms"))
     response, _, _ = serve(stage, ca.site)
     assert response.status == 502
-    (tmp_path / "next").write_bytes(open(ca.file, "rb").read())
+    shutil.copy(ca.file, tmp_path / "next")
     os.replace(tmp_path / "next", file)
     stage.weir.eventually_metric(1, "weir_tls_cert_reloads_total", result="ok")
     response, _, _ = serve(stage, ca.site)

@@ -63,7 +63,7 @@ static void the_least_has_sane_defaults(void **state) {
     assert_int_equal(tls->watch_ms, 5000);
     assert_null(tls->ca.text);
     assert_null(tls->crl.text);
-    assert_true(bytes_equal(config->listeners[0].alpn, BYTES("\x08http/1.1")));
+    assert_true(bytes_equal(config->listeners[0].alpn, BYTES("\x02h2\x08http/1.1")));
     assert_false(config->upstreams[0].tls.on);
 }
 
@@ -150,7 +150,7 @@ static void bad_sections_are_named(void **state) {
         {"[listener a]\nbind = 127.0.0.1:1\nupstream = app\ntls = sit\n",
          "12: listener a.tls: there is no [tls sit] (did you mean \"site\"?)\n"},
         {"[listener a]\nbind = 127.0.0.1:1\nupstream = app\ntls = site\nalpn = http/2\n",
-         "13: listener a.alpn: \"http/2\" is none of http/1.1\n"},
+         "13: listener a.alpn: \"http/2\" is none of h2 http/1.1\n"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         assert_bad(rows[i].lines, rows[i].expected);

@@ -62,7 +62,7 @@ static void two_dollars_are_one(void **state) {
     (void)state;
     assert_parts("$$", "L:$");
     assert_parts("a$$b", "L:a|L:$|L:b");
-    assert_parts("$$$status", "L:$|14");
+    assert_parts("$$$status", "L:$|19");
 }
 
 static void header_names_get_their_dashes(void **state) {
@@ -74,8 +74,9 @@ static void header_names_get_their_dashes(void **state) {
 static void every_variable_has_its_word(void **state) {
     (void)state;
     assert_parts("$client_ip$client_port$host$authority$method$scheme$path$query$uri$listener"
-                 "$route$upstream$server$status$request_id",
-                 "1|2|3|4|5|6|7|8|9|10|11|12|13|14|16");
+                 "$route$upstream$server$tls_version$tls_cipher$tls_sni$tls_client_subject"
+                 "$tls_client_verify$status$request_id",
+                 "1|2|3|4|5|6|7|8|9|10|11|12|13|14|15|16|17|18|19|21");
 }
 
 static void unknown_names_are_errors_with_a_suggestion(void **state) {
