@@ -1,6 +1,7 @@
 """Which certificate a client is shown, and who is refused."""
 
 import ssl
+import subprocess
 
 import pytest
 
@@ -83,6 +84,20 @@ def test_tls_config_alpn(new_stage, ca):
         assert sock.selected_alpn_protocol() is None
         assert ask(sock).body == b"hello"
     assert refused(port, client(ca, alpn=["h9"])) == "NO_APPLICATION_PROTOCOL"
+
+
+def test_tls_config_offers_h2_unless_told_otherwise(new_stage, ca):
+    stage = new_stage(ini(ca))
+    port = stage.things["web"]
+    with shake(port, client(ca, alpn=["http/1.1", "h2"])) as sock:
+        assert sock.selected_alpn_protocol() == "h2"
+    url = f"https://first.example:{port.number}/"
+    for wanted, option in (("2", "--http2"), ("1.1", "--http1.1")):
+        done = subprocess.run(
+            ["curl", "-s", option, "--cacert", ca.file, "--resolve",
+             f"first.example:{port.number}:127.0.0.1", "-w", " over %{http_version}", url],
+            capture_output=True, text=True, timeout=20)
+        assert done.stdout == f"hello over {wanted}", done
 
 
 def test_tls_config_ciphers_and_groups_are_as_said(new_stage, ca):

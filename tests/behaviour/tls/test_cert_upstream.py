@@ -100,6 +100,21 @@ def test_cert_of_a_server_that_was_revoked_is_not_believed(new_stage, tmp_path):
     assert response.status == 502
 
 
+def test_tls_config_of_a_server_that_speaks_h2_asks_for_it(new_stage, ca):
+    for more, wanted in (("protocol = h2", "h2"), ("", None)):
+        stage = new_stage(ini(f"ca = {ca.file}\n{more}"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(ca.site.crt, ca.site.key)
+        context.set_alpn_protocols(["http/1.1", "h2"])
+        client = stage.connect()
+        client.send(get("/"))
+        raw = stage.origin.accept()
+        stage.origin.connections.remove(raw)
+        with context.wrap_socket(raw.sock, server_side=True) as sock:
+            assert sock.selected_alpn_protocol() == wanted
+        assert client.read_response().status in (502, 503)
+
+
 def test_cert_of_weir_is_shown_to_servers_that_ask(new_stage, ca):
     response, _, sock = serve(
         new_stage(ini(f"ca = {ca.file}\ncertificate = {ca.own.crt}\nkey = {ca.own.key}")), ca.site,
