@@ -104,7 +104,6 @@ void exchange_count(const struct exchange_record *record, const struct stream *c
 
 static void exchange_release(struct exchange *x) {
     struct proxy *proxy = x->proxy;
-    exchange_stop_deadline(x);
     if (x->target) queue_leave(&x->target->queue, &x->turn);
     net_task_cancel(&x->again);
     slab_release(&proxy->exchanges, x);
@@ -114,6 +113,7 @@ static void exchange_release(struct exchange *x) {
 void exchange_hand_over(struct exchange *x) {
     exchange_set_state(x, EXCHANGE_DONE);
     exchange_drop_kept(x);
+    exchange_stop_deadline(x);
     exchange_release(x);
 }
 
@@ -122,6 +122,7 @@ void exchange_end(struct exchange *x, enum reason reason) {
     exchange_set_state(x, EXCHANGE_DONE);
     exchange_count(&record, x->client, reason);
     exchange_drop_kept(x);
+    exchange_stop_deadline(x); /* it lies in the client's arena */
     exchange_leave_server(x, reason);
     /* An error answer to a whole request leaves the connection as good as before. */
     bool whole = x->response_ended && x->request_ended;

@@ -241,6 +241,23 @@ def test_an_answer_of_another_kind_is_reset(caller, origin):
     assert (call.reset, call.trailers) == (INTERNAL_ERROR, None)
 
 
+def test_bytes_one_by_one(stage, origin):
+    """Both ends send so that no frame comes whole."""
+    caller = H2Caller(stage.connect(), each_byte=True)
+    call = caller.call(("custom-bin", "AAEC"), message=frame_of(b"slow"))
+    server = server_of(origin)
+    request = server.whole_request()
+    assert request["custom-bin"] == "AAEC" and bytes(request.body) == frame_of(b"slow")
+    server.upstream.send, whole = server.upstream.send_each_byte, server.upstream.send
+    server.head(request, 200, HEAD)
+    server.data(request, frame_of(b"answer"))
+    server.trailers(request, OK, ("last", "one"))
+    server.upstream.send = whole
+    call.wait()
+    assert bytes(call.body) == frame_of(b"answer")
+    assert call.trailers == {"grpc-status": "0", "last": "one"}
+
+
 # What a server has not looked at is sent again.
 
 def test_a_refused_call_goes_to_another_server(stage):
@@ -314,6 +331,34 @@ def test_a_deadline_of_one_call_leaves_the_others(caller, origin):
     (left,) = [one for one in requests if "grpc-timeout" not in one]
     server.head(left, 200, HEAD, OK, end=True)
     assert other.wait().status == "0"
+
+
+def test_a_deadline_of_a_client_that_does_not_read(caller, origin, stage):
+    """Its window is shut: the server is free at once, the status comes when there is room."""
+    before = stage.count("weir_http_exchanges_ended_total", reason="grpc_deadline")
+    caller.stingy = True
+    call = caller.call(("grpc-timeout", "300m"))
+    server = server_of(origin)
+    request = server.whole_request()
+    server.head(request, 200, HEAD)
+    sent = server.send_until_stuck(request)
+    assert sent > 65535
+    server.expect_reset(request, CANCEL)
+    stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total",
+                                 reason="grpc_deadline")
+    call.until(lambda call: len(call.body) == 65535, "all that the window has room for")
+    assert call.trailers is None
+    caller.read_on(call)
+    call.wait()
+    assert call.trailers["grpc-status"] == "4" and call.reset is None
+
+
+def test_a_deadline_ends_a_call_that_waits_to_be_sent_again(caller, stage, origin):
+    """A server that never takes it, while the client waits."""
+    call = caller.call(("grpc-timeout", "300m"))
+    server = server_of(origin)
+    server.refuse(server.whole_request(), REFUSED_STREAM)
+    is_trailers_only(call.wait(), 4, "grpc_deadline")
 
 
 def test_the_server_is_told_the_time_that_is_left(caller, origin):

@@ -132,8 +132,11 @@ class Call:
 class H2Caller:
     """A client connection that speaks HTTP/2 by prior knowledge."""
 
-    def __init__(self, client):
+    def __init__(self, client, each_byte=False):
         self.client = client
+        self.send = client.send_each_byte if each_byte else client.send
+        self.stingy = False       # what arrives opens no window
+        self.unread = 0
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
         self.h2 = h2.connection.H2Connection(config=config)
         self.calls = {}
@@ -144,7 +147,7 @@ class H2Caller:
     def flush(self):
         data = self.h2.data_to_send()
         if data:
-            self.client.send(data)
+            self.send(data)
 
     def request(self, *fields, path=path_of("Any")):
         """The head of a POST."""
@@ -162,6 +165,14 @@ class H2Caller:
 
     def data(self, call, data, end=False):
         self.h2.send_data(call.id, data, end_stream=end)
+        self.flush()
+
+    def read_on(self, call):
+        """What has arrived is read: the windows open."""
+        self.stingy = False
+        if self.unread:
+            self.h2.acknowledge_received_data(self.unread, call.id)
+        self.unread = 0
         self.flush()
 
     def cancel(self, call, code=8):
@@ -189,7 +200,9 @@ class H2Caller:
             call.head_ended = event.stream_ended is not None
         elif isinstance(event, h2.events.DataReceived):
             call.body += event.data
-            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            self.unread += event.flow_controlled_length
+            if not self.stingy:
+                self.read_on(call)
         elif isinstance(event, h2.events.TrailersReceived):
             call.trailers = dict(event.headers)
         elif isinstance(event, h2.events.StreamEnded):

@@ -109,6 +109,8 @@ static void fake_close(struct stream *stream, enum reason reason) {
     if (session) session->session.streams_open = 0;
     if (!session) {
         assert_true(reason != REASON_NONE || fake->heads == 1 || fake->tunnelled);
+        /* As sessions do: nobody may need what lies there. */
+        if (stream->arena) arena_reset(stream->arena);
         return;
     }
     if (session->closed) return;
