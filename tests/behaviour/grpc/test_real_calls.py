@@ -1,6 +1,7 @@
 """grpcio's client before weir and its server behind: what gRPC promises holds through weir."""
 
 import queue
+import signal
 import threading
 import time
 
@@ -432,3 +433,36 @@ def test_calls_are_counted(ends, stage):
         call(b"", timeout=PATIENCE)
     eventually(lambda: stage.count("weir_http_requests_total", listener="web", code="2xx",
                                    method="POST") == before + 5, "five calls were counted")
+
+
+# Draining.
+
+def test_a_stream_goes_on_while_weir_drains(new_stage):
+    stage = new_stage(INI, drain_timeout="60s")
+    with GrpcEnds(stage) as ends:
+        ends.serve(Talk=both_stream(lambda messages, context: messages))
+        outgoing = queue.Queue()
+        call = ends.both_stream("Talk")(iter(outgoing.get, None), timeout=PATIENCE * 2)
+        outgoing.put(b"before")
+        assert next(call) == b"before"
+        stage.weir.signal(signal.SIGTERM)
+        eventually(lambda: "draining" in stage.weir.log, "it drains")
+        for i in range(20):
+            outgoing.put(b"%d" % i)
+            assert next(call) == b"%d" % i
+        outgoing.put(None)
+        assert list(call) == [] and call.code() is StatusCode.OK
+        assert stage.weir.wait_exit() == 0
+
+
+def test_a_drain_that_runs_out_is_unavailable(new_stage):
+    stage = new_stage(INI, drain_timeout="500ms")
+    with GrpcEnds(stage) as ends:
+        watched = Watched(b"one")
+        ends.serve(Wait=server_stream(watched))
+        call = ends.server_stream("Wait")(b"", timeout=PATIENCE * 2)
+        assert next(call) == b"one"
+        stage.weir.signal(signal.SIGTERM)
+        assert failure(lambda: next(call)).code() is StatusCode.UNAVAILABLE
+        assert watched.over.wait(PATIENCE)
+        assert stage.weir.wait_exit() == 0
