@@ -150,3 +150,27 @@ nghttp2_session *h2_client_new(struct h2_codec *codec, const struct h2_settings 
     }
     return h2_session_begin(session, entries, sizeof entries / sizeof entries[0]);
 }
+
+/* The six bits of a digit of base64url (RFC 4648 section 5); 64: it is none. */
+static uint32_t h2_digit(char c) {
+    if (c >= 'A' && c <= 'Z') return (uint32_t)(c - 'A');
+    if (c >= 'a' && c <= 'z') return (uint32_t)(c - 'a') + 26;
+    if (c >= '0' && c <= '9') return (uint32_t)(c - '0') + 52;
+    if (c == '-') return 62;
+    return c == '_' ? 63 : 64;
+}
+
+size_t h2_upgrade_settings(struct bytes text, uint8_t settings[H2_UPGRADE_SETTINGS_MAX]) {
+    size_t len = 0;
+    uint32_t bits = 0, count = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        uint32_t digit = h2_digit(text.ptr[i]);
+        if (digit == 64 || len == H2_UPGRADE_SETTINGS_MAX) return 0;
+        bits = bits << 6 | digit;
+        count += 6;
+        if (count < 8) continue;
+        count -= 8;
+        settings[len++] = (uint8_t)(bits >> count);
+    }
+    return len % 6 == 0 ? len : 0;
+}

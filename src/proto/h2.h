@@ -9,6 +9,7 @@
 #ifndef WEIR_PROTO_H2_H
 #define WEIR_PROTO_H2_H
 
+#include "base/bytes.h"
 #include "base/slab.h"
 
 #include <nghttp2/nghttp2.h>
@@ -56,6 +57,10 @@ struct h2_settings {
 /* A session in client role (that of a server), its SETTINGS queued. NULL: no memory. */
 nghttp2_session *h2_server_new(struct h2_codec *codec, const struct h2_settings *settings,
                                void *user);
+/* The SETTINGS of a client that asks in HTTP/1.1 to go on in HTTP/2 (RFC 7540 section 3.2.1):
+ * base64url without padding. Their bytes, or 0: they are malformed, or none (a client has some). */
+#define H2_UPGRADE_SETTINGS_MAX 240
+size_t h2_upgrade_settings(struct bytes text, uint8_t settings[H2_UPGRADE_SETTINGS_MAX]);
 /* In upstream role (that of a client), its preface and SETTINGS queued. */
 nghttp2_session *h2_client_new(struct h2_codec *codec, const struct h2_settings *settings,
                                void *user);

@@ -238,6 +238,25 @@ static void h1_to_h2(struct h1 *h1, struct bytes rest, struct lease *lease) {
     }
 }
 
+/* RFC 7540 section 3.2: a client may ask to go on in HTTP/2. A request with a body is not worth it,
+ * and over TLS there is ALPN. */
+static struct session *h1_try_h2c(struct h1 *h1, const struct h1_parser *parser,
+                                  struct bytes text) {
+    struct bytes settings = BYTES_NONE;
+    struct bytes wanted = bytes_slice(text, parser->upgrade_at, parser->upgrade_len);
+    if (!parser->upgrade_named || parser->body_kind != H1_BODY_NONE) return NULL;
+    if (!bytes_equal_nocase(wanted, BYTES("h2c"))) return NULL;
+    for (uint32_t i = 0; i < parser->span_count; i++) {
+        const struct h1_span *span = &parser->spans[i];
+        struct bytes name = bytes_slice(text, span->name_at, span->name_len);
+        if (!bytes_equal_nocase(name, BYTES("http2-settings"))) continue;
+        /* Connection must name it, and there is one. */
+        if (!span->drop || settings.ptr) return NULL;
+        settings = bytes_slice(text, span->value_at, span->value_len);
+    }
+    return settings.ptr ? h2_take_upgrade(&h1->session, parser, text, settings) : NULL;
+}
+
 static void h1_feed_head(struct h1 *h1, struct bytes *input, struct lease *lease) {
     bool is_client = h1->session.is_client;
     if (!h1->head && is_client) h1->since_ms = h1_net(h1)->now_ms;
@@ -263,7 +282,11 @@ static void h1_feed_head(struct h1 *h1, struct bytes *input, struct lease *lease
     case H1_DONE:
         break;
     }
-    if (is_client) {
+    struct session *heir = is_client ? h1_try_h2c(h1, parser, text) : NULL;
+    if (heir) {
+        h1_hand_over(h1);
+        if (input->len != 0) h2_feed(heir, *input, lease);
+    } else if (is_client) {
         h1_on_request(h1, parser, text);
     } else {
         h1_on_response(h1, parser, text);

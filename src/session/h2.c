@@ -2,6 +2,7 @@
 #include "session/h2.h"
 
 #include "base/check.h"
+#include "proto/h1_parse.h"
 #include "session/h2_internal.h"
 
 #include <errno.h>
@@ -9,6 +10,9 @@
 
 /* Fields of one head that routes may add to those of a client. */
 #define H2_LIST_SPARE 64
+
+#define H2_UPGRADE_ANSWER                                                                          \
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
 bool h2_is_deaf(const struct h2 *h2) { return !h2->session.conn || h2->failure != REASON_NONE; }
 
@@ -295,16 +299,20 @@ static struct h2 *h2_acquire(struct session_room *room, const struct session_opt
     return h2;
 }
 
+static void h2_attach(struct h2 *h2, struct conn *conn) {
+    h2->session.conn = conn;
+    list_push_back(&h2->session.room->clients, &h2->session.link);
+    conn_attach(conn, &h2_conn_events, h2);
+    h2_need(h2, h2_net(h2)->now_ms + h2->session.options->timeout_request_ms);
+    h2_mark(h2);
+}
+
 static struct session *h2_accept(struct session_room *room, struct conn *conn,
                                  const struct session_options *options,
                                  const struct session_host *host) {
     struct h2 *h2 = h2_acquire(room, options, host, true);
     if (!h2) return NULL;
-    h2->session.conn = conn;
-    list_push_back(&room->clients, &h2->session.link);
-    conn_attach(conn, &h2_conn_events, h2);
-    h2_need(h2, room->net->now_ms + options->timeout_request_ms);
-    h2_mark(h2);
+    h2_attach(h2, conn);
     return &h2->session;
 }
 
@@ -318,6 +326,52 @@ bool h2_take_over(struct session *from, struct bytes rest, struct lease *lease) 
     h2_read(h2, BYTES(H2_PREFACE_LINE), lease);
     if (rest.len != 0 && session->conn) h2_read(h2, rest, lease);
     return true;
+}
+
+/* Stream 1, as if its head had come in HTTP/2. */
+static struct http_message *h2_begin_upgraded(struct h2 *h2, const struct h1_parser *parser,
+                                              struct bytes head, struct bytes settings) {
+    uint8_t payload[H2_UPGRADE_SETTINGS_MAX];
+    size_t size = h2_upgrade_settings(settings, payload);
+    struct h2_stream *s = size != 0 ? h2_stream_new(h2, NULL) : NULL;
+    if (!s) return NULL;
+    struct http_message *message = arena_alloc(&s->arena, sizeof *message);
+    s->gone = true; /* until nghttp2 has it */
+    if (!message || !h1_message(parser, head, BYTES("http"), &s->arena, message) ||
+        nghttp2_session_upgrade2(h2->ng, payload, size, message->method == HTTP_HEAD, NULL) != 0 ||
+        nghttp2_session_set_stream_user_data(h2->ng, 1, s) != 0) {
+        h2_stream_release(s);
+        return NULL;
+    }
+    message->upgrade = BYTES_NONE;
+    s->id = 1;
+    s->gone = false;
+    s->in = H2_IN_DONE;
+    return message;
+}
+
+struct session *h2_take_upgrade(struct session *from, const struct h1_parser *parser,
+                                struct bytes head, struct bytes settings) {
+    struct h2 *h2 = h2_acquire(from->room, from->options, from->host, true);
+    if (!h2) return NULL;
+    struct http_message *message = h2_begin_upgraded(h2, parser, head, settings);
+    if (!message) {
+        h2_discard(h2);
+        return NULL;
+    }
+    struct h2_stream *s = LIST_OWNER(h2->streams.next, struct h2_stream, link);
+    h2->session.user = from->user;
+    h2->session.opened_ns = from->opened_ns;
+    h2_attach(h2, from->conn);
+    from->conn = NULL;
+    if (!conn_send_copy(h2->session.conn, BYTES(H2_UPGRADE_ANSWER)))
+        h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+    h2_begin_stream(h2, s, message, true);
+    return &h2->session;
+}
+
+void h2_feed(struct session *session, struct bytes bytes, struct lease *lease) {
+    h2_read(h2_of_session(session), bytes, lease);
 }
 
 static struct session *h2_connect(struct session_room *room, const struct session_address *to,

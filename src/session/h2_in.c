@@ -221,6 +221,25 @@ static struct bytes h2_scheme(const struct h2 *h2) {
     return wire_tls(h2->session.conn) ? BYTES("https") : BYTES("http");
 }
 
+void h2_begin_stream(struct h2 *h2, struct h2_stream *s, struct http_message *message, bool end) {
+    if (!h2->session.host->on_stream(&h2->session, &s->stream)) {
+        h2_refuse(s, REASON_NO_MEMORY);
+        return;
+    }
+    bool tunnels = message->method == HTTP_CONNECT || message->upgrade.len != 0;
+    s->stream.reused = h2->session.streams++ != 0;
+    s->user_open = true;
+    s->method = message->method;
+    s->upgraded = message->upgrade.len != 0;
+    if (tunnels) s->in_length = HTTP_LENGTH_UNKNOWN;
+    s->since_ms = s->in_ms = h2_net(h2)->now_ms;
+    message->body_length = end || tunnels ? 0 : s->in_length;
+    s->in = tunnels ? H2_IN_HELD : end ? H2_IN_DONE : H2_IN_BODY;
+    s->ahead_end = tunnels && end;
+    if (!end) h2_need_step(h2);
+    s->stream.events->on_head(&s->stream, message, end || tunnels);
+}
+
 /* A request whose head is whole and good. */
 static void h2_on_request(struct h2 *h2, struct h2_stream *s, bool end) {
     const struct session_options *options = h2->session.options;
@@ -232,22 +251,12 @@ static void h2_on_request(struct h2 *h2, struct h2_stream *s, bool end) {
     struct http_message *message = h2_head_request(head, h2_scheme(h2), &s->arena);
     uint64_t length = head->length_seen ? head->length : HTTP_LENGTH_UNKNOWN;
     h2_drop_head(h2);
-    if (!message || !h2->session.host->on_stream(&h2->session, &s->stream)) {
+    if (!message) {
         h2_refuse(s, REASON_NO_MEMORY);
         return;
     }
-    bool tunnels = message->method == HTTP_CONNECT || message->upgrade.len != 0;
-    s->stream.reused = h2->session.streams++ != 0;
-    s->user_open = true;
-    s->method = message->method;
-    s->upgraded = message->upgrade.len != 0;
-    s->in_length = tunnels ? HTTP_LENGTH_UNKNOWN : length;
-    s->since_ms = s->in_ms = h2_net(h2)->now_ms;
-    message->body_length = end || tunnels ? 0 : length;
-    s->in = tunnels ? H2_IN_HELD : end ? H2_IN_DONE : H2_IN_BODY;
-    s->ahead_end = tunnels && end;
-    if (!end) h2_need_step(h2);
-    s->stream.events->on_head(&s->stream, message, end || tunnels);
+    s->in_length = length;
+    h2_begin_stream(h2, s, message, end);
 }
 
 /* RFC 8441 section 5: a 2xx is what HTTP/1 says with 101. */

@@ -197,6 +197,8 @@ uint64_t h2_stream_idle_ms(struct h2_stream *s);
 
 /* h2_in.c */
 void h2_set_callbacks(nghttp2_session_callbacks *callbacks);
+/* Gives a request to the host's user. */
+void h2_begin_stream(struct h2 *h2, struct h2_stream *s, struct http_message *message, bool end);
 void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease);
 /* Upstream role: no stream is opened any more, those that are open go on. */
 void h2_retire(struct h2 *h2);

@@ -1,0 +1,104 @@
+"""A client of HTTP/1.1 asks to go on in HTTP/2 (RFC 7540 section 3.2)."""
+
+import base64
+
+import pytest
+
+from harness.h2_client import PREFACE, H2Client, settings
+from harness.http1 import answer, get, post
+
+INI = """
+[listener web]
+bind = @web
+upstream = app
+[route hello]
+path = /hello
+service = hello
+[service hello]
+type = respond
+body = hello
+[upstream app]
+server = @origin
+"""
+
+SETTINGS = base64.urlsafe_b64encode(settings((4, 100_000))[9:]).decode().rstrip("=")
+ASKS = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", f"HTTP2-Settings: {SETTINGS}")
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_request_becomes_stream_1(stage, together):
+    client = stage.connect()
+    first = PREFACE + settings()
+    client.send(get("/one", *ASKS) + (first if together else b""))
+    client.expect(SWITCHED)
+    h2 = H2Client(client, first=b"" if together else first)
+    upstream = stage.origin.next()
+    seen = upstream.read_request()
+    assert seen.target == "/one" and seen["Upgrade"] is None and seen["HTTP2-Settings"] is None
+    upstream.send(answer(200, b"first"))
+    assert h2.answer(1).body == b"first"
+    h2.get(3, "/hello")
+    assert h2.answer(3).body == b"hello"
+    assert stage.count("weir_h2_streams_active") == 0
+
+
+def test_byte_by_byte(stage):
+    client = stage.connect()
+    client.send_each_byte(get("/hello", *ASKS))
+    client.expect(SWITCHED)
+    h2 = H2Client(client, first=b"")
+    client.send_each_byte(PREFACE + settings())
+    assert h2.answer(1).body == b"hello"
+
+
+def test_the_settings_count(stage):
+    """A window of 5 bytes, said before HTTP/2 begins."""
+    text = base64.urlsafe_b64encode(settings((4, 5))[9:]).decode().rstrip("=")
+    client = stage.connect()
+    client.send(get("/x", ASKS[0], ASKS[1], f"HTTP2-Settings: {text}"))
+    client.expect(SWITCHED)
+    h2 = H2Client(client, first=PREFACE + settings((4, 5)))
+    h2.stingy = True
+    upstream = stage.origin.next()
+    upstream.read_request()
+    upstream.send(answer(200, b"0123456789"))
+    h2.until(lambda: len(h2.on(1).body) == 5, "a window of it")
+    h2.echo()
+    assert h2.on(1).body == b"01234"
+    h2.open_window(1, 5)
+    assert h2.answer(1).body == b"0123456789"
+
+
+def test_head_asks_too(stage):
+    client = stage.connect()
+    client.send(get("/hello", *ASKS, method="HEAD"))
+    client.expect(SWITCHED)
+    got = H2Client(client).answer(1)
+    assert got["content-length"] == "5" and not got.body
+
+
+@pytest.mark.parametrize("request_", [
+    get("/hello", ASKS[0], ASKS[1]),
+    get("/hello", ASKS[1], ASKS[2]),
+    get("/hello", "Connection: Upgrade", ASKS[1], ASKS[2]),
+    get("/hello", ASKS[0], "Upgrade: h2", ASKS[2]),
+    get("/hello", ASKS[0], ASKS[1], ASKS[2], ASKS[2]),
+    get("/hello", ASKS[0], ASKS[1], "HTTP2-Settings: AAA!"),
+    get("/hello", ASKS[0], ASKS[1], "HTTP2-Settings: AAAA"),
+    get("/hello", ASKS[0], ASKS[1], "HTTP2-Settings: " + "AAAA" * 100),
+    get("/hello", *ASKS, version="1.0"),
+    post("/hello", b"body", *ASKS),
+])
+def test_what_is_no_such_question_stays_http1(stage, request_):
+    client = stage.connect()
+    client.send(request_)
+    assert client.read_response().body == b"hello"
+
+
+def test_no_preface_after_it(stage):
+    client = stage.connect()
+    client.send(get("/hello", *ASKS))
+    client.expect(SWITCHED)
+    client.send(get("/hello"))
+    H2Client(client, first=b"").expect_goaway(1)
