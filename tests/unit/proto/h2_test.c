@@ -1,0 +1,84 @@
+#include "proto/h2.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+static const struct h2_settings settings = {.streams_max = 100, .head_size_max = 16384};
+
+static void memory_is_counted_and_comes_back(void **state) {
+    (void)state;
+    struct h2_codec codec;
+    assert_int_equal(h2_codec_init(&codec, 1 << 20, 8, 2), 0);
+    nghttp2_session *server = h2_server_new(&codec, &settings, NULL);
+    assert_non_null(server);
+    assert_int_not_equal(codec.memory_used, 0);
+    assert_int_equal(codec.frames.used, 1);
+    assert_int_equal(codec.frame_last, 0);
+    nghttp2_session *client = h2_client_new(&codec, &settings, NULL);
+    assert_non_null(client);
+    assert_int_equal(codec.frame_last, 1);
+    nghttp2_session_del(server);
+    nghttp2_session_del(client);
+    assert_int_equal(codec.memory_used, 0);
+    assert_int_equal(codec.frames.used, 0);
+    h2_codec_fini(&codec);
+}
+
+static void without_a_buffer_left_it_comes_from_the_heap(void **state) {
+    (void)state;
+    struct h2_codec codec;
+    assert_int_equal(h2_codec_init(&codec, 1 << 20, 8, 0), 0);
+    nghttp2_session *server = h2_server_new(&codec, &settings, NULL);
+    assert_non_null(server);
+    assert_int_equal(codec.frame_last, SLAB_NONE);
+    assert_true(codec.memory_used > H2_FRAME_BUFFER_MIN);
+    nghttp2_session_del(server);
+    h2_codec_fini(&codec);
+}
+
+/* Wherever memory ends while a session begins, there is none and nothing is lost. */
+static void memory_that_ends_gives_no_session(void **state) {
+    (void)state;
+    struct h2_codec codec;
+    uint32_t failed = 0;
+    for (uint64_t max = 0; max < 16384; max += 64) {
+        assert_int_equal(h2_codec_init(&codec, max, 8, 1), 0);
+        nghttp2_session *server = h2_server_new(&codec, &settings, NULL);
+        failed += !server;
+        nghttp2_session_del(server);
+        assert_int_equal(codec.memory_used, 0);
+        assert_int_equal(codec.frames.used, 0);
+        h2_codec_fini(&codec);
+    }
+    assert_true(failed > 32 && failed < 256);
+}
+
+static void settings_of_an_upgrade(void **state) {
+    (void)state;
+    uint8_t payload[H2_UPGRADE_SETTINGS_MAX];
+    assert_int_equal(h2_upgrade_settings(BYTES("AAQAAP-_"), payload), 6);
+    const uint8_t wanted[] = {0, 4, 0, 0, 0xff, 0xbf};
+    assert_memory_equal(payload, wanted, 6);
+    assert_int_equal(h2_upgrade_settings(BYTES(""), payload), 0);
+    assert_int_equal(h2_upgrade_settings(BYTES("AAQAAP-"), payload), 0);
+    assert_int_equal(h2_upgrade_settings(BYTES("AAQAAP+/"), payload), 0);
+    assert_int_equal(h2_upgrade_settings(BYTES("AAQAAP-_="), payload), 0);
+    char text[321];
+    for (int i = 0; i < 321; i++)
+        text[i] = 'A';
+    assert_int_equal(h2_upgrade_settings(bytes_make(text, 320), payload), 240);
+    assert_int_equal(h2_upgrade_settings(bytes_make(text, 321), payload), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_is_counted_and_comes_back),
+        cmocka_unit_test(without_a_buffer_left_it_comes_from_the_heap),
+        cmocka_unit_test(memory_that_ends_gives_no_session),
+        cmocka_unit_test(settings_of_an_upgrade),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
