@@ -205,6 +205,7 @@ balance = first
 server = 127.0.0.1:9001
 server = 127.0.0.1:9002
 [upstream canary]
+protocol = h2
 server = 127.0.0.1:9003
 [service hi]
 type = respond
@@ -215,8 +216,8 @@ status = 203
 @pytest.mark.parametrize("question, said", [
     (["GET", "/"], ["listener  web", "route     none", "upstream  app", "127.0.0.1:9001"]),
     (["GET", "http://api.example.com:8080/v1/x?y=1"],
-     ["route     api (weir.ini:7)", "upstream  canary", "127.0.0.1:9003", "GET /x?y=1 HTTP/1.1",
-      "X-From: 127.0.0.1"]),
+     ["route     api (weir.ini:7)", "upstream  canary", "127.0.0.1:9003", "protocol  h2",
+      "GET /x?y=1 HTTP/1.1", "X-From: 127.0.0.1"]),
     (["GET", "http://a.b.api.example.com:8080/v1/", "--client", "2001:db8::7"],
      ["route     api", "X-From: 2001:db8::7"]),
     (["POST", "http://api.example.com:8080/v1/x"], ["route     none", "upstream  app"]),

@@ -133,6 +133,15 @@ def test_nghttpd_restarts_while_requests_come(nghttpd, new_stage, tmp_path):
     assert client.ask(get("/small")).body == b"hello"
 
 
+def test_bytes_alone_go_to_a_server_of_h2_as_well(nghttpd, new_stage, tmp_path):
+    """mode = tcp knows no protocol: who speaks HTTP/2 then is the client."""
+    (tmp_path / "small").write_bytes(b"hello")
+    stage = new_stage(INI.replace("bind = @web", "bind = @web\nmode = tcp") % nghttpd().address)
+    done = subprocess.run(["curl", "-sS", "--http2-prior-knowledge", stage.url("/small")],
+                          capture_output=True, timeout=30)
+    assert done.stdout == b"hello"
+
+
 def test_a_real_haproxy_as_the_server(stage_behind_haproxy):
     stage = stage_behind_haproxy
     stage.origin.serve(lambda request: answer(

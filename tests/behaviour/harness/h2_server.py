@@ -102,7 +102,11 @@ class H2Server:
         return True
 
     def feed(self, data):
-        for event in self.h2.receive_data(data):
+        events = self.h2.receive_data(data)
+        for event in events:
+            if isinstance(event, h2.events.ConnectionTerminated):
+                self.goaway = event  # behind it python3-h2 sends nothing more
+        for event in events:
             self._on(event)
         self.flush()
 
@@ -127,21 +131,19 @@ class H2Server:
             self.acknowledged += 1
         elif isinstance(event, h2.events.PingAckReceived):
             self.pings += 1
-        elif isinstance(event, h2.events.ConnectionTerminated):
-            self.goaway = event
 
     def read(self, request, count=None):
         """The server has read so much of the body: windows open by it."""
         count = request.unread if count is None else count
-        if count == 0:
+        if count == 0 or self.goaway is not None:
             return
         request.unread -= count
         self.h2.increment_flow_control_window(count)
         if not request.ended and request.reset is None:
             try:
                 self.h2.increment_flow_control_window(count, request.id)
-            except h2.exceptions.StreamClosedError:
-                pass
+            except (h2.exceptions.StreamClosedError, KeyError):
+                pass  # its RST_STREAM has come as well
         self.flush()
 
     def until(self, condition, what):
@@ -318,9 +320,13 @@ class H2Service:
                 server.unseen = []
                 for request in [one for one in pending if one.ended or self.early]:
                     pending.remove(request)
-                    self.handler(server, request)
+                    if request.reset is None:
+                        self.handler(server, request)
         except (Ended, WasReset, OSError):
             pass
+        except h2.exceptions.ProtocolError as error:
+            if server.goaway is None:
+                self.errors.append(error)
         except BaseException as error:
             if not self.stopping:
                 self.errors.append(error)
