@@ -13,7 +13,7 @@
 
 #define H2_FLOOD_WINDOW_MS 10000
 
-/* In the order of their rows in base/stat.def. */
+/* Each has a row in base/stat.def. */
 enum h2_flood_kind {
     H2_FLOOD_RAPID_RESET,   /* requests that the client takes back before their answer is whole */
     H2_FLOOD_MADE_RESET,    /* streams that we have to reset for what the client does on them */

@@ -12,9 +12,9 @@
  * `lease`, which is borrowed. False: no memory, and nothing has changed. */
 bool h2_take_over(struct session *from, struct bytes rest, struct lease *lease);
 
-/* Likewise of a session that has read a request which asks for h2c (RFC 7540 section 3.2): it becomes
- * stream 1, built from `parser` and its `head`, and the client is told by 101. What follows the head
- * goes to h2_feed. NULL: no memory, or the settings are malformed: nothing has changed. */
+/* Likewise of a session that has read a request which asks for h2c (RFC 7540 section 3.2): it
+ * becomes stream 1, built from `parser` and its `head`, and the client is told by 101. What follows
+ * the head goes to h2_feed. NULL: no memory, or the settings are malformed: nothing has changed. */
 struct session *h2_take_upgrade(struct session *from, const struct h1_parser *parser,
                                 struct bytes head, struct bytes settings);
 /* `bytes` lie in `lease`, which is borrowed. */

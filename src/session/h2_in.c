@@ -8,9 +8,22 @@
 /* Header sections of so many times the limits are no mistake. */
 #define H2_BOMB_FACTOR 4
 
+static const enum stat_id flood_stats[H2_FLOOD_COUNT] = {
+    [H2_FLOOD_RAPID_RESET] = STAT_H2_FLOOD_RAPID_RESET,
+    [H2_FLOOD_MADE_RESET] = STAT_H2_FLOOD_MADE_RESET,
+    [H2_FLOOD_CONTINUATION] = STAT_H2_FLOOD_CONTINUATION,
+    [H2_FLOOD_SETTINGS] = STAT_H2_FLOOD_SETTINGS,
+    [H2_FLOOD_PING] = STAT_H2_FLOOD_PING,
+    [H2_FLOOD_EMPTY_DATA] = STAT_H2_FLOOD_EMPTY_DATA,
+    [H2_FLOOD_PRIORITY] = STAT_H2_FLOOD_PRIORITY,
+    [H2_FLOOD_WINDOW_UPDATE] = STAT_H2_FLOOD_WINDOW_UPDATE,
+    [H2_FLOOD_HPACK] = STAT_H2_FLOOD_HPACK,
+    [H2_FLOOD_ZERO_WINDOW] = STAT_H2_FLOOD_ZERO_WINDOW,
+};
+
 static void h2_note_flood(struct h2 *h2, enum h2_flood_kind kind) {
     if (h2_is_deaf(h2)) return;
-    stat_bump(&h2_net(h2)->stats->value[STAT_H2_FLOOD_RAPID_RESET + (int)kind], 1);
+    stat_add(h2_net(h2)->stats, flood_stats[kind], 1);
     h2_fail(h2, REASON_H2_FLOOD, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 

@@ -29,6 +29,7 @@
 #include "proto/h2_flood.h"
 #include "proto/h2_head.h"
 #include "proto/h2_write.h"
+#include "session/h2_queue.h"
 #include "session/session.h"
 
 /* What a stream holds to be sent before it says that it is full. */
@@ -45,38 +46,6 @@
 
 enum h2_in { H2_IN_HEAD, H2_IN_BODY, H2_IN_HELD, H2_IN_DONE, H2_IN_BROKEN };
 enum h2_out { H2_OUT_HEAD, H2_OUT_BODY, H2_OUT_DONE };
-
-#define H2_BLOCK_SLICES 7
-struct h2_slice {
-    const char *ptr;
-    struct lease *lease;
-    uint32_t len;
-};
-struct h2_block {
-    struct h2_block *next;
-    uint32_t first; /* of the slices still there */
-    uint32_t count;
-    struct h2_slice slices[H2_BLOCK_SLICES];
-};
-/* Bytes in order, each slice with a reference to its lease. */
-struct h2_queue {
-    struct h2_block *first;
-    struct h2_block *last;
-    struct lease *copy; /* the buffer that small pieces are copied to */
-    uint32_t copy_used;
-    uint32_t bytes;
-};
-
-/* What all HTTP/2 sessions of a worker share. */
-struct h2_room {
-    struct net *net;
-    struct h2_codec codec;
-    struct h2_list list; /* scratch, for a head to send */
-    struct slab sessions;
-    struct slab streams;
-    struct slab heads;
-    struct slab blocks;
-};
 
 struct h2_stream {
     struct stream stream;
@@ -124,7 +93,7 @@ struct h2 {
     struct session session;
     struct net_task task;
     nghttp2_session *ng;
-    uint32_t frame; /* its buffer, in codec.frames; SLAB_NONE: it is on the heap */
+    uint32_t frame;       /* its buffer, in codec.frames; SLAB_NONE: it is on the heap */
     struct h2_head *head; /* of the header block under way; NULL: none, or it is not wanted */
     struct h2_stream *head_stream;
     struct lease *lease; /* of the bytes that nghttp2 is being fed */
@@ -217,14 +186,5 @@ void h2_flush(struct h2 *h2);
 void h2_ask_waiting(struct h2 *h2);
 /* Answers a request that never became a stream of a user, or resets it. */
 void h2_refuse(struct h2_stream *s, enum reason reason);
-
-/* h2_queue.c: false when memory is used up. */
-bool h2_queue_add(struct h2_room *room, struct h2_queue *queue, struct bytes bytes,
-                  struct lease *lease);
-bool h2_queue_copy(struct h2_room *room, struct h2_queue *queue, struct bytes bytes);
-/* The first slice, at most `max` bytes of it; the caller has `len` of them taken off by drop. */
-struct h2_slice h2_queue_front(const struct h2_queue *queue, uint32_t max);
-void h2_queue_drop(struct h2_room *room, struct h2_queue *queue, uint32_t bytes);
-void h2_queue_clear(struct h2_room *room, struct h2_queue *queue);
 
 #endif

@@ -1,6 +1,6 @@
-/* h2_queue.c: bytes of a stream that wait to be sent, or to be taken. */
+#include "session/h2_queue.h"
+
 #include "base/check.h"
-#include "session/h2_internal.h"
 
 /* Where something waits already, pieces up to this many bytes are copied: they would hold a whole
  * buffer each, and who reads slowly makes many of them. */

@@ -199,7 +199,7 @@ def test_many_crumbs_are_a_bomb(stage):
 
 
 def test_windows_that_stay_shut(stage):
-    """Answers nobody reads: each stream ends after timeout_client, and too many of them the rest."""
+    """Each stream nobody reads ends after timeout_client, and too many of them end the rest."""
     before = stage.count("weir_h2_flood_total", kind="zero_window")
     late = stage.count("weir_http_exchanges_ended_total", reason="client_timeout")
     h2 = H2Client(stage.connect(), window=0)

@@ -1,4 +1,4 @@
-"""Flow control couples both sides: a slow reader of one stream holds back that stream and no other."""
+"""Flow control couples both sides: who reads one stream slowly holds back that one alone."""
 
 import time
 

@@ -5,7 +5,8 @@ import struct
 import pytest
 
 from harness.h2_client import (CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED,
-                               PREFACE, PRIORITY, REFUSED_STREAM, WITH_PRIORITY, H2Client, pack, settings)
+                               PREFACE, PRIORITY, REFUSED_STREAM, WITH_PRIORITY, H2Client, pack,
+                               settings)
 from harness.http1 import answer, answer_chunked, get
 
 INI = """

@@ -1,4 +1,4 @@
-"""What is refused over HTTP/2: how the client is told, how it is counted, and that no server sees it."""
+"""What is refused over HTTP/2: how it is told and counted, and that no server sees it."""
 
 import struct
 
@@ -41,7 +41,7 @@ def h2(stage):
 
 
 def refused(stage, h2, fields, reason, end=True):
-    """RST_STREAM with PROTOCOL_ERROR, the reason counted, nothing forwarded, the connection well."""
+    """RST_STREAM, the reason counted, nothing forwarded, and the connection is well."""
     before = stage.count("weir_http_parse_errors_total", reason=reason)
     h2.headers(1, fields, end)
     h2.expect_reset(1, PROTOCOL_ERROR)

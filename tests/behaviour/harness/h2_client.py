@@ -4,9 +4,9 @@
     client.get(1, "/x")                            # a whole request on stream 1
     got = client.answer(1)                         # its answer, when it has ended
 
-Heads are packed with python3-hpack; `block` gives one to be cut up and sent by `frame`. What comes is
-taken apart strictly: an answer that breaks RFC 9113 fails the test. Windows are opened as data comes,
-unless `stingy`.
+Heads are packed with python3-hpack; `block` gives one to be cut up and sent by `frame`. What comes
+is taken apart strictly: an answer that breaks RFC 9113 fails the test. Windows are opened as data
+comes, unless `stingy`.
 """
 
 import struct
@@ -69,7 +69,7 @@ class H2Answer:
 
 class H2Client:
     def __init__(self, peer, first=None, window=BIG_WINDOW):
-        """`first` instead of the preface and SETTINGS; `window` of streams and of the connection."""
+        """`first` instead of preface and SETTINGS; `window` of streams and of the connection."""
         self.peer = peer
         self.encoder = hpack.Encoder()
         self.decoder = hpack.Decoder()
@@ -164,7 +164,8 @@ class H2Client:
             assert not ended.partial, "weir ended the connection within a frame"
             self.ended = True
             return False
-        size, (kind, flags, stream) = int.from_bytes(head[:3], "big"), struct.unpack(">BBI", head[3:])
+        size = int.from_bytes(head[:3], "big")
+        kind, flags, stream = struct.unpack(">BBI", head[3:])
         assert size <= 16384, f"a frame of {size} bytes"
         payload = self.peer.read_exactly(size) if size else b""
         assert self.head is None or (kind == CONTINUATION and stream == self.head[0])
