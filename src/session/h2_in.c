@@ -129,12 +129,16 @@ static void h2_end_message(struct h2_stream *s, const struct http_fields *traile
         return;
     }
     if (s->in != H2_IN_BODY) return;
+    if (!s->user_open || s->told_reset) { /* nobody has counted it */
+        s->in = H2_IN_DONE;
+        return;
+    }
     if (s->in_length != HTTP_LENGTH_UNKNOWN && s->in_read != s->in_length) {
         h2_stream_bad(s, REASON_BAD_BODY_LENGTH);
         return;
     }
     s->in = H2_IN_DONE;
-    if (s->user_open && !s->told_reset) s->stream.events->on_end(&s->stream, trailers);
+    s->stream.events->on_end(&s->stream, trailers);
 }
 
 void h2_feed_ahead(struct h2_stream *s) {
