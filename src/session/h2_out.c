@@ -279,6 +279,10 @@ static void h2_end_op(struct stream *stream, const struct http_fields *trailers)
         return;
     }
     s->out_state = H2_OUT_DONE;
+    if (s->out.bytes == 0) {
+        s->out_ms = h2_net(h2)->now_ms;
+        h2_need_step(h2);
+    }
     h2_wake(h2, s);
 }
 

@@ -26,9 +26,10 @@ static bool h2_reads(const struct h2_stream *s) {
     return s->in == H2_IN_HEAD && !is_client && whole;
 }
 
-/* Something is there to be sent, and its window is shut. */
+/* Something is there to be sent, if only the end, and a window is shut. */
 static bool h2_sends(const struct h2_stream *s) {
-    return s->out.bytes != 0 && !s->deaf && !s->gone;
+    bool waits = s->out.bytes != 0 || (s->out_state == H2_OUT_DONE && !s->end_sent);
+    return waits && !s->deaf && !s->gone;
 }
 
 /* When a stream is late; UINT64_MAX: nothing is waited for. */
