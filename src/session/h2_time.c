@@ -32,9 +32,12 @@ static bool h2_sends(const struct h2_stream *s) {
     return waits && !s->deaf && !s->gone;
 }
 
+/* What a tunnel leaves to be sent when its user has gone is like the rest of any answer. */
+static bool h2_is_tunnel(const struct h2_stream *s) { return s->tunnelled && s->user_open; }
+
 /* When a stream is late; UINT64_MAX: nothing is waited for. */
 static uint64_t h2_stream_deadline(const struct h2 *h2, const struct h2_stream *s) {
-    if (s->tunnelled) return (s->in_ms > s->out_ms ? s->in_ms : s->out_ms) + s->tunnel_ms;
+    if (h2_is_tunnel(s)) return (s->in_ms > s->out_ms ? s->in_ms : s->out_ms) + s->tunnel_ms;
     uint64_t at_ms = UINT64_MAX;
     uint64_t step_ms = h2_step_ms(h2);
     /* What moves the other way in the same stream is progress too: a bidirectional one may be
@@ -93,7 +96,7 @@ static void h2_tunnel_late(struct h2 *h2, struct h2_stream *s) {
 static void h2_stream_late(struct h2 *h2, struct h2_stream *s, uint64_t now_ms) {
     bool is_client = h2->session.is_client;
     bool shut = h2_sends(s) && s->out_ms + h2_step_ms(h2) <= now_ms;
-    if (s->tunnelled) {
+    if (h2_is_tunnel(s)) {
         h2_tunnel_late(h2, s);
         return;
     }
