@@ -22,8 +22,9 @@ class Row:
     "tcp" or "echo". client and upstream: what is spoken on either side, "h1" or "h2"; tls: over
     TLS with the client. tool: "wrk", "h2load", or a kind of load of perf/load.c: "get", "post",
     "connect", "echo", "tls". session: for "tls", how connections begin and whether they are kept.
-    tickets: the program gives them. upgrade: to a WebSocket, which then stays idle. compared: the peers that the ratio is to. unit: what the CPU
-    is divided by, a key of UNITS. What is not given is as below.
+    tickets: the program gives them. upgrade: to a WebSocket, which then stays idle. compared: the
+    peers that the ratio is to. unit: what the CPU is divided by, a key of UNITS. What is not given
+    is as below.
     """
 
     def __init__(self, key, title, connections, **others):

@@ -2,7 +2,7 @@
 
     client = H2TunnelClient(stage.connect())       # python3-h2, checks what weir sends
     client.ask("/ws", ("sec-websocket-version", "13"))
-    server = H2TunnelServer(origin)                # takes the next connection, offers extended CONNECT
+    server = H2TunnelServer(origin)                # takes the next connection, and offers it
     request = server.request()                     # the extended CONNECT
     server.head(200)
     assert client.head()[":status"] == "200"

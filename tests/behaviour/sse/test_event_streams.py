@@ -1,7 +1,7 @@
 """text/event-stream, and any other stream: nothing waits for anything (no byte for another).
 
-No times are asserted. The origin sends an event only when the client has the one before, so whatever
-held one back would hold the test until its patience ends.
+No times are asserted. The origin sends an event only when the client has the one before, so
+whatever held one back would hold the test until its patience ends.
 """
 
 import threading

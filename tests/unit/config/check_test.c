@@ -122,6 +122,37 @@ static void bad_listeners_are_named(void **state) {
     ASSERT_ALL_BAD(rows);
 }
 
+static void what_only_checked_websockets_use_is_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[listener a]\nbind = unix:/a\nupstream = app\nwebsocket_ping = 30s\n"
+         "[listener b]\nbind = unix:/b\nupstream = app\nwebsocket = checked\n"
+         "websocket_ping = 30s\nwebsocket_max_message = 64k\n"
+         "[route r]\nupstream = app\nwebsocket_ping = 30s\n"
+         "[route s]\nupstream = app\nwebsocket = off\nwebsocket_max_message = 0\n",
+         "12: listener a.websocket_ping: has no effect without websocket = checked\n"
+         "25: route s.websocket_max_message: has no effect without websocket = checked\n"},
+        {"[listener a]\nbind = unix:/a\nupstream = app\nwebsocket = cheked\n",
+         "12: listener a.websocket: \"cheked\" is none of off raw checked (did you mean "
+         "\"checked\"?)\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
+static void services_fit_one_mode(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[listener a]\nmode = tcp\nbind = unix:/a\nservice = one\n",
+         "12: listener a.service: one is of type respond, which needs a listener with mode = "
+         "http\n"},
+        {"[listener a]\nbind = unix:/a\nservice = back\n[service back]\ntype = echo\n",
+         "11: listener a.service: back is of type echo, which needs a listener with mode = tcp\n"},
+        {"[route r]\nservice = back\n[service back]\ntype = echo\n",
+         "10: route r.service: back is of type echo, which needs a listener with mode = tcp\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
 static void what_tcp_has_no_use_for_is_named(void **state) {
     (void)state;
     static const struct bad rows[] = {
@@ -155,16 +186,6 @@ static void what_tcp_has_no_use_for_is_named(void **state) {
          "33: listener a.websocket: has no effect with mode = tcp\n"
          "34: listener a.websocket_max_message: has no effect with mode = tcp\n"
          "35: listener a.websocket_ping: has no effect with mode = tcp\n"},
-        {"[listener a]\nbind = unix:/a\nupstream = app\nwebsocket_ping = 30s\n"
-         "[listener b]\nbind = unix:/b\nupstream = app\nwebsocket = checked\n"
-         "websocket_ping = 30s\nwebsocket_max_message = 64k\n"
-         "[route r]\nupstream = app\nwebsocket_ping = 30s\n"
-         "[route s]\nupstream = app\nwebsocket = off\nwebsocket_max_message = 0\n",
-         "12: listener a.websocket_ping: has no effect without websocket = checked\n"
-         "25: route s.websocket_max_message: has no effect without websocket = checked\n"},
-        {"[listener a]\nbind = unix:/a\nupstream = app\nwebsocket = cheked\n",
-         "12: listener a.websocket: \"cheked\" is none of off raw checked (did you mean "
-         "\"checked\"?)\n"},
         {"[listener a]\nmode = tcp\nbind = unix:/a\n",
          "9: listener a: needs upstream = NAME or service = NAME, or a route by sni\n"},
         /* A route for all listeners is none for this one. */
@@ -176,13 +197,6 @@ static void what_tcp_has_no_use_for_is_named(void **state) {
         {"[route r]\nlistener = a\nrespond = 200 x\n"
          "[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\n",
          "10: route r.listener: listener a has mode = tcp, which knows routes by sni only\n"},
-        {"[listener a]\nmode = tcp\nbind = unix:/a\nservice = one\n",
-         "12: listener a.service: one is of type respond, which needs a listener with mode = "
-         "http\n"},
-        {"[listener a]\nbind = unix:/a\nservice = back\n[service back]\ntype = echo\n",
-         "11: listener a.service: back is of type echo, which needs a listener with mode = tcp\n"},
-        {"[route r]\nservice = back\n[service back]\ntype = echo\n",
-         "10: route r.service: back is of type echo, which needs a listener with mode = tcp\n"},
         {"[listener a]\nmode = tcp\nbind = unix:/a\nupstream = keyed\n"
          "[upstream keyed]\nserver = unix:/s\nbalance = maglev\nhash_key = path\n",
          "16: upstream keyed.hash_key: must be client_ip: listener a in line 9 has mode = tcp\n"},
@@ -426,6 +440,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_globals_are_named),
         cmocka_unit_test(bad_listeners_are_named),
+        cmocka_unit_test(what_only_checked_websockets_use_is_named),
+        cmocka_unit_test(services_fit_one_mode),
         cmocka_unit_test(what_tcp_has_no_use_for_is_named),
         cmocka_unit_test(bad_matches_of_routes_are_named),
         cmocka_unit_test(bad_actions_of_routes_are_named),
