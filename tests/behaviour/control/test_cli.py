@@ -225,7 +225,7 @@ status = 203
     (["GET", "/", "-H", "Host: api.example.com"], ["route     none"]),
     (["GET", "/v1/", "-H", "Host: api.example.com"], ["route     api"]),
     (["GET", "http://x:8080/login?a=b"],
-     ["route     secure", "301", "location  ftp://x/login?a=b"]),
+     ["route     secure", "301", "location  https://x/login?a=b"]),
     (["GET", "/old42"], ["route     gone", "410 Gone", "body      /old42 is gone"]),
     (["GET", "/old"], ["route     none"]),
     (["GET", "http://x:8090/"], ["listener  other", "service   hi", "203"]),
