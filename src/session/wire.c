@@ -20,8 +20,9 @@
 /* What an alert gets to be sent. */
 #define WIRE_ALERT_MS 1000
 
-/* How much is made for one send: whole records, in no more buffers than it takes slices. */
-#define WIRE_SEND_SIZE (7 * TLS_RECORD_MAX - TLS_RECORD_MAX / 2)
+/* Until so much is made, records are added to a send: three full ones, which lie in no more buffers
+ * than it takes slices and are still in the processor's cache when the kernel copies them. */
+#define WIRE_SEND_SIZE (3 * TLS_RECORD_MAX - TLS_RECORD_MAX / 2)
 /* A piece shorter than this shares its record with what follows: a copy costs less than a record.
  */
 #define WIRE_GATHER_BELOW 4096
