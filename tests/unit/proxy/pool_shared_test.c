@@ -134,6 +134,13 @@ static void a_server_without_a_limit_gets_another_connection_all_the_same(void *
     assert_int_equal(mux_count, 2);
     mux_ready(muxes[1]);
     assert_gauges(world, 0, 1, 1);
+    /* One in use comes before one that is idle, while it is below its share. */
+    waiter_close(&waiters[0]);
+    waiter_close(&waiters[1]);
+    take(world, &waiters[0]);
+    assert_ptr_equal(waiters[0].stream->session, &muxes[0]->session);
+    take(world, &waiters[1]);
+    assert_ptr_equal(waiters[1].stream->session, &muxes[1]->session);
     take(world, &waiters[POOL_LOAD + 1]);
     assert_ptr_equal(waiters[POOL_LOAD + 1].stream->session, &muxes[1]->session);
     close_many(waiters, POOL_LOAD + 2);
