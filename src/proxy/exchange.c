@@ -155,8 +155,10 @@ void exchange_check_end(struct exchange *x) {
     if (!x->server) return; /* an answer of the proxy's own: the client's connection is kept */
     /* A server that has answered without the rest of the body does not want it: its connection
      * cannot be used again, the client's can, behind that rest. Unless some of the body is in a
-     * pipe, and goes with the server's connection: where the rest ends could not be told. */
-    if (x->client->last || x->body_passed || !exchange_rest_is_small(x)) {
+     * pipe, and goes with the server's connection: where the rest ends could not be told. The rest
+     * of a call may come for hours, and its client is told by RST_STREAM that nobody wants it. */
+    bool no_rest = x->client->last || x->is_call || x->body_passed;
+    if (no_rest || !exchange_rest_is_small(x)) {
         exchange_end(x, REASON_NONE);
         return;
     }

@@ -282,17 +282,29 @@ static void the_server_is_told_how_much_is_left(void **state) {
     }
 }
 
-/* Its whole answer has been given: the rest of the request is all that is late. */
+/* A configured answer has been given in full: the rest of the request is all that is late. */
 static void a_deadline_after_the_answer_is_no_failure(void **state) {
     (void)state;
     struct proxy_world *world = world_new();
-    client_call(world, "/a", "20m");
-    server_ready(&world->sessions[0]);
-    server_answer(&world->sessions[0], 200, HTTP_LENGTH_UNKNOWN);
-    server_end(&world->sessions[0]);
+    client_call(world, "/text", "20m");
+    assert_int_equal(world->client.ends, 1);
+    assert_int_equal(world->client.closes, 0);
     TURN_UNTIL(world->net, world->client.closes == 1);
     assert_int_equal(world->client.reason, REASON_NONE);
     assert_int_equal(world->net->stats.reasons[REASON_GRPC_DEADLINE], 0);
+    proxy_world_free(world);
+}
+
+static void the_rest_of_a_call_that_was_answered_is_not_waited_for(void **state) {
+    (void)state;
+    struct proxy_world *world = world_new();
+    client_call(world, "/a", NULL);
+    server_ready(&world->sessions[0]);
+    server_answer(&world->sessions[0], 200, HTTP_LENGTH_UNKNOWN);
+    server_end(&world->sessions[0]);
+    assert_int_equal(world->client.closes, 1);
+    assert_int_equal(world->client.reason, REASON_NONE);
+    assert_int_equal(world->sessions[0].stream.closes, 1);
     proxy_world_free(world);
 }
 
@@ -316,6 +328,7 @@ int main(void) {
         cmocka_unit_test(what_is_no_timeout_goes_on_and_bounds_nothing),
         cmocka_unit_test(the_server_is_told_how_much_is_left),
         cmocka_unit_test(a_deadline_after_the_answer_is_no_failure),
+        cmocka_unit_test(the_rest_of_a_call_that_was_answered_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
