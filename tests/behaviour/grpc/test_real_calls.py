@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from harness.bulk import MB, pattern
-from harness.grpc_ends import (GrpcEnds, both_stream, client_stream, failure, path_of,
+from harness.grpc_ends import (GrpcEnds, Watched, both_stream, client_stream, failure, path_of,
                                server_stream, unary)
 from harness.wait import PATIENCE, eventually
 
@@ -269,23 +269,6 @@ def test_200_streams_at_once(ends):
 
 
 # Deadlines and cancellation.
-
-class Watched:
-    """A method that waits until its call is over, however that comes about."""
-
-    def __init__(self, first=None):
-        self.first = first
-        self.begun, self.over = threading.Event(), threading.Event()
-        self.left_s = None
-
-    def __call__(self, message, context):
-        context.add_callback(self.over.set)
-        self.left_s = context.time_remaining()
-        self.begun.set()
-        if self.first is not None:
-            yield self.first
-        self.over.wait(PATIENCE * 2)
-
 
 @pytest.mark.parametrize("first", [None, b"one"], ids=["before a message", "behind a message"])
 def test_a_deadline_ends_both_sides(ends, first):

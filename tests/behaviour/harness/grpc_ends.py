@@ -9,6 +9,8 @@ The server listens on the stage's port `@grpc`, from `serve` on.
 """
 
 import contextlib
+import re
+import threading
 from concurrent import futures
 
 import grpc
@@ -43,11 +45,30 @@ class _Methods(grpc.GenericRpcHandler):
         return self.methods.get(handler_call_details.method)
 
 
+class Watched:
+    """A method (server_stream) that waits until its call is over, however that comes about."""
+
+    def __init__(self, first=None):
+        self.first = first
+        self.begun, self.over = threading.Event(), threading.Event()
+        self.left_s = None
+
+    def __call__(self, message, context):
+        context.add_callback(self.over.set)
+        self.left_s = context.time_remaining()
+        self.begun.set()
+        if self.first is not None:
+            yield self.first
+        self.over.wait(PATIENCE * 2)
+
+
 class GrpcEnds:
-    def __init__(self, stage):
+    def __init__(self, stage, client_name=None, server_name=None):
+        """With names: over TLS, with certificates of harness/tls.py for them."""
         self.stage = stage
         self.server = None
         self.channels = contextlib.ExitStack()
+        self.client_name, self.server_name = client_name, server_name
 
     def __enter__(self):
         return self
@@ -61,7 +82,15 @@ class GrpcEnds:
         pool = futures.ThreadPoolExecutor(THREADS)
         self.server = grpc.server(pool, [_Methods(methods)],
                                   options=[*OPTIONS, ("grpc.so_reuseport", 1)])
-        assert self.server.add_insecure_port(port.address) == port.number
+        if self.server_name:
+            pem = self._read(f"{self.server_name}.pem")
+            parts = re.findall(rb"-----BEGIN [^-]+-----.+?-----END [^-]+-----\n", pem, re.S)
+            (key,) = [part for part in parts if b"PRIVATE KEY" in part]
+            (certificate,) = [part for part in parts if b"CERTIFICATE" in part]
+            credentials = grpc.ssl_server_credentials([(key, certificate)])
+            assert self.server.add_secure_port(port.address, credentials) == port.number
+        else:
+            assert self.server.add_insecure_port(port.address) == port.number
         self.server.start()
 
     def stop(self):
@@ -72,8 +101,18 @@ class GrpcEnds:
 
     def channel(self, name="web", **more):
         """A connection of its own; name "grpc" is the server itself, past weir."""
+        address, options = self.stage.address(name), list(OPTIONS)
+        if not self.client_name:
+            return self.channels.enter_context(
+                grpc.insecure_channel(address, options=options, **more))
+        options.append(("grpc.ssl_target_name_override", self.client_name))
+        credentials = grpc.ssl_channel_credentials(self._read("ca.pem"))
         return self.channels.enter_context(
-            grpc.insecure_channel(self.stage.address(name), options=OPTIONS, **more))
+            grpc.secure_channel(address, credentials, options=options, **more))
+
+    def _read(self, file):
+        with open(f"{self.stage.directory}/{file}", "rb") as pem:
+            return pem.read()
 
     def unary(self, method, name="web"):
         return self.channel(name).unary_unary(path_of(method))
