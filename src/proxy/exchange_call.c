@@ -51,8 +51,10 @@ bool exchange_tell_time_left(struct exchange *x, struct http_message *copy) {
     uint64_t at_ms = x->deadline->timer.deadline_ms;
     uint64_t left_ms = at_ms > now_ms + 1 ? at_ms - now_ms - 1 : 1;
     struct http_field *field = http_fields_find_name(&copy->fields, BYTES("grpc-timeout"));
-    /* The configuration may take the field away. */
-    if (!field || left_ms >= x->deadline->given_ms) return true;
+    uint64_t given_ms;
+    /* The configuration may take the field away, or set another. */
+    if (!field || !grpc_timeout_parse(field->value, &given_ms)) return true;
+    if (given_ms != x->deadline->given_ms || left_ms >= given_ms) return true;
     struct writer text =
         writer_make(arena_alloc(x->client->arena, GRPC_TIMEOUT_SIZE), GRPC_TIMEOUT_SIZE);
     if (!text.ptr) return false;

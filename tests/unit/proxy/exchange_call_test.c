@@ -12,6 +12,7 @@
     "[global]\nworkers = 1\ncpu_affinity = off\n"                                                  \
     "[listener web]\nbind = 127.0.0.1:8080\nupstream = app\n"                                      \
     "[route text]\npath = /text\nrespond = 200 hello\n"                                            \
+    "[route set]\npath = /set\nupstream = app\nset_request_header = grpc-timeout: 9S\n"            \
     "[upstream app]\nserver = 127.0.0.1:9001 max_connections=1\nqueue = 5\n"
 
 static struct proxy_world *world_new(void) {
@@ -282,6 +283,17 @@ static void the_server_is_told_how_much_is_left(void **state) {
     }
 }
 
+static void a_configured_timeout_is_told_as_it_is(void **state) {
+    (void)state;
+    struct proxy_world *world = world_new();
+    world->began_ms_ago = 500;
+    client_call(world, "/set", "20S");
+    server_ready(&world->sessions[0]);
+    assert_string_equal(world->sessions[0].stream.grpc_timeout, "9S");
+    client_reset(world, REASON_CLIENT_RESET);
+    proxy_world_free(world);
+}
+
 /* A configured answer has been given in full: the rest of the request is all that is late. */
 static void a_deadline_after_the_answer_is_no_failure(void **state) {
     (void)state;
@@ -327,6 +339,7 @@ int main(void) {
         cmocka_unit_test(a_deadline_that_is_over_reaches_no_server),
         cmocka_unit_test(what_is_no_timeout_goes_on_and_bounds_nothing),
         cmocka_unit_test(the_server_is_told_how_much_is_left),
+        cmocka_unit_test(a_configured_timeout_is_told_as_it_is),
         cmocka_unit_test(a_deadline_after_the_answer_is_no_failure),
         cmocka_unit_test(the_rest_of_a_call_that_was_answered_is_not_waited_for),
     };
