@@ -20,7 +20,8 @@ void h2_need_step(struct h2 *h2) { h2_need(h2, h2_net(h2)->now_ms + h2_step_ms(h
 static bool h2_reads(const struct h2_stream *s) {
     if (s->paused || s->tunnelled || s->told_reset || !s->user_open) return false;
     if (s->in == H2_IN_BODY) return true;
-    /* While the request still comes from the client, the server is not late. */
+    /* While the request still comes from the client, the server is not late. Of a tunnel nothing
+     * comes before its answer. */
     bool is_client = h2_of(s)->session.is_client;
     bool whole = s->end_sent || s->upgraded || s->method == HTTP_CONNECT;
     return s->in == H2_IN_HEAD && !is_client && whole;
