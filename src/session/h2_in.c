@@ -480,11 +480,13 @@ static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, vo
     struct h2 *h2 = user;
     struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, id);
     if (!s || s->gone) return 0;
+    /* All of a tunnel has come ahead, and waits for its user to go on. */
+    bool held = s->in == H2_IN_HELD && s->ahead_end && s->tunnelled;
     s->gone = true;
-    s->deaf = true;
+    s->deaf = !held;
     if (!s->user_open) {
         h2_stream_release(s);
-    } else if (s->in != H2_IN_DONE || (h2->session.is_client && !s->end_sent)) {
+    } else if ((s->in != H2_IN_DONE && !held) || (h2->session.is_client && !s->end_sent)) {
         h2_close_early(h2, s, code);
     }
     return 0;
