@@ -329,7 +329,7 @@ static void h2_resume_op(struct stream *stream) {
     s->since_ms += s->in_ms - s->paused_ms;
     if (h2_ignores(s)) return;
     h2_need_step(h2);
-    if (s->tunnelled && (s->ahead.bytes != 0 || s->ahead_end)) {
+    if (s->tunnelled && s->in == H2_IN_HELD) {
         h2->streams_due = true; /* by the task */
         h2_mark(h2);
     } else {
