@@ -176,3 +176,12 @@ watch = 50ms
     stage.weir.eventually_metric(1, RELOADS, result="ok")
     assert shown(stage.things["second"]) == new.der
     assert shown(stage.things["web"]) == old
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_cert_that_the_user_cannot_read_again_is_warned_of(new_stage, ca, tmp_path):
+    os.chmod(tmp_path, 0o700)
+    stage = new_stage(ini(ca), user="nobody")
+    assert f"{ca.site.key}: Permission denied: when it changes" in stage.weir.log
+    stage.weir.eventually_metric(1, RELOADS, result="failed")
+    assert shown(stage.things["web"]) == ca.site.der
