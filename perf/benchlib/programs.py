@@ -44,16 +44,19 @@ PROGRAMS = {
                 ["BINARY", "-db", "-f", "CONFIG"], ["BINARY", "-v"], command="haproxy",
                 SPLICE="option splice-auto"),
         Program("h2o", {"http": "h2o.conf"}, ["BINARY", "-c", "CONFIG"], ["BINARY", "-v"]),
+        # No peer: perf/bare.c, what the kernel alone takes.
+        Program("bare", {"tcp": "bare.conf"}, ["BINARY", "CONFIG"], ["BINARY", "version"]),
     )
 }
 
 
-def find_binaries(names, weir_path):
+def find_binaries(names, bench, weir_path=None):
     """The programs of `names` that are there, and the names of those that are not."""
+    ours = {"weir": weir_path or bench.weir_path, "bare": bench.bare_path}
     found, missing = [], []
     for name in names:
         program = PROGRAMS[name]
-        program.binary = weir_path if name == "weir" else find_program(program.command)
+        program.binary = ours[name] if name in ours else find_program(program.command)
         if program.binary and os.access(program.binary, os.X_OK):
             program.binary = os.path.abspath(program.binary)
             found.append(program)

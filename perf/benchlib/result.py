@@ -93,9 +93,8 @@ def summarise_one(row, taken):
 
 
 def with_ratios(summaries, compared):
-    for name, summary in summaries.items():
-        peers = [other for other in summaries if other not in ("weir", name)] \
-            if name == "weir" else [other for other in summaries if other != "weir"]
+    peers = [name for name in summaries if name not in ("weir", "bare")]
+    for summary in summaries.values():
         summary["ratio"] = ratios(summary, [summaries[peer] for peer in peers])
         summary["ratio_target_peers"] = ratios(
             summary, [summaries[peer] for peer in peers if peer in compared])

@@ -4,7 +4,7 @@ WEB = ("weir", "nginx", "haproxy", "h2o")
 # HAProxy with and without splice(2): which one is cheaper depends on the row.
 WEB_BULK = ("weir", "nginx", "haproxy", "haproxy-splice", "h2o")
 TCP = ("weir", "nginx", "haproxy")
-TCP_BULK = ("weir", "nginx", "haproxy", "haproxy-splice")
+TCP_BULK = ("weir", "nginx", "haproxy", "haproxy-splice", "bare")
 
 WITH_H2_UPSTREAM = ("weir", "haproxy")  # of the peers, only HAProxy speaks HTTP/2 to its upstreams
 

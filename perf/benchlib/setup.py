@@ -38,12 +38,13 @@ def prepare(perf_dir, cores, seconds):
     }
     load = build(perf_dir, out_dir, "load", ["load.c", "load_http.c", "load_echo.c", "load_tls.c"],
                  ["-lssl", "-lcrypto"])
+    bare = build(perf_dir, out_dir, "bare", ["bare.c"])
     conf_path = os.path.join(run_dir, "client.conf")
     with open(conf_path, "w", encoding="ascii") as file:
         file.write(CLIENT_CONF)
     os.sched_setaffinity(0, {load_core})
     return SimpleNamespace(root=root, perf_dir=perf_dir, out_dir=out_dir, run_dir=run_dir,
-                           origin_binaries=origins, load_binary=load,
+                           origin_binaries=origins, load_binary=load, bare_path=bare,
                            weir_path=os.path.join(root, "build", "weir"), proxy_core=proxy_core,
                            load_core=load_core, files_max=files_max, seconds=seconds,
                            client_environment=client_environment(conf_path),
