@@ -195,15 +195,20 @@ static enum reason h2_check_authority(const struct h2_head *head) {
     return both && !bytes_equal_nocase(authority, head->host) ? REASON_BAD_HOST : REASON_NONE;
 }
 
+/* RFC 8441 section 4. HTTP/2 within itself is none: no route would see its requests. */
+static bool h2_protocol_valid(const struct h2_head *head) {
+    struct bytes protocol = head->pseudo[H2_PSEUDO_PROTOCOL];
+    return http_token_valid(protocol) && !bytes_equal_nocase(protocol, BYTES("h2c"));
+}
+
 static enum reason h2_finish_request(const struct h2_head *head, bool end) {
     const struct bytes *pseudo = head->pseudo;
     bool is_connect = bytes_equal(pseudo[H2_PSEUDO_METHOD], BYTES("CONNECT"));
     if (!pseudo[H2_PSEUDO_METHOD].ptr) return REASON_BAD_PSEUDO_FIELD;
     if (!http_token_valid(pseudo[H2_PSEUDO_METHOD])) return REASON_BAD_REQUEST_LINE;
-    /* RFC 8441 section 4. */
-    bool extended = pseudo[H2_PSEUDO_PROTOCOL].ptr != NULL;
-    if (extended && (!is_connect || !http_token_valid(pseudo[H2_PSEUDO_PROTOCOL])))
+    if (pseudo[H2_PSEUDO_PROTOCOL].ptr && !(is_connect && h2_protocol_valid(head)))
         return REASON_BAD_PSEUDO_FIELD;
+    bool extended = pseudo[H2_PSEUDO_PROTOCOL].ptr != NULL;
     enum reason reason = is_connect && !extended ? h2_check_connect(head) : h2_check_target(head);
     if (reason == REASON_NONE) reason = h2_check_authority(head);
     if (reason != REASON_NONE) return reason;

@@ -66,6 +66,8 @@ def refused(stage, h2, fields, reason, end=True):
     [*GOOD, (":", "x")],
     [*GOOD, (":protocol", "websocket")],
     [(":method", "CONNECT"), SCHEME, PATH, AUTHORITY],
+    [(":method", "CONNECT"), (":protocol", "h2c"), SCHEME, PATH, AUTHORITY],
+    [(":method", "CONNECT"), (":protocol", "a b"), SCHEME, PATH, AUTHORITY],
     [(":method", "CONNECT")],
 ])
 def test_pseudo_fields_out_of_place(stage, h2, fields):
