@@ -114,7 +114,7 @@ def test_no_server_is_unavailable(ends):
 def test_a_deadline_and_a_cancellation_reach_the_server(ends):
     late, left = Watched(), Watched(b"one")
     ends.serve(Late=server_stream(late), Left=server_stream(left))
-    error = failure(lambda: list(ends.server_stream("Late")(b"", timeout=0.5)))
+    error = failure(lambda: list(ends.server_stream("Late")(b"", timeout=1)))
     assert error.code() is StatusCode.DEADLINE_EXCEEDED
     assert late.over.wait(PATIENCE)
     call = ends.server_stream("Left")(b"", timeout=PATIENCE * 2)
