@@ -17,7 +17,6 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from .origin import Upstream
 from .peer import Ended, Silent, WasReset
 from .wait import PATIENCE, readable
 
@@ -202,7 +201,7 @@ class H2Server:
         data = memoryview(data)
         ended = False
         while data:
-            self.until(lambda: self.room(request) or request.reset is not None, "a window")
+            self.until(lambda: request.reset is not None or self.room(request), "a window")
             if request.reset is not None:
                 return
             piece = bytes(data[:self.room(request)])
@@ -305,7 +304,7 @@ class H2Service:
             if not readable([self.origin.sock], 0.05):
                 continue
             sock, _ = self.origin.sock.accept()
-            server = H2Server(Upstream(sock), self.settings)
+            server = H2Server(self.origin.wrap(sock), self.settings)
             server.upstream.sock.settimeout(None)
             self.servers.append(server)
             thread = threading.Thread(target=self._serve, args=(server,), daemon=True)

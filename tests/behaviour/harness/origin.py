@@ -48,7 +48,7 @@ class Origin:
         self.lock = threading.Lock()
         self.acceptor = None
 
-    def _wrap(self, sock):
+    def wrap(self, sock):
         upstream = Upstream(sock)
         upstream.error = None
         if self.tls:
@@ -69,7 +69,7 @@ class Origin:
             sock, _ = self.sock.accept()
         except socket.timeout:
             raise AssertionError(f"weir opened no connection to {self.name}") from None
-        upstream = self._wrap(sock)
+        upstream = self.wrap(sock)
         self.connections.append(upstream)
         return upstream
 
@@ -81,7 +81,7 @@ class Origin:
         except BlockingIOError:
             return None
         sock.setblocking(True)
-        upstream = self._wrap(sock)
+        upstream = self.wrap(sock)
         self.connections.append(upstream)
         return upstream
 
@@ -132,7 +132,7 @@ class Origin:
                 continue
             except OSError:
                 return
-            upstream = self._wrap(sock)
+            upstream = self.wrap(sock)
             thread = threading.Thread(target=self._serve_one, args=(upstream, self.handler),
                                       daemon=True)
             with self.lock:

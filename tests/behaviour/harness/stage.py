@@ -4,7 +4,8 @@ In that text `@name` stands for an address on loopback, by the name's first word
     @origin, @origin_b, ...   an Origin each: stage.origin, stage.origins["origin_b"]
     @origin6..., @originunix...   the same over IPv6, over a unix socket
     @originslow...            the same with a small receive buffer
-    @origintls...             the same with TLS, as origin.test (harness/tls.py)
+    @origintls..., @originh2tls...   the same with TLS, as origin.test (harness/tls.py); the latter
+                              takes HTTP/2 by ALPN
     @dead...                  refuses every connect
     @hole...                  never answers a connect
     @port6..., @unix...       an IPv6 port, a unix socket of weir's own
@@ -63,6 +64,7 @@ class Stage:
                 "origin": lambda: Origin(name),
                 "origin6": lambda: Origin(name, socket.AF_INET6),
                 "origintls": lambda: Origin(name, tls=self._origin_context),
+                "originh2tls": lambda: Origin(name, tls=self._origin_h2_context),
                 "originslow": lambda: Origin(name, recv_buffer=4096),
                 "originunix": lambda: Origin(name, socket.AF_UNIX, f"{self.directory}/{name}"),
                 "dead": Dead,
@@ -76,6 +78,9 @@ class Stage:
     def _origin_context(self):
         return server_context(self.directory)
 
+    def _origin_h2_context(self):
+        return server_context(self.directory, alpn=["h2"])
+
     @property
     def origins(self):
         return {name: thing for name, thing in self.things.items() if isinstance(thing, Origin)}
@@ -87,8 +92,8 @@ class Stage:
     def address(self, name="web"):
         return self.things[name].address
 
-    def url(self, path="/", name="web"):
-        return f"http://{self.address(name)}{path}"
+    def url(self, path="/", name="web", scheme="http"):
+        return f"{scheme}://{self.address(name)}{path}"
 
     def connect(self, name="web", recv_buffer=0, source=None):
         """A client connection; `recv_buffer` makes it a small receiver, `source` is its address."""

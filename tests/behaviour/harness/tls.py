@@ -2,7 +2,7 @@
 decides.
 
 A word NAME.pem in the text of an INI file is a certificate with its key, for the names between its
-plus signs (weir.test.pem, a.test+b.test.pem), signed by ca.pem; both lie beside weir's file.
+plus signs (weir.test.pem, a.test+127.0.0.1.pem), signed by ca.pem; both lie beside weir's file.
 other-ca.pem is somebody else's.
 """
 
@@ -34,6 +34,10 @@ def _issue(directory, file, *subject):
             os.unlink(part)
 
 
+def _alternative(name):
+    return ("IP:" if re.fullmatch(r"[\d.]+", name) else "DNS:") + name
+
+
 def _make(directory, file):
     if os.path.exists(f"{directory}/{file}"):
         return
@@ -44,7 +48,7 @@ def _make(directory, file):
     authority = f"{directory}/ca.pem"
     _issue(directory, file, "-subj", f"/O=Tests/CN={names[0]}", "-CA", authority, "-CAkey",
            authority, "-addext", "basicConstraints=critical,CA:FALSE", "-addext",
-           "subjectAltName=" + ",".join(f"DNS:{name}" for name in names))
+           "subjectAltName=" + ",".join(map(_alternative, names)))
 
 
 def make_certificates(directory, text):
@@ -63,12 +67,13 @@ def client_context(directory, version=None, authority="ca.pem", certificate=None
     return _finish(context, directory, version, certificate, alpn)
 
 
-def server_context(directory, certificate="origin.test.pem", version=None, authority=None):
+def server_context(directory, certificate="origin.test.pem", version=None, authority=None,
+                   alpn=None):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if authority:
         context.load_verify_locations(f"{directory}/{authority}")
         context.verify_mode = ssl.CERT_REQUIRED
-    return _finish(context, directory, version, certificate, None)
+    return _finish(context, directory, version, certificate, alpn)
 
 
 def _finish(context, directory, version, certificate, alpn):
