@@ -285,6 +285,24 @@ def test_who_is_slow_keeps_nobody_else_out(stage, origin):
     assert client.ask(get()).status == 200
 
 
+def test_all_places_taken_by_who_is_slow_are_given_on(new_stage):
+    """More handshakes than may be under way at once, and none of them goes on: after a second the
+    oldest makes room."""
+    stage = new_stage(INI.replace("timeout_handshake = 300ms", "") +
+                      "[defaults]\ntimeout_handshake = 60s\n", max_connections=3000)
+    stage.origin.serve()
+    part = hello(stage)[:50]
+    slow = [stage.connect("secure") for _ in range(1030)]
+    for client in slow:
+        client.send(part)
+    ended = stage.weir.eventually_metric(6, "weir_tls_handshake_failures_total",
+                                         reason="handshake_timeout")
+    client = stage.connect_tls()
+    assert client.ask(get()).status == 200
+    one_more(stage, "handshake_timeout", ended)
+    assert failures(stage, "client_reset") == 0
+
+
 def test_a_proxy_header_comes_before_tls(new_stage):
     stage = new_stage("""
         [tls site]
