@@ -431,6 +431,7 @@ static bool h2_answer_refused(struct h2 *h2, struct h2_stream *s, enum reason re
     if (!h2_put_response(h2, s, &answer, body.len == 0)) return false;
     s->out_state = H2_OUT_DONE;
     s->out_ms = h2_net(h2)->now_ms;
+    if (s->is_call) stat_bump(&h2_net(h2)->stats->failed_calls[reason], 1);
     return true;
 }
 

@@ -374,11 +374,13 @@ def test_the_server_is_told_the_time_that_is_left(caller, origin):
 # Refused by weir.
 
 def test_a_call_over_a_limit(stage):
+    before = stage.count("weir_grpc_errors_total")
     caller = H2Caller(stage.connect("small"))
     is_trailers_only(caller.call(*[(f"x-{i}", "y") for i in range(30)]).wait(), 8,
                      "too_many_fields")
     is_trailers_only(caller.call(("content-length", "2000"), message=b"x" * 2000).wait(), 8,
                      "body_too_large")
+    assert stage.count("weir_grpc_errors_total") == before + 2
 
 
 def test_other_requests_over_a_limit_get_an_error_of_http(stage):
