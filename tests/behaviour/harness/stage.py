@@ -89,6 +89,11 @@ class Stage:
     def origin(self):
         return self.things["origin"]
 
+    def port(self, name):
+        """A port that no line of the INI file names, held for the life of the stage."""
+        self._address(name)
+        return self.things[name]
+
     def address(self, name="web"):
         return self.things[name].address
 
