@@ -62,6 +62,8 @@ void h2_stream_release(struct h2_stream *s) {
     CHECK(!s->user_open);
     if (h2->head_stream == s) h2->head_stream = NULL;
     h2_consume(s);
+    for (struct h2_walk *walk = h2->walk; walk; walk = walk->outer)
+        if (walk->next == &s->link) walk->next = s->link.next;
     list_remove(&s->drained_link);
     list_remove(&s->link);
     if (h2->busy != 0) {
@@ -81,6 +83,24 @@ void h2_unbusy(struct h2 *h2) {
     if (--h2->busy != 0) return;
     for (struct list *node; (node = list_pop_front(&h2->dead));)
         h2_stream_free(h2, LIST_OWNER(node, struct h2_stream, link));
+}
+
+void h2_walk_begin(struct h2 *h2, struct h2_walk *walk) {
+    h2->busy++;
+    *walk = (struct h2_walk){.next = h2->streams.next, .outer = h2->walk};
+    h2->walk = walk;
+}
+
+struct h2_stream *h2_walk_next(struct h2 *h2, struct h2_walk *walk) {
+    CHECK(h2->walk == walk);
+    if (walk->next == &h2->streams) {
+        h2->walk = walk->outer;
+        h2_unbusy(h2);
+        return NULL;
+    }
+    struct h2_stream *s = LIST_OWNER(walk->next, struct h2_stream, link);
+    walk->next = walk->next->next;
+    return s;
 }
 
 void h2_stream_abort(struct h2_stream *s, uint32_t code) {
@@ -103,9 +123,9 @@ void h2_stream_reset(struct h2_stream *s, enum reason reason) {
 
 void h2_lose_streams(struct h2 *h2, enum reason reason) {
     h2->end_reason = reason;
-    h2->busy++; /* no slot goes while the list is read */
-    LIST_FOR_EACH(node, &h2->streams) {
-        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
+    struct h2_walk walk;
+    h2_walk_begin(h2, &walk);
+    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
         s->gone = true;
         if (s->user_open) {
             h2_stream_reset(s, reason);
@@ -113,7 +133,6 @@ void h2_lose_streams(struct h2 *h2, enum reason reason) {
             h2_stream_release(s);
         }
     }
-    h2_unbusy(h2);
     h2_check_end(h2);
 }
 
@@ -173,9 +192,9 @@ static void h2_release(struct h2 *h2) {
 /* What users were to be told could not be told from within their calls. */
 static void h2_tell_streams(struct h2 *h2) {
     h2->streams_due = false;
-    h2->busy++;
-    LIST_FOR_EACH(node, &h2->streams) {
-        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
+    struct h2_walk walk;
+    h2_walk_begin(h2, &walk);
+    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
         enum reason failure = s->failure;
         s->failure = REASON_NONE;
         if (failure != REASON_NONE) {
@@ -185,7 +204,6 @@ static void h2_tell_streams(struct h2 *h2) {
             h2_feed_ahead(s);
         }
     }
-    h2_unbusy(h2);
 }
 
 static void h2_on_task(struct net_task *task) {
@@ -224,12 +242,10 @@ static void h2_on_eof(struct conn *conn) {
         h2_drop(h2, list_empty(&h2->streams) ? REASON_SERVER_IDLE : REASON_SERVER_CLOSED);
         return;
     }
-    h2->busy++;
-    LIST_FOR_EACH(node, &h2->streams) {
-        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
+    struct h2_walk walk;
+    h2_walk_begin(h2, &walk);
+    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));)
         if (s->in != H2_IN_DONE) h2_stream_reset(s, REASON_CLIENT_CLOSED);
-    }
-    h2_unbusy(h2);
     h2_mark(h2);
 }
 
@@ -441,10 +457,10 @@ static void h2_close(struct session *session, enum reason reason) {
         h2_drop(h2, reason);
         return;
     }
-    h2->busy++;
-    LIST_FOR_EACH(node, &h2->streams)
-    h2_stream_reset(LIST_OWNER(node, struct h2_stream, link), reason);
-    h2_unbusy(h2);
+    struct h2_walk walk;
+    h2_walk_begin(h2, &walk);
+    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));)
+        h2_stream_reset(s, reason);
     h2_fail(h2, reason, NGHTTP2_NO_ERROR);
 }
 

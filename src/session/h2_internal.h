@@ -89,6 +89,13 @@ struct h2_stream {
     uint32_t last_code; /* of the RST_STREAM that follows the answer to half a request */
 };
 
+/* A walk over a session's streams. Who is told something may end any of them, also the next: an
+ * exchange that waits for room, say. */
+struct h2_walk {
+    struct list *next;
+    struct h2_walk *outer;
+};
+
 struct h2 {
     struct session session;
     struct net_task task;
@@ -98,8 +105,9 @@ struct h2 {
     struct h2_stream *head_stream;
     struct lease *lease; /* of the bytes that nghttp2 is being fed */
     struct list streams;
-    struct list drained; /* streams whose users are to be told */
-    struct list dead;    /* streams to be given back, when not busy */
+    struct list drained;  /* streams whose users are to be told */
+    struct list dead;     /* streams to be given back, when not busy */
+    struct h2_walk *walk; /* under way; NULL: none */
     struct h2_flood flood;
     uint64_t since_ms;   /* without a stream since */
     uint64_t head_ms;    /* when the header block under way began */
@@ -149,6 +157,10 @@ void h2_stream_release(struct h2_stream *s);
 /* Tells the user, if there is one that was not told; nothing more comes. */
 void h2_stream_reset(struct h2_stream *s, enum reason reason);
 void h2_unbusy(struct h2 *h2);
+/* Begins a walk: no slot goes until h2_walk_next has said NULL, and it must be called until then.
+ */
+void h2_walk_begin(struct h2 *h2, struct h2_walk *walk);
+struct h2_stream *h2_walk_next(struct h2 *h2, struct h2_walk *walk);
 /* The connection has gone, and its streams with it, as soon as their users close them. */
 void h2_lose_streams(struct h2 *h2, enum reason reason);
 /* The connection ends now, without a word. */

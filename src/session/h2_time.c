@@ -113,12 +113,10 @@ static void h2_stream_late(struct h2 *h2, struct h2_stream *s, uint64_t now_ms) 
 }
 
 static void h2_check_streams(struct h2 *h2, uint64_t now_ms) {
-    h2->busy++;
-    LIST_FOR_EACH(node, &h2->streams) {
-        struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
+    struct h2_walk walk;
+    h2_walk_begin(h2, &walk);
+    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));)
         if (h2_stream_deadline(h2, s) <= now_ms) h2_stream_late(h2, s, now_ms);
-    }
-    h2_unbusy(h2);
 }
 
 /* The other side has taken nothing for so long, or sent nothing: true, the connection ends. */
