@@ -304,7 +304,6 @@ def test_unknown_coding(stage, coding):
     head(b"GET / HTTP/1.2", b"Host: test"),
     head(b"GET / HTTP/0.9", b"Host: test"),
     head(b"GET / HTTP/3.0", b"Host: test"),
-    head(b"PRI * HTTP/2.0", b"Host: test"),
 )
 def test_bad_versions(stage, raw):
     refused(stage, raw, 505, "bad_version")
