@@ -173,6 +173,7 @@ static void h2_begin_head(struct h2 *h2, struct h2_stream *s, enum h2_head_kind 
     h2_drop_head(h2); /* nghttp2 gave one up */
     h2->head = slab_acquire(&h2_room(h2)->heads);
     if (!h2->head) {
+        if (kind == H2_REQUEST) h2->session.host->on_refused(&h2->session, REASON_NO_MEMORY);
         h2_stream_abort(s, NGHTTP2_REFUSED_STREAM);
         h2_stream_reset(s, REASON_NO_MEMORY);
         return;

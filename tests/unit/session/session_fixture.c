@@ -46,7 +46,7 @@ void session_world_free(struct session_world *world) {
     }
     if (world->session && world->closed == 0)
         world->session->ops->close(world->session, REASON_DRAIN_CUT);
-    TURN_UNTIL(world->net, world->room.sessions.used + world->room.tcp.used == 0);
+    TURN_UNTIL(world->net, session_room_used(&world->room) == 0);
     session_room_fini(&world->room);
     if (world->peer >= 0) close(world->peer);
     close(world->listening);
