@@ -121,6 +121,13 @@ void h2_stream_reset(struct h2_stream *s, enum reason reason) {
     s->stream.events->on_reset(&s->stream, reason);
 }
 
+/* RFC 9113 section 6.8: a server that has said GOAWAY looks at nothing that was not sent before. */
+static enum reason h2_lost_reason(const struct h2 *h2, const struct h2_stream *s,
+                                  enum reason reason) {
+    bool ended = reason == REASON_SERVER_CLOSED || reason == REASON_SERVER_RESET;
+    return ended && h2->goaway_received && !s->stream.sent ? REASON_SERVER_REFUSED : reason;
+}
+
 void h2_lose_streams(struct h2 *h2, enum reason reason) {
     h2->end_reason = reason;
     struct h2_walk walk;
@@ -128,7 +135,7 @@ void h2_lose_streams(struct h2 *h2, enum reason reason) {
     for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
         s->gone = true;
         if (s->user_open) {
-            h2_stream_reset(s, reason);
+            h2_stream_reset(s, h2_lost_reason(h2, s, reason));
         } else {
             h2_stream_release(s);
         }
