@@ -89,8 +89,7 @@ struct h2_stream {
     uint32_t last_code; /* of the RST_STREAM that follows the answer to half a request */
 };
 
-/* A walk over a session's streams. Who is told something may end any of them, also the next: an
- * exchange that waits for room, say. */
+/* A walk over a session's streams: who is told something may end any of them, also the next. */
 struct h2_walk {
     struct list *next;
     struct h2_walk *outer;
@@ -157,8 +156,7 @@ void h2_stream_release(struct h2_stream *s);
 /* Tells the user, if there is one that was not told; nothing more comes. */
 void h2_stream_reset(struct h2_stream *s, enum reason reason);
 void h2_unbusy(struct h2 *h2);
-/* Begins a walk: no slot goes until h2_walk_next has said NULL, and it must be called until then.
- */
+/* No slot goes until h2_walk_next has said NULL; it must be called until then. */
 void h2_walk_begin(struct h2 *h2, struct h2_walk *walk);
 struct h2_stream *h2_walk_next(struct h2 *h2, struct h2_walk *walk);
 /* The connection has gone, and its streams with it, as soon as their users close them. */
