@@ -1,6 +1,7 @@
 /* client.c: a client of a run: one connection, some requests, and the judge of what comes back. */
 #include "base/check.h"
 #include "sim/actors.h"
+#include "sim/judge.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -8,20 +9,6 @@
 
 #define ASKED_MAX 8
 #define READ_SIZE 65536
-/* How long a body waits for the 100 that it asked for. */
-#define EXPECT_NS (300 * SIM_MS)
-
-/* How a client ends, apart from having all its answers. */
-enum leaving {
-    LEAVES_WELL,
-    LEAVES_HALF, /* FIN after its last request, then it reads on */
-    LEAVES_CLOSING,
-    LEAVES_RESETTING,
-    STOPS_WRITING,
-    STOPS_READING,
-    SENDS_NONSENSE
-};
-
 struct client {
     uint32_t number;
     struct sock *sock;
@@ -101,8 +88,6 @@ static void client_end(struct client *client) {
     world.clients_left--;
 }
 
-static bool is_bad(enum manner manner) { return manner >= MANNER_SILENT; }
-
 /* TCP has no words for why there is no server. */
 static bool tcp_may_fail(void) {
     return sim_has(FAULT_CONNECT_REFUSED) || sim_has(FAULT_CONNECT_HANGS) ||
@@ -116,10 +101,10 @@ static bool may_be_cut(const struct client *client, const struct plan *plan) {
     if (sock_is_broken(client->sock) || sim_has(FAULT_FEW_SLOTS)) return true;
     /* A tunnel that is reset takes with it what of the answers before it is on its way. */
     const struct plan *newest = &client->asked[client->begun - 1];
-    if (newest->upgrade && (is_bad(newest->manner) || sim_has(FAULT_SERVER_RESET))) return true;
+    if (newest->upgrade && judge_may_be_cut(newest)) return true;
     if (plan->tcp && tcp_may_fail()) return true;
     if (plan != current(client)) return false;
-    return is_bad(plan->manner) || (!plan->local && sim_has(FAULT_SERVER_RESET));
+    return judge_may_be_cut(plan);
 }
 
 /* The connection has ended: what was asked and not answered needs an excuse. */
@@ -136,38 +121,6 @@ static void client_judge_end(struct client *client) {
     client_end(client);
 }
 
-static bool any_of(const char *word, const char *const *words) {
-    for (; *words; words++) {
-        if (strcmp(*words, word) == 0) return true;
-    }
-    return false;
-}
-
-/* Whether weir may give its own error with this reason (base/reason.def). */
-static bool may_fail(const struct client *client, const struct plan *plan, const char *reason) {
-    static const char *const of_server[] = {"server_closed", "server_reset", NULL};
-    static const char *const of_queue[] = {"server_busy", "queue_full", "queue_timeout", NULL};
-    /* Without memory everything may take until its timeout. */
-    if (sim_has(FAULT_FEW_SLOTS)) return true;
-    if (strcmp(reason, "drain_cut") == 0) return world.draining;
-    if (strcmp(reason, "max_connections") == 0) return world.clients_limited;
-    if (strcmp(reason, "connect_failed") == 0) {
-        return sim_has(FAULT_CONNECT_REFUSED) || sim_has(FAULT_SERVER_DEAD) ||
-               sim_has(FAULT_SOCKET_SHORT);
-    }
-    if (strcmp(reason, "connect_timeout") == 0) {
-        return sim_has(FAULT_CONNECT_HANGS) || sim_has(FAULT_SERVER_DEAD);
-    }
-    if (any_of(reason, of_queue)) return world.servers_limited;
-    if (strcmp(reason, "server_timeout") == 0) return plan->manner == MANNER_SILENT;
-    if (strcmp(reason, "bad_response") == 0) return plan->manner == MANNER_NONSENSE;
-    if (any_of(reason, of_server)) {
-        return plan->manner != MANNER_SERVES || sim_has(FAULT_SERVER_RESET) ||
-               sim_has(FAULT_SERVER_IDLE_ENDS);
-    }
-    return client->misbehaved;
-}
-
 static void judge_weirs_answer(struct client *client, const struct plan *plan) {
     const struct reader *reader = &client->reader;
     if (plan->local && reader->reason[0] == '\0') {
@@ -178,7 +131,7 @@ static void judge_weirs_answer(struct client *client, const struct plan *plan) {
         world.answers++;
         return;
     }
-    if (!may_fail(client, plan, reader->reason)) {
+    if (!client->misbehaved && !judge_may_fail(plan, reader->reason)) {
         sim_fail(INVARIANT_ANSWERS,
                  "client %u: request %u (%s): %d %s, for which there is no"
                  " reason",
@@ -216,6 +169,8 @@ static void on_head(struct client *client) {
     /* The server has not waited for all of it, so weir may not wait either. */
     if (client->written <= client->answered) client->no_more = true;
     if (plan->manner == MANNER_EARLY) client->no_more = true;
+    /* A head without a body may be all there is, and its stream reset behind it. */
+    if (world.h2_servers && judge_is_bad(plan->manner)) client->no_more = true;
     if (reader->id == 0) {
         judge_weirs_answer(client, plan);
         return;
@@ -237,6 +192,11 @@ static void on_answer(struct client *client) {
             sim_fail(INVARIANT_BYTES, "client %u: request %u: %llu bytes of body instead of %llu",
                      client->number, plan->id, (unsigned long long)reader->body,
                      (unsigned long long)wanted);
+        }
+        uint32_t sum = plan->answer_trailers && reader->chunked && !plan->is_head ? plan->id : 0;
+        if (reader->sum != sum) {
+            sim_fail(INVARIANT_BYTES, "client %u: request %u: trailer %u instead of %u",
+                     client->number, plan->id, reader->sum, sum);
         }
         world.answers++;
     }
@@ -481,7 +441,7 @@ static void client_open(void *owner, uint64_t argument) {
     client_wait(client);
 }
 
-static enum leaving pick_leaving(void) {
+enum leaving client_pick_leaving(void) {
     if (sim_has(FAULT_CLIENT_BAD) && sim_one_in(4)) return SENDS_NONSENSE;
     if (sim_has(FAULT_CLIENT_STOPS) && sim_one_in(4))
         return sim_one_in(2) ? STOPS_WRITING : STOPS_READING;
@@ -502,14 +462,14 @@ static void pick_requests(struct client *client) {
     }
 }
 
-void client_start(uint32_t number, uint64_t at_ns) {
+static void client_start_h1(uint32_t number, uint64_t at_ns, bool tcp) {
     struct client *client = calloc(1, sizeof *client);
     CHECK(client);
     client->number = number;
     client->next = clients;
     clients = client;
     reader_init(&client->reader, true);
-    client->tcp = sim_one_in(4);
+    client->tcp = tcp;
     pick_requests(client);
     if (client->asked_count == 0) {
         clients = client->next;
@@ -520,14 +480,24 @@ void client_start(uint32_t number, uint64_t at_ns) {
     client->write_max = actor_step();
     client->read_max = actor_step();
     if (sim_one_in(3)) client->pace_ns = actor_pace(client->write_max, client->read_max);
-    client->leaving = pick_leaving();
+    client->leaving = client_pick_leaving();
     if (client->tcp && client->leaving == SENDS_NONSENSE) client->leaving = LEAVES_WELL;
     client->leave_at = sim_skewed(200000);
     world.clients_left++;
     sim_at(at_ns, client_open, client, 0);
 }
 
+void client_start(uint32_t number, uint64_t at_ns) {
+    bool tcp = sim_one_in(4);
+    if (!tcp && world.h2_clients && !sim_one_in(4)) {
+        h2_client_start(number, at_ns);
+    } else {
+        client_start_h1(number, at_ns, tcp);
+    }
+}
+
 void client_free_all(void) {
+    h2_client_free_all();
     for (struct client *client = clients; client; client = clients) {
         clients = client->next;
         text_free(&client->out);

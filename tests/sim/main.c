@@ -47,10 +47,11 @@ struct command {
 };
 
 static const char usage[] =
-    "usage: sim [--seeds N] [--first SEED] [--jobs N] [--without FAULT]...\n"
-    "       sim --seed SEED [--trace] [--without FAULT]... [--defect DEFECT]\n"
+    "usage: sim [--seeds N] [--first SEED] [--jobs N] [--without FAULT]... [--kind KIND]\n"
+    "       sim --seed SEED [--trace] [--without FAULT]... [--defect DEFECT] [--kind KIND]\n"
     "       sim --self-test\n"
-    "       sim --faults\n";
+    "       sim --faults\n"
+    "KIND: h1, h2-clients, h2-servers, h2; without it the seed says\n";
 
 static _Noreturn void print_faults(void) {
     for (int i = 0; i < FAULT_COUNT; i++)
@@ -82,16 +83,31 @@ static void set_defect(struct command *command, const char *word) {
     if (command->options.defect == DEFECT_NONE) bad_usage("no such defect; see defects.def");
 }
 
+static void set_kind(struct command *command, const char *word) {
+    static const char *const kinds[] = {"any", "h1", "h2-clients", "h2-servers", "h2"};
+    for (int i = SIM_KIND_H1; i <= SIM_KIND_H2; i++) {
+        if (strcmp(kinds[i], word) == 0) command->options.kind = (enum sim_kind)i;
+    }
+    if (command->options.kind == SIM_KIND_ANY) bad_usage("no such kind");
+    snprintf(command->without, sizeof command->without, " --kind %s", word);
+}
+
 static struct command parse(int argc, char **argv) {
-    static const struct option options[] = {
-        {"seeds", required_argument, NULL, 'n'},  {"first", required_argument, NULL, 'f'},
-        {"seed", required_argument, NULL, 's'},   {"jobs", required_argument, NULL, 'j'},
-        {"trace", no_argument, NULL, 't'},        {"without", required_argument, NULL, 'w'},
-        {"defect", required_argument, NULL, 'd'}, {"self-test", no_argument, NULL, 'T'},
-        {"faults", no_argument, NULL, 'F'},       {0}};
+    static const struct option options[] = {{"seeds", required_argument, NULL, 'n'},
+                                            {"first", required_argument, NULL, 'f'},
+                                            {"seed", required_argument, NULL, 's'},
+                                            {"jobs", required_argument, NULL, 'j'},
+                                            {"trace", no_argument, NULL, 't'},
+                                            {"without", required_argument, NULL, 'w'},
+                                            {"defect", required_argument, NULL, 'd'},
+                                            {"self-test", no_argument, NULL, 'T'},
+                                            {"faults", no_argument, NULL, 'F'},
+                                            {"kind", required_argument, NULL, 'k'},
+                                            {0}};
     struct command command = {.first = 1, .count = 500, .jobs = 2};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == 'n') command.count = strtoull(optarg, NULL, 10);
+        if (c == 'k') set_kind(&command, optarg);
         if (c == 'f') command.first = strtoull(optarg, NULL, 10);
         if (c == 'j') command.jobs = (uint32_t)strtoul(optarg, NULL, 10);
         if (c == 't') command.options.verbose = true;
@@ -226,6 +242,7 @@ static int run_defect(const struct command *command, enum defect defect, uint64_
         struct sim_options options = command->options;
         options.seed = seed;
         options.defect = defect;
+        options.kind = sim_defect_kind(defect);
         alarm(RUN_SECONDS_MAX);
         stage_run(&options);
         _exit(0);

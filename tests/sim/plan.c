@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "base/rand.h"
+#include "sim/actors.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -98,6 +99,8 @@ struct plan plan_of(uint32_t id) {
     plan_status(&plan, &random);
     plan.manner = pick_manner(&random);
     plan.cut_at = rand_below(&random, 1 << 30);
+    plan.request_trailers = plan.request_framing == FRAMING_CHUNKED && rand_below(&random, 8) == 0;
+    plan.answer_trailers = plan.answer_framing == FRAMING_CHUNKED && rand_below(&random, 8) == 0;
     bool tcp = requests[id].tcp;
     plan.upgrade = tcp || (!plan.local && rand_below(&random, 12) == 0);
     if (plan.local && !tcp) plan.manner = MANNER_SERVES;
@@ -169,7 +172,10 @@ static void add_chunks(struct text *text, const struct plan *plan, enum side sid
         text_add(text, "\r\n", 2);
         at += chunk;
     }
-    text_print(text, "0\r\n%s\r\n", rand_below(&random, 8) == 0 ? "X-Sum: 1\r\n" : "");
+    text_print(text, "0\r\n");
+    bool trailers = side == SIDE_REQUEST ? plan->request_trailers : plan->answer_trailers;
+    if (trailers) text_print(text, "X-Sum: %u\r\n", plan->id);
+    text_print(text, "\r\n");
 }
 
 static void add_body(struct text *text, const struct plan *plan, enum side side) {
@@ -199,7 +205,11 @@ static void add_request_head(const struct plan *plan, bool last, struct text *te
     add_framing(text, plan->request_framing, plan->request_size);
     if (plan->expects) text_print(text, "Expect: 100-continue\r\n");
     if (plan->upgrade) {
-        text_print(text, "Connection: upgrade\r\nUpgrade: sim\r\n");
+        /* The only upgrade of HTTP/1.1 that servers of HTTP/2 can be told of. */
+        const char *websocket = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        text_print(text, "Connection: upgrade\r\n%s",
+                   world.h2_servers ? websocket : "Upgrade: sim\r\n");
     } else if (last && plan->cut_at % 2) {
         text_print(text, "Connection: close\r\n");
     }

@@ -32,6 +32,7 @@ struct plan {
     bool tcp;     /* no HTTP at all: the client sends a line with the number, then raw bytes */
     bool upgrade; /* both sides go on without HTTP; the sizes below are those of raw bytes */
     bool expects; /* Expect: 100-continue */
+    bool request_trailers, answer_trailers;
     enum framing request_framing;
     uint32_t request_size;
     int status;
@@ -70,6 +71,7 @@ void text_free(struct text *text);
 struct request {
     uint32_t client;     /* whose it is */
     uint32_t executions; /* heads that servers have seen */
+    uint32_t refusals;   /* heads that servers have refused to look at */
     bool tcp;
     bool left; /* the client has gone before the end of it, of its own will */
 };

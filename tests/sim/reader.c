@@ -32,7 +32,7 @@ static bool read_line(struct reader *reader, const char **at, size_t *size) {
 
 static bool read_start(struct reader *reader) {
     reader->status = 0;
-    reader->id = 0;
+    reader->id = reader->sum = 0;
     reader->has_length = reader->chunked = reader->closes = reader->no_body = false;
     reader->reason[0] = reader->forwarded_for[0] = '\0';
     reader->pattern_id = 0;
@@ -161,6 +161,8 @@ static enum reader_event take_line(struct reader *reader) {
         reader->state = READ_CHUNK;
         return reader->line[0] == '\0' ? READER_MORE : bad(reader, "no CRLF after a chunk");
     case READ_TRAILERS:
+        if (strncasecmp(reader->line, "X-Sum: ", 7) == 0)
+            reader->sum = (uint32_t)strtoul(reader->line + 7, NULL, 10);
         if (reader->line[0] != '\0') return READER_MORE;
         reader->state = READ_START;
         return READER_END;

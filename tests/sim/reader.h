@@ -41,6 +41,7 @@ struct reader {
     bool closes;     /* Connection: close */
     char reason[40]; /* weir's own, in Proxy-Status */
     char forwarded_for[64];
+    uint32_t sum; /* the trailer's, 0: none */
     /* Set by the user at READER_HEAD. */
     bool no_body;        /* as answers to HEAD have none */
     uint32_t pattern_id; /* 0: the body is not looked at */

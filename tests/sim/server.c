@@ -104,7 +104,7 @@ static void put_answer(struct server_conn *conn) {
 }
 
 /* Whether the request is told to be its client's. */
-static void check_owner(const struct plan *plan, const char *told) {
+void server_check_owner(const struct plan *plan, const char *told) {
     const struct request *request = &requests[plan->id];
     char address[32];
     snprintf(address, sizeof address, "10.0.%u.%u", request->client / 256, request->client % 256);
@@ -126,7 +126,7 @@ static void check_target(const struct server_conn *conn) {
              reader->target);
 }
 
-static void count_execution(const struct plan *plan) {
+void server_count_execution(const struct plan *plan) {
     struct request *request = &requests[plan->id];
     request->executions++;
     if (!plan->idempotent && sim_defect(DEFECT_EXECUTE_TWICE)) request->executions++;
@@ -150,8 +150,8 @@ static void on_head(struct server_conn *conn) {
     conn->request_ended = false;
     conn->plan = plan_of(reader->id);
     check_target(conn);
-    check_owner(&conn->plan, reader->forwarded_for);
-    count_execution(&conn->plan);
+    server_check_owner(&conn->plan, reader->forwarded_for);
+    server_count_execution(&conn->plan);
     reader->pattern_id = conn->plan.id;
     reader->side = SIDE_REQUEST;
     sim_note("server gets head", conn->plan.id, conn->plan.manner, sock_number(conn->sock));
@@ -167,6 +167,9 @@ static void on_request(struct server_conn *conn) {
     if (conn->reader.body != wanted) {
         sim_fail(INVARIANT_BYTES, "request %u: %llu bytes of body instead of %llu", plan->id,
                  (unsigned long long)conn->reader.body, (unsigned long long)wanted);
+    }
+    if (conn->reader.sum != (plan->request_trailers ? plan->id : 0)) {
+        sim_fail(INVARIANT_BYTES, "request %u: trailer %u", plan->id, conn->reader.sum);
     }
     sim_note("server has request", plan->id, (int64_t)wanted, 0);
     conn->request_ended = true;
@@ -196,9 +199,9 @@ static void on_line(struct server_conn *conn) {
     bool sound = sscanf(line, "RAW %u", &id) == 1 && id < REQUESTS_MAX && requests[id].tcp;
     if (!sound) sim_fail(INVARIANT_BYTES, "raw bytes begin with '%.60s'", line);
     conn->plan = plan_of(id);
-    count_execution(&conn->plan);
+    server_count_execution(&conn->plan);
     /* Without an address the client was gone already. */
-    if (conn->proxied[0] != '\0') check_owner(&conn->plan, conn->proxied);
+    if (conn->proxied[0] != '\0') server_check_owner(&conn->plan, conn->proxied);
     sim_note("server gets raw", id, conn->plan.manner, sock_number(conn->sock));
     conn->busy = conn->request_ended = conn->raw = true;
     conn->reader.state = READ_RAW;
@@ -332,6 +335,10 @@ static void conn_step(void *owner) {
 
 static void on_accept(void *owner, struct sock *sock) {
     const struct server_side *server = owner;
+    if (world.h2_servers && !server->tcp) {
+        h2_server_accept(sock);
+        return;
+    }
     struct server_conn *conn = calloc(1, sizeof *conn);
     CHECK(conn);
     conn->sock = sock;
@@ -375,6 +382,7 @@ void server_start(uint16_t port, bool tcp) {
 }
 
 void server_free_all(void) {
+    h2_server_free_all();
     for (struct server_conn *conn = conns; conn; conn = conns) {
         conns = conn->next;
         text_free(&conn->out);

@@ -46,12 +46,17 @@ static const char *const fault_texts[] = {
 };
 static const char *const defect_words[] = {
     "none",
-#define DEFECT(name, word, invariant) word,
+#define DEFECT(name, word, invariant, kind) word,
 #include "sim/defects.def"
 };
 static const enum invariant defect_invariants[] = {
     INVARIANT_CRASH,
-#define DEFECT(name, word, invariant) INVARIANT_##invariant,
+#define DEFECT(name, word, invariant, kind) INVARIANT_##invariant,
+#include "sim/defects.def"
+};
+static const enum sim_kind defect_kinds[] = {
+    SIM_KIND_ANY,
+#define DEFECT(name, word, invariant, kind) SIM_KIND_##kind,
 #include "sim/defects.def"
 };
 static const char *const invariant_words[] = {
@@ -67,6 +72,7 @@ const char *sim_fault_word(enum fault fault) { return fault_words[fault]; }
 const char *sim_fault_text(enum fault fault) { return fault_texts[fault]; }
 const char *sim_defect_word(enum defect defect) { return defect_words[defect]; }
 enum invariant sim_defect_invariant(enum defect defect) { return defect_invariants[defect]; }
+enum sim_kind sim_defect_kind(enum defect defect) { return defect_kinds[defect]; }
 const char *sim_invariant_word(enum invariant invariant) { return invariant_words[invariant]; }
 
 /* src/ seeds its generators with addresses and the time; here everything comes from the seed. */

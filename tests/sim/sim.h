@@ -24,7 +24,7 @@ enum fault {
 /* Mistakes made on purpose, to prove that the invariants see them. */
 enum defect {
     DEFECT_NONE,
-#define DEFECT(name, word, invariant) DEFECT_##name,
+#define DEFECT(name, word, invariant, kind) DEFECT_##name,
 #include "sim/defects.def"
     DEFECT_COUNT
 };
@@ -36,11 +36,15 @@ enum invariant {
     INVARIANT_COUNT
 };
 
+/* Who speaks HTTP/2. */
+enum sim_kind { SIM_KIND_ANY, SIM_KIND_H1, SIM_KIND_H2_CLIENTS, SIM_KIND_H2_SERVERS, SIM_KIND_H2 };
+
 struct sim_options {
     uint64_t seed;
     bool verbose;              /* the trace on stdout */
     bool without[FAULT_COUNT]; /* faults that do not happen */
     enum defect defect;
+    enum sim_kind kind;
 };
 
 struct sim {
@@ -101,6 +105,8 @@ const char *sim_fault_word(enum fault fault);
 const char *sim_fault_text(enum fault fault);
 const char *sim_defect_word(enum defect defect);
 enum invariant sim_defect_invariant(enum defect defect);
+/* The kind of run in which it is made. */
+enum sim_kind sim_defect_kind(enum defect defect);
 const char *sim_invariant_word(enum invariant invariant);
 
 #endif

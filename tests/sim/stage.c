@@ -17,8 +17,11 @@
 #define HTTP_SERVERS 9001 /* their first port */
 #define TCP_SERVERS 9101
 #define SERVERS_MAX 3
-/* weir's timeouts of a run, in its configuration; the longest of a request's is their sum. */
+/* weir's timeouts of a run, in its configuration; the longest of a request's is their sum. On one
+ * connection of HTTP/2 many wait for each other, most of all on a slow network. */
 #define TIMEOUT_MS 3000
+#define TIMEOUT_H2_MS 12000
+#define TIMEOUT_H2_SLOW_MS 40000
 #define KEEPALIVE_MS 4000
 #define DRAIN_MS 5000
 /* After the drain: cuts, flushes, lingering. */
@@ -37,6 +40,8 @@ struct stage {
 
 static struct stage stage;
 
+static uint64_t timeout_ms(void) { return world.timeout_ns / SIM_MS; }
+
 /* control gives every worker the same sizes; other ones reach other edges. */
 int __wrap_net_init(struct net *net, const struct net_options *options, struct stat_block *stats);
 int __real_net_init(struct net *net, const struct net_options *options, struct stat_block *stats);
@@ -50,6 +55,11 @@ int __wrap_net_init(struct net *net, const struct net_options *options, struct s
     sized.small_count = sim_one_in(2) ? 4096 : 1024;
     sized.bulk_count = 1u << sim_below(6);
     sized.queue_mark = (uint32_t)sim_between(1, 65536);
+    /* Each stream may keep some. */
+    if (world.h2_clients || world.h2_servers) {
+        sized.small_count = 16000;
+        sized.bulk_count = 64;
+    }
     if (sim_has(FAULT_FEW_SLOTS)) {
         sized.small_count = (uint32_t)sim_between(4, 60);
         sized.conns_max = (uint32_t)sim_between(3, 30);
@@ -84,12 +94,13 @@ static void put_config(FILE *file, uint32_t servers) {
     fprintf(file,
             "[global]\nworkers = 1\ncpu_affinity = off\nmax_connections = %u\n"
             "drain_timeout = %dms\n",
-            world.clients_limited ? (unsigned)sim_between(1, 10) : 200, DRAIN_MS);
+            world.clients_limited ? (unsigned)sim_between(1, 10) : 1000, DRAIN_MS);
+    unsigned ms = (unsigned)timeout_ms();
     fprintf(file,
-            "[defaults]\ntimeout_request = %dms\ntimeout_client = %dms\n"
-            "timeout_keepalive = %dms\ntimeout_connect = %dms\ntimeout_server = %dms\n"
-            "timeout_tunnel = %dms\ntimeout_queue = %dms\n",
-            TIMEOUT_MS, TIMEOUT_MS, KEEPALIVE_MS, TIMEOUT_MS, TIMEOUT_MS, TIMEOUT_MS, TIMEOUT_MS);
+            "[defaults]\ntimeout_request = %ums\ntimeout_client = %ums\n"
+            "timeout_keepalive = %dms\ntimeout_connect = %ums\ntimeout_server = %ums\n"
+            "timeout_tunnel = %ums\ntimeout_queue = %ums\nmin_read_rate = %u\n",
+            ms, ms, KEEPALIVE_MS, ms, ms, ms, ms, world.h2_clients ? 0 : 500);
     fprintf(file, "[listener web]\nbind = 127.0.0.1:%d\nupstream = app\nbacklog = %u\n", HTTP_PORT,
             (unsigned)sim_between(1, 64));
     if (sim_one_in(6)) fprintf(file, "max_connection_rate = %u/s\n", (unsigned)sim_between(5, 500));
@@ -97,6 +108,7 @@ static void put_config(FILE *file, uint32_t servers) {
             TCP_PORT, (unsigned)sim_between(1, 64));
     fprintf(file, "[route local]\npath = /local/\nrespond = 200 from weir\n");
     put_upstream(file, "app", servers, HTTP_SERVERS);
+    if (world.h2_servers) fprintf(file, "protocol = h2\n");
     put_upstream(file, "raw", servers, TCP_SERVERS);
 }
 
@@ -146,9 +158,10 @@ static void on_supervise(void *owner, uint64_t argument) {
         stage.end_sent = true;
         send_mail(MAIL_END);
     }
-    if (stage.drain_sent && sim.now_ns > stage.drain_ns + (DRAIN_MS + END_MS) * SIM_MS) {
-        sim_fail(INVARIANT_TIME, "the worker has not ended %d ms after the drain began",
-                 DRAIN_MS + END_MS);
+    if (stage.drain_sent &&
+        sim.now_ns > stage.drain_ns + (DRAIN_MS + END_MS + timeout_ms()) * SIM_MS) {
+        sim_fail(INVARIANT_TIME, "the worker has not ended %.1f s after the drain began",
+                 (double)(sim.now_ns - stage.drain_ns) / 1e9);
     }
     sim_at(sim.now_ns + 20 * SIM_MS, on_supervise, NULL, 0);
 }
@@ -202,12 +215,24 @@ static void stage_free(void) {
     stage.worker = NULL;
 }
 
+/* Who speaks HTTP/2: nobody, clients, servers, both. */
+static void stage_choose_kind(const struct sim_options *options) {
+    enum sim_kind kind = (enum sim_kind)(SIM_KIND_H1 + sim_below(4));
+    if (options->kind != SIM_KIND_ANY) kind = options->kind;
+    world.h2_clients = kind == SIM_KIND_H2_CLIENTS || kind == SIM_KIND_H2;
+    world.h2_servers = kind == SIM_KIND_H2_SERVERS || kind == SIM_KIND_H2;
+    bool h2 = kind != SIM_KIND_H1;
+    bool slow = h2 && sim_has(FAULT_SLOW_NETWORK);
+    world.timeout_ns = (slow ? TIMEOUT_H2_SLOW_MS : h2 ? TIMEOUT_H2_MS : TIMEOUT_MS) * SIM_MS;
+}
+
 struct stage_result stage_run(const struct sim_options *options) {
     sim_init(options);
     kernel_init();
     plan_init();
-    world = (struct world){
-        .http_port = HTTP_PORT, .tcp_port = TCP_PORT, .timeout_ns = TIMEOUT_MS * SIM_MS};
+    world = (struct world){.http_port = HTTP_PORT, .tcp_port = TCP_PORT};
+    watch_h2_begin();
+    stage_choose_kind(options);
     stage = (struct stage){0};
     log_set_level(options->verbose ? LOG_DEBUG : LOG_ERROR);
     uint32_t servers = (uint32_t)sim_between(1, SERVERS_MAX);
@@ -216,8 +241,7 @@ struct stage_result stage_run(const struct sim_options *options) {
         server_start((uint16_t)(TCP_SERVERS + i), true);
     }
     stage_build(servers);
-    world.client_limit_ns =
-        (uint64_t)(TIMEOUT_MS * (5 + servers) + KEEPALIVE_MS + DRAIN_MS) * SIM_MS;
+    world.client_limit_ns = (timeout_ms() * (5 + servers) + KEEPALIVE_MS + DRAIN_MS) * SIM_MS;
     uint32_t clients = (uint32_t)sim_between(1, CLIENTS_MAX);
     uint64_t window_ns = sim_skewed(3 * SIM_SECOND);
     for (uint32_t i = 1; i <= clients; i++)

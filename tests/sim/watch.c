@@ -2,12 +2,13 @@
 
 #include "base/check.h"
 #include "control/worker.h"
+#include "session/h2_internal.h"
 #include "sim/kernel.h"
 
 #include <string.h>
 #include <unistd.h>
 
-#define BUFFERS_MAX 8192 /* of a pool, in a run */
+#define BUFFERS_MAX 16384 /* of a pool, in a run */
 
 /* What was released last is kept out of the bitmaps. */
 static bool is_hot(const struct slab *slab, uint32_t index) {
@@ -179,12 +180,13 @@ void watch_turn(const struct worker *worker) {
     watch_slots(worker, &census);
     watch_pools(worker);
     watch_ops(worker, &owed, &census);
+    watch_h2_turn(worker);
     uint32_t open = kernel_open_socks() - owed.accepted;
     if (open != census.conns) {
         sim_fail(INVARIANT_DESCRIPTORS, "%u open sockets and %u connections", open, census.conns);
     }
-    bool at_rest =
-        census.conns == 0 && worker->room.sessions.used == 0 && worker->room.tcp.used == 0;
+    bool at_rest = census.conns == 0 && worker->room.sessions.used == 0 &&
+                   worker->room.tcp.used == 0 && worker->room.h2->sessions.used == 0;
     if (at_rest && leased != 0) {
         sim_fail(INVARIANT_REST, "%u buffers are held and no connection is there", leased);
     }
@@ -203,6 +205,11 @@ void watch_end(const struct worker *worker) {
         {"kept heads", room->heads.used},
         {"arenas", room->arenas.small.used + room->arenas.large.used},
         {"TCP sessions", room->tcp.used},
+        {"HTTP/2 sessions", room->h2->sessions.used},
+        {"HTTP/2 streams", room->h2->streams.used},
+        {"heads of HTTP/2", room->h2->heads.used},
+        {"queues of HTTP/2", room->h2->blocks.used},
+        {"tunnels", worker->proxy.tunnels.used},
         {"exchanges", worker->proxy.exchanges.used},
         {"relays", worker->proxy.relays.used},
         {"pumps", net->pumps.used},

@@ -9,4 +9,9 @@ void watch_turn(const struct worker *worker);
 /* When the worker has ended and before it is freed. */
 void watch_end(const struct worker *worker);
 
+/* watch_h2.c: what weir's nghttp2 has received and was told is counted from here on. */
+void watch_h2_begin(void);
+/* Streams, windows and connections to servers. */
+void watch_h2_turn(const struct worker *worker);
+
 #endif

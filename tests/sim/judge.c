@@ -1,0 +1,60 @@
+#include "sim/judge.h"
+
+#include "sim/actors.h"
+
+#include <string.h>
+
+/* How often weir asks again what servers refuse. */
+#define REFUSALS_MAX 2
+
+static bool any_of(const char *word, const char *const *words) {
+    for (; *words; words++) {
+        if (strcmp(*words, word) == 0) return true;
+    }
+    return false;
+}
+
+/* Refused by servers without a look at it: so often that weir gives up, or when it has no copy of
+ * the body any more. What nghttp2 refuses or ignores by itself has no number here. */
+static bool was_refused(const struct plan *plan) {
+    uint64_t times = requests[plan->id].refusals + world.refusals;
+    return times > (plan->request_size != 0 ? 0 : REFUSALS_MAX);
+}
+
+bool judge_may_fail(const struct plan *plan, const char *reason) {
+    static const char *const of_server[] = {"server_closed", "server_reset", NULL};
+    static const char *const of_queue[] = {"server_busy", "queue_full", "queue_timeout", NULL};
+    /* Without memory everything may take until its timeout. */
+    if (sim_has(FAULT_FEW_SLOTS)) return true;
+    if (strcmp(reason, "drain_cut") == 0) return world.draining;
+    if (strcmp(reason, "max_connections") == 0) return world.clients_limited;
+    /* There are as many requests as clients. */
+    if (strcmp(reason, "no_memory") == 0) return world.clients_limited && world.h2_clients;
+    if (strcmp(reason, "connect_failed") == 0) {
+        return sim_has(FAULT_CONNECT_REFUSED) || sim_has(FAULT_SERVER_DEAD) ||
+               sim_has(FAULT_SOCKET_SHORT);
+    }
+    if (strcmp(reason, "connect_timeout") == 0) {
+        return sim_has(FAULT_CONNECT_HANGS) || sim_has(FAULT_SERVER_DEAD);
+    }
+    if (any_of(reason, of_queue)) return world.servers_limited;
+    if (strcmp(reason, "server_timeout") == 0) {
+        /* What was asked before its limit was known waits for those that are never answered. */
+        bool waits = world.h2_servers && sim_has(FAULT_SERVER_LIMITS) && sim_has(FAULT_SERVER_BAD);
+        return plan->manner == MANNER_SILENT || waits;
+    }
+    if (strcmp(reason, "bad_response") == 0) {
+        return plan->manner == MANNER_NONSENSE ||
+               (plan->manner == MANNER_CLOSES && world.h2_servers);
+    }
+    if (strcmp(reason, "server_refused") == 0) return world.h2_servers && was_refused(plan);
+    if (!any_of(reason, of_server)) return false;
+    return plan->manner != MANNER_SERVES || sim_has(FAULT_SERVER_RESET) ||
+           sim_has(FAULT_SERVER_IDLE_ENDS) || (world.h2_servers && sim_has(FAULT_SERVER_CUTS));
+}
+
+bool judge_may_be_cut(const struct plan *plan) {
+    if (judge_is_bad(plan->manner)) return true;
+    bool cuts = world.h2_servers && sim_has(FAULT_SERVER_CUTS);
+    return !plan->local && (sim_has(FAULT_SERVER_RESET) || cuts);
+}

@@ -1,0 +1,14 @@
+/* judge.h: what may go wrong in a run, and so excuses an answer that is not the planned one. */
+#ifndef WEIR_TESTS_SIM_JUDGE_H
+#define WEIR_TESTS_SIM_JUDGE_H
+
+#include "sim/plan.h"
+
+/* What a server does is no whole answer. */
+static inline bool judge_is_bad(enum manner manner) { return manner >= MANNER_SILENT; }
+/* Whether weir may give its own error with this reason (base/reason.def). */
+bool judge_may_fail(const struct plan *plan, const char *reason);
+/* Whether an answer may be cut, by the fault of its server or of the way there. */
+bool judge_may_be_cut(const struct plan *plan);
+
+#endif
