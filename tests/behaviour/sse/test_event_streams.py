@@ -15,18 +15,33 @@ from harness.http1 import answer_head, chunk, get
 from harness.wait import PATIENCE
 
 INI = """
-[listener h1]
-bind = @to_h1
-upstream = h1
-[listener h2]
-bind = @to_h2
-upstream = h2
+[tls site]
+certificate = weir.test.pem
 [upstream h1]
 server = @origin
 [upstream h2]
 protocol = h2
 server = @origin_h2
-"""
+[upstream h1s]
+server = @origintls
+tls = on
+ca = ca.pem
+server_name = origin.test
+[upstream h2s]
+protocol = h2
+server = @originh2tls
+tls = on
+ca = ca.pem
+server_name = origin.test
+""" + "".join(f"""
+[listener {name}]
+bind = @to_{name}
+upstream = {name}
+[listener tls_{name}]
+bind = @tls_to_{name}
+upstream = {name}
+tls = site
+""" for name in ("h1", "h2", "h1s", "h2s"))
 
 TYPE = "text/event-stream"
 EVENTS = [b"data: first\n\n", b": comment\n\n", b"id: 2\ndata: " + b"x" * 3000 + b"\n\n", b"\n",
@@ -36,10 +51,10 @@ EVENTS = [b"data: first\n\n", b": comment\n\n", b"id: 2\ndata: " + b"x" * 3000 +
 # The origin's end of one answer, by how it is framed.
 
 class Chunked:
-    listener = "to_h1"
+    listener, origin = "to_h1", "origin"
 
     def __init__(self, stage):
-        self.end = stage.origin.next()
+        self.end = stage.origins[self.origin].next()
         self.end.read_request()
 
     def head(self):
@@ -73,11 +88,15 @@ class UntilClose(Chunked):
         self.end.close()
 
 
+class ChunkedInTls(Chunked):
+    listener, origin = "to_h1s", "origintls"
+
+
 class OverH2:
-    listener = "to_h2"
+    listener, origin = "to_h2", "origin_h2"
 
     def __init__(self, stage):
-        self.server = H2Server(stage.origins["origin_h2"].accept())
+        self.server = H2Server(stage.origins[self.origin].accept())
         self.request = self.server.next_request()
 
     def head(self):
@@ -97,12 +116,23 @@ class OverH2:
         self.server.until(lambda: self.request.reset is not None or self.server.ended, "a reset")
 
 
+class OverH2InTls(OverH2):
+    listener, origin = "to_h2s", "originh2tls"
+
+
 # The client's end.
+
+def connect_tls(stage, listener, protocol):
+    return stage.connect_tls(f"tls_{listener}", alpn=[protocol])
+
 
 class ByH1:
     def __init__(self, stage, listener):
-        self.end = stage.connect(listener)
+        self.end = self.connect(stage, listener)
         self.end.send(get("/events", f"Accept: {TYPE}"))
+
+    def connect(self, stage, listener):
+        return stage.connect(listener)
 
     def head(self):
         got = self.end.read_response_head()
@@ -128,10 +158,18 @@ class ByH1:
         self.end.reset()
 
 
+class ByH1InTls(ByH1):
+    def connect(self, stage, listener):
+        return connect_tls(stage, listener, "http/1.1")
+
+
 class ByH2:
     def __init__(self, stage, listener):
-        self.end = H2TunnelClient(stage.connect(listener))
+        self.end = H2TunnelClient(self.connect(stage, listener))
         self.end.get("/events", ("accept", TYPE))
+
+    def connect(self, stage, listener):
+        return stage.connect(listener)
 
     def head(self):
         head = self.end.head()
@@ -147,9 +185,14 @@ class ByH2:
         self.end.reset()
 
 
-every_pair = pytest.mark.parametrize("client, origin_end",
-                                     [(client, end) for client in (ByH1, ByH2)
-                                      for end in (Chunked, UntilClose, OverH2)])
+class ByH2InTls(ByH2):
+    def connect(self, stage, listener):
+        return connect_tls(stage, listener, "h2")
+
+
+every_pair = pytest.mark.parametrize(
+    "client, origin_end", [(client, end) for client in (ByH1, ByH2, ByH1InTls, ByH2InTls)
+                           for end in (Chunked, UntilClose, ChunkedInTls, OverH2, OverH2InTls)])
 
 
 def begin(stage, client, origin_end):
@@ -216,8 +259,9 @@ def test_a_client_that_leaves_is_told_to_the_origin(stage, client, origin_end):
     theirs.expect_gone()  # without another event to find it out by
 
 
-@pytest.mark.parametrize("origin_end", [Chunked, UntilClose, OverH2])
-def test_a_real_client_sees_each_line_at_once(stage, origin_end):
+@pytest.mark.parametrize("http2", [None, False, True], ids=["clear", "tls", "h2_tls"])
+@pytest.mark.parametrize("origin_end", [Chunked, UntilClose, OverH2, OverH2InTls])
+def test_a_real_client_sees_each_line_at_once(stage, origin_end, http2):
     said = threading.Semaphore(1)
 
     def play():
@@ -232,7 +276,13 @@ def test_a_real_client_sees_each_line_at_once(stage, origin_end):
     player = threading.Thread(target=play)
     player.start()
     seen = []
-    with httpx.stream("GET", stage.url("/events", origin_end.listener), timeout=PATIENCE) as got:
+    if http2 is None:
+        url, options = stage.url("/events", origin_end.listener), {}
+    else:
+        url = stage.url("/events", f"tls_{origin_end.listener}", scheme="https")
+        options = {"verify": False, "http1": not http2, "http2": http2}
+    with httpx.Client(timeout=PATIENCE, **options) as user, user.stream("GET", url) as got:
+        assert got.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
         for line in got.iter_lines():
             if line.strip():
                 seen.append(line.strip())

@@ -1,4 +1,5 @@
-"""A WebSocket with every HTTP version of a client and of a server (RFC 6455, RFC 8441)."""
+"""A WebSocket with every HTTP version of a client and of a server (RFC 6455, RFC 8441), h1s and h2s
+being those in TLS."""
 
 import signal
 
@@ -10,20 +11,6 @@ from harness.websocket import (BINARY, CONTINUATION, KEY, MASK, PING, TEXT, acce
                                expect_close, frame, random_text, switch, upgrade)
 
 INI = """
-[listener h1]
-bind = @to_h1
-upstream = h1
-[listener h2]
-bind = @to_h2
-upstream = h2
-[listener checked_h1]
-bind = @checked_h1
-upstream = h1
-websocket = checked
-[listener checked_h2]
-bind = @checked_h2
-upstream = h2
-websocket = checked
 [route off]
 path = /off
 upstream = h1
@@ -31,14 +18,39 @@ websocket = off
 [route respond]
 path = /respond
 respond = 200 hello
+[tls site]
+certificate = weir.test.pem
 [upstream h1]
 server = @origin
 [upstream h2]
 protocol = h2
 server = @origin_h2
-"""
+[upstream h1s]
+server = @origintls
+tls = on
+ca = ca.pem
+server_name = origin.test
+[upstream h2s]
+protocol = h2
+server = @originh2tls
+tls = on
+ca = ca.pem
+server_name = origin.test
+""" + "".join(f"""
+[listener {mode}_{server}]
+bind = @{mode}_{server}
+upstream = {server}
+websocket = {websocket}
+[listener tls_{mode}_{server}]
+bind = @tls_{mode}_{server}
+upstream = {server}
+websocket = {websocket}
+tls = site
+""" for mode, websocket in (("to", "raw"), ("checked", "checked"))
+              for server in ("h1", "h2", "h1s", "h2s"))
+ORIGINS = {"h1": "origin", "h2": "origin_h2", "h1s": "origintls", "h2s": "originh2tls"}
 
-PAIRS = [(client, server) for client in ("h1", "h2") for server in ("h1", "h2")]
+PAIRS = [(client, server) for client in ORIGINS for server in ORIGINS]
 every_pair = pytest.mark.parametrize("client, server", PAIRS)
 every_tunnel = pytest.mark.parametrize("client, server, mode", [(*pair, mode) for pair in PAIRS
                                                                 for mode in ("to", "checked")])
@@ -46,8 +58,12 @@ every_tunnel = pytest.mark.parametrize("client, server, mode", [(*pair, mode) fo
 
 def ask(stage, client, listener, path="/ws"):
     """A client that has asked for a WebSocket."""
-    peer = stage.connect(listener)
-    if client == "h1":
+    if client.endswith("s"):
+        peer = stage.connect_tls(f"tls_{listener}",
+                                 alpn=["h2" if client == "h2s" else "http/1.1"])
+    else:
+        peer = stage.connect(listener)
+    if client.startswith("h1"):
         peer.send(upgrade(path, "Sec-WebSocket-Protocol: chat"))
         return peer
     end = H2TunnelClient(peer)
@@ -57,16 +73,17 @@ def ask(stage, client, listener, path="/ws"):
 
 def take(stage, server):
     """(the server's end, the request it was sent)."""
-    if server == "h2":
-        end = H2TunnelServer(stage.origins["origin_h2"])
+    origin = stage.origins[ORIGINS[server]]
+    if server.startswith("h2"):
+        end = H2TunnelServer(origin)
         return end, end.request()
-    end = stage.origin.next()
+    end = origin.next()
     return end, end.read_request()
 
 
 def let(server, end, seen):
     """The server agrees."""
-    if server == "h1":
+    if server.startswith("h1"):
         end.send(switch(seen["Sec-WebSocket-Key"], "Sec-WebSocket-Protocol: chat"))
     else:
         end.head(200, ("sec-websocket-protocol", "chat"))
@@ -74,7 +91,7 @@ def let(server, end, seen):
 
 def began(client, end):
     """The client sees that it may."""
-    if client == "h2":
+    if client.startswith("h2"):
         head = end.head()
         assert head[":status"] == "200" and head["sec-websocket-protocol"] == "chat"
         assert "sec-websocket-accept" not in head and "upgrade" not in head
@@ -98,13 +115,14 @@ def tunnel(stage, client, server, mode="to"):
 def test_the_handshake_is_that_of_each_version(stage, client, server):
     ours = ask(stage, client, f"to_{server}")
     theirs, seen = take(stage, server)
-    if server == "h1":
+    if server.startswith("h1"):
         assert (seen.method, seen.target, seen["Upgrade"]) == ("GET", "/ws", "websocket")
         assert seen["Connection"].lower() == "upgrade" and seen["Sec-WebSocket-Version"] == "13"
-        assert (seen["Sec-WebSocket-Key"] == KEY) == (client == "h1")
+        assert (seen["Sec-WebSocket-Key"] == KEY) == client.startswith("h1")
     else:
         assert (seen.method, seen[":protocol"], seen.path) == ("CONNECT", "websocket", "/ws")
-        assert seen[":scheme"] == "http" and seen["sec-websocket-version"] == "13"
+        assert seen[":scheme"] == ("https" if server.endswith("s") else "http")
+        assert seen["sec-websocket-version"] == "13"
         assert "sec-websocket-key" not in seen and "upgrade" not in seen
     let(server, theirs, seen)
     began(client, ours)
@@ -199,11 +217,11 @@ def test_a_violation_closes_both_sides(stage, client, server):
 def test_a_refusal_is_passed_on(stage, client, server):
     ours = ask(stage, client, f"to_{server}")
     theirs, _ = take(stage, server)
-    if server == "h1":
+    if server.startswith("h1"):
         theirs.send(answer(403, b"no"))
     else:
         theirs.answer(403, b"no")
-    if client == "h2":
+    if client.startswith("h2"):
         assert ours.head()[":status"] == "403"
         ours.expect(b"no")
     else:
@@ -273,7 +291,8 @@ def test_a_handshake_without_a_key_is_no_upgrade(stage, lines):
     assert "Upgrade" not in seen and got.status == 400
 
 
-@pytest.mark.parametrize("client, server", PAIRS)
+@pytest.mark.parametrize("client, server", [("h1", "h1"), ("h1", "h2"), ("h2", "h1"), ("h2", "h2"),
+                                            ("h1s", "h2s"), ("h2s", "h1s")])
 def test_a_drain_tells_both_ends(new_stage, client, server):
     stage = new_stage(INI, drain_timeout="60s")
     ours, theirs = tunnel(stage, client, server, "checked")
