@@ -286,9 +286,11 @@ static const struct conn_events h2_conn_events = {
     .on_lost = h2_on_lost,
 };
 
+/* Of a session that nobody has been given. Its task may be due: a stream has ended in it. */
 static void h2_discard(struct h2 *h2) {
     struct session_room *room = h2->session.room;
     nghttp2_session_del(h2->ng);
+    net_task_cancel(&h2->task);
     slab_release(&room->h2->sessions, h2);
     session_room_publish(room);
 }

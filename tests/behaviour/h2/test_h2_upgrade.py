@@ -21,7 +21,13 @@ body = hello
 server = @origin
 """
 
-SETTINGS = base64.urlsafe_b64encode(settings((4, 100_000))[9:]).decode().rstrip("=")
+
+
+def encoded(*pairs):
+    return base64.urlsafe_b64encode(settings(*pairs)[9:]).decode().rstrip("=")
+
+
+SETTINGS = encoded((4, 100_000))
 ASKS = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", f"HTTP2-Settings: {SETTINGS}")
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
@@ -54,7 +60,7 @@ def test_byte_by_byte(stage):
 
 def test_the_settings_count(stage):
     """A window of 5 bytes, said before HTTP/2 begins."""
-    text = base64.urlsafe_b64encode(settings((4, 5))[9:]).decode().rstrip("=")
+    text = encoded((4, 5))
     client = stage.connect()
     client.send(get("/x", ASKS[0], ASKS[1], f"HTTP2-Settings: {text}"))
     client.expect(SWITCHED)
@@ -87,6 +93,8 @@ def test_head_asks_too(stage):
     get("/hello", ASKS[0], ASKS[1], "HTTP2-Settings: AAA!"),
     get("/hello", ASKS[0], ASKS[1], "HTTP2-Settings: AAAA"),
     get("/hello", ASKS[0], ASKS[1], "HTTP2-Settings: " + "AAAA" * 100),
+    get("/hello", ASKS[0], ASKS[1], "HTTP2-Settings: " + encoded(*[(4, 100_000)] * 33)),
+    get("/hello", ASKS[0], ASKS[1], "HTTP2-Settings: " + encoded(*[(4, 100_000)] * 40)),
     get("/hello", *ASKS, version="1.0"),
     post("/hello", b"body", *ASKS),
 ])
@@ -94,6 +102,14 @@ def test_what_is_no_such_question_stays_http1(stage, request_):
     client = stage.connect()
     client.send(request_)
     assert client.read_response().body == b"hello"
+
+
+def test_settings_that_are_no_settings_end_the_connection(stage):
+    """More of a window than there can be (RFC 9113 section 6.5.2)."""
+    client = stage.connect()
+    client.send(get("/hello", ASKS[0], ASKS[1], f"HTTP2-Settings: {encoded((4, 0xffffffff))}"))
+    client.expect(SWITCHED)
+    H2Client(client, first=PREFACE + settings()).expect_goaway(3)
 
 
 def test_no_preface_after_it(stage):
