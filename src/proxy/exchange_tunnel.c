@@ -1,6 +1,5 @@
 /* exchange_tunnel.c: what is left of an exchange once both sides carry bytes. A tunnel may stand
  * for hours without a byte, so it keeps neither the exchange nor the memory of its heads. */
-#include "base/check.h"
 #include "proxy/exchange_internal.h"
 
 /* In a slab of its own. `client` and `upstream` are open until exchange_tunnel_end. */
@@ -22,10 +21,7 @@ static void exchange_tunnel_end(struct tunnel *tunnel, enum reason reason) {
     exchange_count(record, tunnel->client, reason);
     if (record->is_websocket) stat_sub(proxy->net->stats, STAT_WEBSOCKET_CONNECTIONS, 1);
     tunnel->upstream->ops->close(tunnel->upstream, tunnel->upstream_told ? REASON_NONE : reason);
-    if (record->server) {
-        CHECK(record->server->balance->in_flight > 0);
-        record->server->balance->in_flight--;
-    }
+    if (record->server) server_leave(record->server);
     tunnel->client->ops->close(tunnel->client, reason);
     slab_release(&proxy->tunnels, x);
     exchange_tunnel_publish(proxy);

@@ -1,8 +1,10 @@
 """Which connection a request takes: few are shared, others opened in time, idle ones kept."""
 
 from harness.h2_server import MAX_STREAMS, H2Server
+from harness.h2_tunnel import H2TunnelServer
 from harness.http1 import get
 from harness.wait import eventually
+from harness.websocket import upgrade
 
 INI = """
 [listener web]
@@ -188,6 +190,27 @@ def test_max_connections_bounds_the_requests(stage):
     finish(clients[third.path], server, third)
     finish(clients[requests[1].path], server, requests[1])
     assert stage.origin.accept_now() is None
+
+
+def test_a_tunnel_that_ends_makes_room_for_who_waits(stage):
+    """It counts like any request; its connection stays as it was, with another stream on it."""
+    tunnels = []
+    ends = []
+    for _ in range(2):
+        tunnels.append(stage.connect("limited"))
+        tunnels[-1].send(upgrade("/ws"))
+        if not ends:
+            server = H2TunnelServer(stage.origin)
+        request = server.request()
+        server.head(200)
+        assert tunnels[-1].read_response_head().status == 101
+        ends.append(request)
+    waiting = ask(stage, "/waiting", "limited")
+    stage.weir.eventually_metric(1, "weir_upstream_queue_length")
+    tunnels[0].reset()
+    third = server.server.next_request()
+    finish(waiting, server.server, third)
+    assert ends[0].reset is not None and ends[1].reset is None
 
 
 def test_with_send_proxy_each_request_has_its_connection(stage):
