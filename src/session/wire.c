@@ -486,6 +486,9 @@ static void wire_on_lost(struct conn *conn, int error) {
     struct wire *wire = wire_of_conn(conn);
     bool is_cut = error == ECANCELED; /* conn_close_all */
     if (wire->state != WIRE_IDLE && !is_cut) wire_count_failure(wire, REASON_CLIENT_RESET);
+    /* Until its release the connection is closing: who wants a place, and a cut, must not find it.
+     */
+    (void)wire_leave(wire);
 }
 
 static const struct conn_events wire_conn_events = {

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from harness.bulk import Stopped
 from harness.http1 import answer, get, post
 from harness.proxy_protocol import v1, v2
 from harness.tls import client_context
@@ -344,6 +345,23 @@ def test_a_drain_waits_for_no_handshake(new_stage):
     idle.expect_end()
     assert stage.weir.wait_exit() == 0
     assert time.monotonic() - began < 15
+
+
+def test_a_slow_client_that_is_gone_when_its_place_is_wanted(new_stage):
+    """The first one's RST, and the hello of who gets its place, come in one turn."""
+    stage = new_stage(INI, max_connections=2000)
+    part = hello(stage)[:50]
+    slow = [stage.connect("secure") for _ in range(1024)]
+    for client in slow:
+        client.send(part)
+    stage.weir.eventually_metric(lambda used: used >= 1024 * 192, "weir_memory_used_bytes",
+                                 pool="wire")
+    next_one = stage.connect("secure")
+    time.sleep(1.1)
+    with Stopped(stage.weir):
+        slow[0].reset()
+        next_one.send(hello(stage))
+    next_one.read_exactly(1)
 
 
 def test_churn_leaves_nothing(stage, origin):
