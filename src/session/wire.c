@@ -78,11 +78,13 @@ static struct conn *wire_leave(struct wire *wire) {
     return conn;
 }
 
-/* Ends an accepted connection before it is OPEN. What waits to be sent is an alert. */
+/* Ends an accepted connection before it is OPEN. Once TLS has failed an alert may wait to be sent;
+ * else it is a handshake that nobody waits for any more. */
 static void wire_reject(struct wire *wire, enum reason reason) {
+    bool has_failed = wire->tls.failure != REASON_NONE;
     wire_count_failure(wire, reason);
     struct conn *conn = wire_leave(wire);
-    if (conn_queued(conn) != 0) {
+    if (has_failed && conn_queued(conn) != 0) {
         conn_finish(conn, WIRE_ALERT_MS, true);
     } else {
         conn_reset(conn);
@@ -208,6 +210,7 @@ static void wire_shake(struct wire *wire, struct bytes bytes, struct lease *leas
             wire_read(wire, lease);
             return;
         }
+        tls_give(&wire->tls, BYTES_NONE);
     }
     if (lease) lease_unref(lease);
     if (result == TLS_BAD) wire_fail(wire, wire->tls.failure);

@@ -8,7 +8,7 @@ import pytest
 from harness.bulk import Stopped
 from harness.http1 import answer, get, post
 from harness.proxy_protocol import v1, v2
-from harness.tls import client_context
+from harness.tls import client_context, make_certificates
 
 INI = """
 [tls site]
@@ -61,9 +61,13 @@ def one_more(stage, reason, before):
 
 
 def hello(stage):
+    return client_hello(stage.directory)
+
+
+def client_hello(directory):
     """A ClientHello as bytes."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    context = client_context(stage.directory)
+    context = client_context(directory)
     with pytest.raises(ssl.SSLWantReadError):
         context.wrap_bio(incoming, outgoing, server_hostname="weir.test").do_handshake()
     return outgoing.read()
@@ -233,6 +237,30 @@ def test_bytes_that_come_slowly_do_not_stretch_it(stage):
             client.send(bytes([byte]))
             time.sleep(0.01)
     one_more(stage, "handshake_timeout", before)
+
+
+def test_a_handshake_that_is_late_sends_nothing_more(new_stage, tmp_path):
+    """What a slow reader has not taken of it would keep the connection for as long as it likes."""
+    make_certificates(tmp_path, "weir.test.pem")
+    chain = (tmp_path / "weir.test.pem").read_text() + (tmp_path / "ca.pem").read_text() * 200
+    (tmp_path / "long").write_text(chain)
+    stage = new_stage(f"""
+        [tls site]
+        certificate = {tmp_path}/long
+        [listener secure]
+        bind = @secure
+        tls = site
+        upstream = app
+        timeout_handshake = 300ms
+        send_buffer = 4k
+        [upstream app]
+        server = @origin
+        """)
+    client = stage.connect("secure", recv_buffer=4096)
+    client.send(client_hello(tmp_path))
+    one_more(stage, "handshake_timeout", 0)
+    client.expect_reset()
+    assert 0 < len(client.received) < 70000
 
 
 # Ends.
