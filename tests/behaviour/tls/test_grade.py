@@ -45,12 +45,12 @@ WANTED = {
 LEGACY = ("TLS1", "TLS1_1", "cipherlist_3DES_IDEA", "cipherlist_AVERAGE")
 
 
-def grade(directory, name, address):
+def grade(directory, name, address, checks=()):
     """Findings by their id; those of several certificates stand once for each."""
     file = f"{directory}/{name}.json"
     done = subprocess.run(
         ["testssl", "--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--add-ca",
-         f"{directory}/ca.crt", *RUNS[name], "--jsonfile", file, address],
+         f"{directory}/ca.crt", *(checks or RUNS[name]), "--jsonfile", file, address],
         stdin=subprocess.DEVNULL, capture_output=True, text=True)
     try:
         with open(file) as read:
@@ -67,6 +67,9 @@ def test_nothing_above_low_is_found(new_stage, tmp_path):
 
     def run(name):
         found[name] = grade(tmp_path, name, stage.address())
+        # WARN: testssl.sh could not tell, as on a busy machine its own time is up.
+        if any(finding["severity"] == "WARN" for finding in found[name].values()):
+            found[name] = grade(tmp_path, f"{name}-again", stage.address(), RUNS[name])
 
     threads = [threading.Thread(target=run, args=(name,)) for name in RUNS]
     for thread in threads:
