@@ -488,6 +488,7 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
     room->h2 = h2;
     if (!h2) return -ENOMEM;
     h2->net = room->net;
+    h2_queue_init(h2);
     struct h2_head_limits limits = {.head_size_max = room->max_header_size,
                                     .fields_max = room->max_headers};
     uint32_t streams = 2 * options->exchanges_max;
@@ -516,6 +517,7 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
 void h2_room_fini(struct session_room *room) {
     struct h2_room *h2 = room->h2;
     if (!h2) return;
+    h2_queue_fini(h2);
     slab_fini(&h2->sessions);
     slab_fini(&h2->streams);
     slab_fini(&h2->heads);

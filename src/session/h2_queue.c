@@ -39,7 +39,41 @@ static bool h2_queue_append(struct h2_room *room, struct h2_queue *queue, struct
     return true;
 }
 
+static void h2_drop_copy(struct h2_room *room) {
+    if (room->copy) lease_unref(room->copy);
+    room->copy = NULL;
+}
+
+static void h2_on_copy_task(struct net_task *task) {
+    h2_drop_copy(LIST_OWNER(task, struct h2_room, copy_task));
+}
+
+void h2_queue_init(struct h2_room *room) { net_task_init(&room->copy_task, h2_on_copy_task); }
+
+void h2_queue_fini(struct h2_room *room) {
+    net_task_cancel(&room->copy_task);
+    h2_drop_copy(room);
+}
+
+/* The first bytes of a queue, which fit a buffer. */
+static bool h2_copy_first(struct h2_room *room, struct h2_queue *queue, struct bytes bytes) {
+    if (room->copy && room->copy->size - room->copy_used < bytes.len) h2_drop_copy(room);
+    if (!room->copy) {
+        room->copy = buf_take(&room->net->small);
+        room->copy_used = 0;
+        if (!room->copy) return false;
+        net_defer(room->net, &room->copy_task);
+    }
+    char *to = room->copy->memory + room->copy_used;
+    memcpy(to, bytes.ptr, bytes.len);
+    room->copy_used += (uint32_t)bytes.len;
+    return h2_queue_append(room, queue, bytes_make(to, bytes.len), room->copy);
+}
+
 bool h2_queue_copy(struct h2_room *room, struct h2_queue *queue, struct bytes bytes) {
+    if (bytes.len == 0) return true;
+    if (queue->bytes == 0 && bytes.len <= room->net->small.buffer_size)
+        return h2_copy_first(room, queue, bytes);
     while (bytes.len != 0) {
         size_t left = queue->copy ? queue->copy->size - queue->copy_used : 0;
         if (left == 0) {

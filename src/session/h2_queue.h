@@ -40,12 +40,18 @@ struct h2_room {
     struct slab streams;
     struct slab heads;
     struct slab blocks;
+    struct lease *copy; /* what the streams of this turn are given in small pieces; NULL: none */
+    uint32_t copy_used;
+    struct net_task copy_task; /* lets it go */
 };
 
 /* False when memory is used up; `lease` gets a reference. Small pieces behind others are copied. */
 bool h2_queue_add(struct h2_room *room, struct h2_queue *queue, struct bytes bytes,
                   struct lease *lease);
-/* Copies, into buffers of the room's net. */
+/* Copies, into buffers of the room's net: all that is not behind something else shares one in a
+ * turn, as most of it is sent in that turn. */
+void h2_queue_init(struct h2_room *room);
+void h2_queue_fini(struct h2_room *room);
 bool h2_queue_copy(struct h2_room *room, struct h2_queue *queue, struct bytes bytes);
 /* The first slice, at most `max` bytes of it; the caller has `len` of them taken off by drop. */
 struct h2_slice h2_queue_front(const struct h2_queue *queue, uint32_t max);

@@ -137,6 +137,26 @@ static void requests_are_answered(void **state) {
     far_free(far);
 }
 
+/* Or many clients at once would use up all buffers in a turn. */
+static void small_bodies_share_a_buffer(void **state) {
+    (void)state;
+    struct session_options options = options_of(100);
+    struct far *far = far_client(&options);
+    for (int i = 0; i < 14; i++)
+        far_get(far);
+    FAR_UNTIL(far, far->world->streams == 14);
+    uint32_t spare = far->world->net->net.small.spare_count;
+    for (uint32_t i = 0; i < 14; i++) {
+        seen_answer(&far->world->seen[i], 200, "hello");
+        seen_close(&far->world->seen[i], REASON_NONE);
+    }
+    assert_int_equal(far->world->net->net.small.spare_count, spare - 1);
+    FAR_UNTIL(far, far->answers == 14);
+    assert_int_equal(far->body_len, 70);
+    assert_buffers_whole(far->world->net);
+    far_free(far);
+}
+
 static void a_host_without_room_refuses_the_stream(void **state) {
     (void)state;
     struct session_options options = options_of(100);
@@ -253,6 +273,7 @@ static void a_close_answers_what_it_cuts(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_are_answered),
+        cmocka_unit_test(small_bodies_share_a_buffer),
         cmocka_unit_test(a_host_without_room_refuses_the_stream),
         cmocka_unit_test(all_slots_in_use_refuses_the_stream),
         cmocka_unit_test(no_memory_for_a_body_resets_its_stream),
