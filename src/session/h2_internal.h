@@ -1,6 +1,5 @@
 /* h2_internal.h: one HTTP/2 session (RFC 9113), shared by h2.c (life), h2_time.c (deadlines),
- * h2_in.c (what is received), h2_out.c (what is sent), h2_stream.c (the stream's downward calls)
- * and h2_queue.c (bytes that wait).
+ * h2_in.c (what is received) and h2_out.c (what is sent: the stream's downward calls).
  *
  * nghttp2 frames, compresses and counts windows; it is fed with what the connection receives
  * (h2_read) and asked for what is to be sent once a turn, from `task` (h2_flush). Each stream is
@@ -18,8 +17,7 @@
  * away: streams that end are put on `dead`, the session itself ends from its task.
  * 3. `conn` is NULL once the connection is lost or given up; the session goes when its last stream
  * is closed as well.
- * 4. What ends the connection for a fault of the other side is noted (h2_fail) and done by the
- * task.
+ * 4. What ends the connection for a fault of the other side is noted (h2_fail), done by the task.
  * 5. A stream's window opens as its user takes what has come: not while it has paused. The
  * connection's opens at once, but in client role no more than H2_HELD_MAX are held for all streams.
  */
