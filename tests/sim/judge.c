@@ -15,10 +15,12 @@ static bool any_of(const char *word, const char *const *words) {
 }
 
 /* Refused by servers without a look at it: so often that weir gives up, or when it has no copy of
- * the body any more. What nghttp2 refuses or ignores by itself has no number here. */
+ * the body any more, or there is no room elsewhere. What nghttp2 refuses or ignores by itself has
+ * no number here. */
 static bool was_refused(const struct plan *plan) {
     uint64_t times = requests[plan->id].refusals + world.refusals;
-    return times > (plan->request_size != 0 ? 0 : REFUSALS_MAX);
+    bool once = plan->request_size != 0 || world.servers_limited;
+    return times > (once ? 0 : REFUSALS_MAX);
 }
 
 bool judge_may_fail(const struct plan *plan, const char *reason) {
