@@ -57,7 +57,8 @@ struct h2_client {
     bool refused;    /* told so in HTTP/1: it is one too many */
     bool misbehaved; /* from here on weir owes nothing */
     bool stopped;
-    bool no_more; /* weir takes no more requests here */
+    bool no_more;     /* weir takes no more requests here */
+    bool says_goaway; /* behind its last request: weir ends the connection after it */
     bool fin_sent;
     bool done;
     struct sim_event *timer;

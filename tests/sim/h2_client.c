@@ -133,6 +133,18 @@ static void client_finish(struct h2_client *client) {
     client_end(client);
 }
 
+/* Once all its requests have gone out: nghttp2 would say it before them. */
+static void say_goaway(struct h2_client *client) {
+    nghttp2_session *ng = client->link.ng;
+    if (!client->says_goaway || client->no_more || client->begun < client->asked_count) return;
+    for (uint32_t i = 0; i < client->begun; i++) {
+        const struct h2_ask *ask = &client->asked[i];
+        if (!ask->closed && !nghttp2_session_get_stream_user_data(ng, ask->id)) return;
+    }
+    client->no_more = true;
+    CHECK(nghttp2_submit_goaway(ng, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0) == 0);
+}
+
 static void client_talk(struct h2_client *client) {
     struct h2_link *link = &client->link;
     bool reads = !client->stopped || client->leaving != STOPS_READING;
@@ -145,6 +157,7 @@ static void client_talk(struct h2_client *client) {
         h2_ask_next(client);
     for (uint32_t i = 0; i < client->begun; i++)
         (void)h2_ask_is_over(&client->asked[i]);
+    say_goaway(client);
     if (writes) h2_link_write(link);
     if (client_leaves(client)) return;
     if (client->leaving == LEAVES_HALF && !client->fin_sent && client_has_sent_all(client)) {
@@ -206,13 +219,25 @@ static void client_step(void *owner) {
     h2_client_wake(client, next_ns < latest_ns ? next_ns : latest_ns);
 }
 
+static void on_window_due(void *owner, uint64_t argument) {
+    (void)argument;
+    struct h2_client *client = owner;
+    if (client->done) return;
+    h2_link_open_window(&client->link);
+    h2_client_wake(client, sim.now_ns);
+}
+
 static void put_settings(struct h2_client *client) {
     static const uint32_t windows[] = {2000, 20000, 65535, 300000};
     bool half = client->leaving == LEAVES_HALF;
+    uint32_t window = half ? WINDOW_LARGE : windows[sim_below(4)];
+    if (!half && h2_link_begins_shut()) {
+        window = 0;
+        sim_at(sim.now_ns + sim_skewed(SIM_SECOND), on_window_due, client, 0);
+    }
     nghttp2_session *ng = client->link.ng;
-    const nghttp2_settings_entry entries[] = {
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, half ? WINDOW_LARGE : windows[sim_below(4)]},
-        {NGHTTP2_SETTINGS_ENABLE_PUSH, 0}};
+    const nghttp2_settings_entry entries[] = {{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window},
+                                              {NGHTTP2_SETTINGS_ENABLE_PUSH, 0}};
     CHECK(nghttp2_submit_settings(ng, NGHTTP2_FLAG_NONE, entries, 2) == 0);
     if (!half) return;
     CHECK(nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, 0, WINDOW_LARGE) == 0);
@@ -267,6 +292,7 @@ void h2_client_start(uint32_t number, uint64_t at_ns) {
     client->depth = sim_one_in(4) ? 1 : (uint32_t)sim_between(1, H2_ASKED_MAX);
     client->leaving = client_pick_leaving();
     client->leave_at = sim_skewed(200000);
+    client->says_goaway = sim_one_in(8);
     if (client->asked_count == 0) return;
     world.clients_left++;
     sim_at(at_ns, client_open, client, 0);

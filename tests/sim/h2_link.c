@@ -70,6 +70,13 @@ void h2_link_init(struct h2_link *link, nghttp2_session_callbacks *callbacks, bo
     nghttp2_session_callbacks_del(callbacks);
 }
 
+bool h2_link_begins_shut(void) { return sim_has(FAULT_SETTINGS_LATE) && sim_one_in(4); }
+
+void h2_link_open_window(struct h2_link *link) {
+    const nghttp2_settings_entry entry = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 65535};
+    CHECK(nghttp2_submit_settings(link->ng, NGHTTP2_FLAG_NONE, &entry, 1) == 0);
+}
+
 void h2_link_fini(struct h2_link *link) {
     nghttp2_session_del(link->ng);
     link->ng = NULL;

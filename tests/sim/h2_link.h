@@ -41,6 +41,9 @@ void h2_link_on_bytes(nghttp2_session_callbacks *callbacks,
 /* A server's end, or a client's. Takes the callbacks. */
 void h2_link_init(struct h2_link *link, nghttp2_session_callbacks *callbacks, bool is_server);
 void h2_link_fini(struct h2_link *link);
+/* Whether streams are to begin without a window, which is opened later. */
+bool h2_link_begins_shut(void);
+void h2_link_open_window(struct h2_link *link);
 /* As far as its pace allows it. */
 void h2_link_read(struct h2_link *link);
 void h2_link_feed(struct h2_link *link, const char *bytes, size_t size);

@@ -385,6 +385,14 @@ static nghttp2_session_callbacks *make_callbacks(void) {
     return callbacks;
 }
 
+static void on_window_due(void *owner, uint64_t argument) {
+    (void)argument;
+    struct h2_conn *conn = owner;
+    if (conn->done || conn->lingers) return;
+    h2_link_open_window(&conn->link);
+    h2_server_wake(conn, sim.now_ns);
+}
+
 /* What it says of itself. Few streams at once, where weir may not yet know: some are refused. */
 static void put_settings(struct h2_conn *conn) {
     static const uint32_t windows[] = {2000, 20000, 65535, 300000};
@@ -395,6 +403,10 @@ static void put_settings(struct h2_conn *conn) {
         {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1},
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
          few ? (uint32_t)sim_between(1, 32) : limits[sim_below(3)]}};
+    if (h2_link_begins_shut()) {
+        entries[0].value = 0;
+        sim_at(sim.now_ns + sim_skewed(SIM_SECOND), on_window_due, conn, 0);
+    }
     size_t count = few || sim_one_in(2) ? 3 : 2;
     CHECK(nghttp2_submit_settings(conn->link.ng, NGHTTP2_FLAG_NONE, entries, count) == 0);
     if (sim_fault(FAULT_SETTINGS_LATE) || (sim_has(FAULT_SETTINGS_LATE) && sim_one_in(4)))
