@@ -173,9 +173,11 @@ static void h2_put_goaway(struct h2 *h2) {
 
 /* Why nghttp2 has nothing more to say: an error it has found, or a GOAWAY after whose streams. */
 static enum reason h2_parting_reason(const struct h2 *h2) {
-    if (h2->drain_ms != 0) return REASON_DRAINED;
-    if (h2->session.is_client) return h2->goaway_received ? REASON_NONE : REASON_H2_PROTOCOL;
-    return h2->goaway_received ? REASON_SERVER_IDLE : REASON_BAD_RESPONSE;
+    bool in_order = list_empty(&h2->streams);
+    if (in_order && h2->drain_ms != 0) return REASON_DRAINED;
+    bool asked = in_order && h2->goaway_received;
+    if (h2->session.is_client) return asked ? REASON_NONE : REASON_H2_PROTOCOL;
+    return asked ? REASON_SERVER_IDLE : REASON_BAD_RESPONSE;
 }
 
 static void h2_end_failed(struct h2 *h2) {
