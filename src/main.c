@@ -2,6 +2,7 @@
 #include "control/command.h"
 #include "control/supervisor.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,23 +25,36 @@ static int main_serve(const char *file) {
     return status;
 }
 
+static int main_wrong(const char *what, const char *argument) {
+    (void)fprintf(stderr, "weir: %s: %s\n", what, argument);
+    return main_usage(stderr, 2);
+}
+
 int main(int argc, char **argv) {
     const char *file = NULL;
     int at = 1;
     while (at < argc && argv[at][0] == '-') {
         if (strcmp(argv[at], "-h") == 0 || strcmp(argv[at], "--help") == 0)
             return main_usage(stdout, 0);
-        if (strcmp(argv[at], "-c") != 0 || at + 1 == argc) return main_usage(stderr, 2);
+        if (strcmp(argv[at], "-c") != 0) return main_wrong("unknown option", argv[at]);
+        if (at + 1 == argc) return main_wrong("a file is missing behind", "-c");
+        file = argv[at + 1];
+        at += 2;
+    }
+    const char *word = at < argc ? argv[at++] : NULL;
+    /* "weir check -c FILE" is how it is often written. */
+    if (word && at + 2 <= argc && strcmp(argv[at], "-c") == 0) {
         file = argv[at + 1];
         at += 2;
     }
     if (!file) file = command_default_file();
-    if (at == argc) return main_serve(file);
-    const char *word = argv[at];
-    if (strcmp(word, "explain") == 0) return command_explain(file, argc - at - 1, argv + at + 1);
-    if (at + 1 != argc) return main_usage(stderr, 2);
-    if (strcmp(word, "check") == 0) return command_check(file);
-    if (strcmp(word, "doctor") == 0) return command_doctor(file);
-    if (strcmp(word, "version") == 0) return command_version();
-    return main_usage(stderr, 2);
+    if (!word) return main_serve(file);
+    if (strcmp(word, "explain") == 0) return command_explain(file, argc - at, argv + at);
+    bool is_check = strcmp(word, "check") == 0;
+    bool is_doctor = strcmp(word, "doctor") == 0;
+    if (!is_check && !is_doctor && strcmp(word, "version") != 0)
+        return main_wrong("unknown word", word);
+    if (at != argc) return main_wrong("too much", argv[at]);
+    if (is_check) return command_check(file);
+    return is_doctor ? command_doctor(file) : command_version();
 }

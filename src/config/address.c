@@ -33,6 +33,11 @@ static bool split(struct bytes text, struct bytes *host, struct bytes *port, str
     while (colon > 0 && text.ptr[colon - 1] != ':')
         colon--;
     struct bytes shown = value_shown(text);
+    if (bytes_starts_with(text, BYTES("http://")) || bytes_starts_with(text, BYTES("https://"))) {
+        writer_print(why, "\"%.*s\" is a URL: ADDRESS:PORT here, and tls = NAME or on for https",
+                     BYTES_FMT(shown));
+        return false;
+    }
     bool ends_in_bracket = text.len != 0 && text.ptr[text.len - 1] == ']';
     if (colon == 0 || ends_in_bracket) {
         writer_print(why, "\"%.*s\" has no port (ADDRESS:PORT)", BYTES_FMT(shown));

@@ -141,8 +141,21 @@ static bool listens_on(const struct config_listener *listener, uint64_t port) {
     return false;
 }
 
-/* The listener asked for, else one that has the port of the URL, else the first. NULL: no such
- * name. */
+/* The first that speaks what the URL does, TLS or not; the first when none does. */
+static const struct config_listener *first_listener(const struct config *config,
+                                                    const struct question *question) {
+    for (uint32_t i = 0; question->authority.ptr && i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        bool speaks_tls = listener->tls != NULL;
+        if (!listener->is_admin && listener->mode == CONFIG_MODE_HTTP &&
+            speaks_tls == question->is_secure)
+            return listener;
+    }
+    return &config->listeners[0];
+}
+
+/* The listener asked for, else one that has the port of the URL, else the first that speaks its
+ * scheme. NULL: no such name. */
 static const struct config_listener *
 find_listener(const struct config *config, const struct question *question, const char **by) {
     uint64_t port = authority_port(question->authority, question->is_secure ? 443 : 80);
@@ -154,8 +167,10 @@ find_listener(const struct config *config, const struct question *question, cons
                                         : question->authority.ptr && listens_on(listener, port);
         if (is_it) return listener;
     }
-    *by = "the first; --listener NAME takes another";
-    return question->listener ? NULL : &config->listeners[0];
+    *by = question->authority.ptr
+              ? "no listener has the port of the URL; --listener NAME takes another"
+              : "the first; --listener NAME takes another";
+    return question->listener ? NULL : first_listener(config, question);
 }
 
 /* The request as a client would send it. */

@@ -160,7 +160,8 @@ static const char *supervisor_target(const struct config_listener *listener) {
 /* Where curl would find the first listener that speaks HTTP. */
 static void supervisor_print_listeners(const struct config *config) {
     const struct config_address *first = NULL;
-    const char *scheme = "http";
+    /* A certificate is hardly ever for the address. */
+    const char *begin = "-i http";
     for (uint32_t i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
         for (uint32_t j = 0; j < listener->bind_count; j++) {
@@ -173,16 +174,16 @@ static void supervisor_print_listeners(const struct config *config) {
             bool is_tried = !first && !is_tcp && !listener->is_admin;
             if (!is_tried || listener->binds[j].storage.ss_family == AF_UNIX) continue;
             first = &listener->binds[j];
-            if (listener->tls) scheme = "https";
+            if (listener->tls) begin = "-ik https";
         }
     }
     if (!first) return;
     const char *port = strrchr(first->text, ':');
     bool any = strncmp(first->text, "0.0.0.0:", 8) == 0 || strncmp(first->text, "[::]:", 5) == 0;
     if (any && port) {
-        log_info("try: curl -i %s://127.0.0.1%s/", scheme, port);
+        log_info("try: curl %s://127.0.0.1%s/", begin, port);
     } else {
-        log_info("try: curl -i %s://%s/", scheme, first->text);
+        log_info("try: curl %s://%s/", begin, first->text);
     }
 }
 

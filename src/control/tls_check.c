@@ -179,9 +179,19 @@ static int compare(const void *a, const void *b) {
     return left->order < right->order ? -1 : 1;
 }
 
+/* A forgotten `tls = NAME` leaves a listener in clear where nobody expects it. */
+static void warn_of_unused(struct findings *findings, const struct config *config,
+                           const struct config_tls *tls) {
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        if (config->listeners[i].tls == tls) return;
+    }
+    add(findings, tls->line, "warning: tls %s: no listener says tls = %s", tls->name, tls->name);
+}
+
 uint32_t tls_check(const struct config *config, FILE *to) {
     struct findings findings = {0};
     for (uint32_t i = 0; i < config->tls_count; i++) {
+        warn_of_unused(&findings, config, &config->tls[i]);
         struct tls_subject subject = tls_subject_of_section(&config->tls[i]);
         check_subject(&findings, &subject);
     }

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from harness.http1 import answer, get
+from harness.tls import make_certificates
 from harness.wait import eventually
 from harness.weir import BINARY, ROOT, Port, expand, few_files
 
@@ -159,12 +160,13 @@ def test_help(run, word):
 
 @pytest.mark.parametrize("arguments", [
     ["-c"], ["-x"], ["--config", "weir.ini"], ["frob"], ["check", "more"], ["version", "more"],
-    ["doctor", "more"], ["check", "-c", "weir.ini"], ["-c", "weir.ini", "frob"],
+    ["doctor", "more"], ["check", "-c"], ["-c", "weir.ini", "frob"], ["weir.ini"],
 ], ids=" ".join)
 def test_usage_errors(run, arguments):
     done = run(*arguments)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("usage: weir")
+    wrong, usage = done.stderr.split("\n")[:2]
+    assert wrong.startswith("weir: ") and usage.startswith("usage: weir")
 
 
 @pytest.mark.parametrize("arguments", [
@@ -359,8 +361,8 @@ def listener(bind, more=""):
     return f"[listener web]\nbind = {bind}\nservice = hi\n[service hi]\ntype = respond\n{more}"
 
 
-def serves_until_told(process, target, family=socket.AF_INET):
-    """Asks once, ends it, returns what it wrote."""
+def serves_until_told(process, target, family=socket.AF_INET, status=200):
+    """Asks once, in clear, ends it, returns what it wrote."""
     def answers():
         assert process.poll() is None, process.stderr.read()
         with socket.socket(family) as sock:
@@ -370,7 +372,7 @@ def serves_until_told(process, target, family=socket.AF_INET):
             except OSError:
                 return False
             sock.sendall(get("/", "Connection: close"))
-            return sock.recv(100).startswith(b"HTTP/1.1 200 ")
+            return sock.recv(100).startswith(b"HTTP/1.1 %d " % status)
 
     try:
         eventually(answers, "an answer")
@@ -401,6 +403,26 @@ def test_it_says_what_listens_where_and_what_to_try(serve, port):
     assert f"try: curl -i http://{port.address}/" in said
     assert re.search(r"kernel \S+: io_uring ", said)
     assert "ready: 1 workers" in said
+
+
+def test_what_to_try_over_tls(serve, port, tmp_path):
+    make_certificates(tmp_path, "weir.test.pem")
+    text = listener(port.address).replace("service = hi\n", "service = hi\ntls = site\n")
+    said = serves_until_told(serve(text +
+                                   "[tls site]\ncertificate = weir.test.pem\n"), port.target,
+                             status=400)
+    assert f"listener web on {port.address} -> hi (tls)" in said
+    assert f"try: curl -ik https://{port.address}/" in said
+
+
+def test_the_file_may_be_named_behind_the_word(run, tmp_path):
+    (tmp_path / "weir.ini").write_text(GOOD)
+    for word, *more in (["check"], ["explain", "GET", "/"], ["doctor"]):
+        before = run("-c", "weir.ini", word, *more)
+        behind = run(word, "-c", "weir.ini", *more)
+        assert (behind.returncode, behind.stdout, behind.stderr) == (
+            before.returncode, before.stdout, before.stderr)
+        assert "weir.ini" in before.stdout or "listener  web" in before.stdout
 
 
 def test_a_port_in_use(run):

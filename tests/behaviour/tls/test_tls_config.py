@@ -103,6 +103,23 @@ def test_tls_config_warns_of_certificates_that_run_out(run, ca):
     assert any(line.startswith("ok    TLS: OpenSSL 3") for line in output)
 
 
+def test_tls_config_warns_of_a_section_that_nobody_uses(run, ca):
+    status, _, lines = run(ini().replace("tls = site", "nodelay = on"), "check")
+    assert (status, lines) == (0, ["weir.ini:7: warning: tls site: no listener says tls = site"])
+
+
+def test_tls_config_explained_by_the_scheme(run, ca):
+    """Where no listener has the port of the URL."""
+    text = "[listener clear]\nbind = 127.0.0.1:8080\nupstream = app\n" + ini()
+    for url, name in (("https://site.example/", "web"), ("http://site.example/", "clear")):
+        status, output, _ = run(text, "explain", "GET", url)
+        assert status == 0
+        assert output[0] == (f"listener  {name} (no listener has the port of the URL; "
+                             "--listener NAME takes another)")
+    status, output, _ = run(text, "explain", "GET", "/")
+    assert output[0] == "listener  clear (the first; --listener NAME takes another)"
+
+
 def test_tls_config_explained(run, ca):
     text = ini("site.crt other.crt", "site.key other.key", "strict_sni = on", """
 [listener pass]

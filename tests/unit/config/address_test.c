@@ -82,6 +82,9 @@ static void what_is_no_address_is_refused_with_a_hint(void **state) {
     assert_refused("10.0.0.1", "\"10.0.0.1\" has no port (ADDRESS:PORT)");
     assert_refused("[::1]", "\"[::1]\" has no port (ADDRESS:PORT)");
     assert_refused("", "\"\" has no port (ADDRESS:PORT)");
+    assert_refused("https://a.example:443",
+                   "\"https://a.example:443\" is a URL: ADDRESS:PORT here, "
+                   "and tls = NAME or on for https");
     assert_refused("::1:80", "\"::1:80\": an IPv6 address stands in brackets, as in [::1]:8080");
     assert_refused("10.0.0.1:0", "\"0\" is no port, it must be 1 to 65535");
     assert_refused("10.0.0.1:65536", "\"65536\" is no port, it must be 1 to 65535");
