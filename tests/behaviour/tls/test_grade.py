@@ -68,7 +68,8 @@ def test_nothing_above_low_is_found(new_stage, tmp_path):
     def run(name):
         found[name] = grade(tmp_path, name, stage.address())
         # WARN: testssl.sh could not tell, as on a busy machine its own time is up.
-        if any(finding["severity"] == "WARN" for finding in found[name].values()):
+        if any(finding["severity"] == "WARN" and key not in EXCUSED
+               for key, finding in found[name].items()):
             found[name] = grade(tmp_path, f"{name}-again", stage.address(), RUNS[name])
 
     threads = [threading.Thread(target=run, args=(name,)) for name in RUNS]

@@ -1,11 +1,12 @@
 """What `weir check`, `doctor` and `explain` say about TLS."""
 
+import re
 import subprocess
 
 import pytest
 
 from harness.certificates import Authority
-from harness.weir import BINARY
+from harness.weir import BINARY, ROOT
 
 
 @pytest.fixture
@@ -101,6 +102,23 @@ def test_tls_config_warns_of_certificates_that_run_out(run, ca):
     assert "warn  tls site: late.crt has expired: renew it" in output
     assert "warn  tls site: soon.crt expires in 3 days: renew it" in output
     assert any(line.startswith("ok    TLS: OpenSSL 3") for line in output)
+
+
+def recipes():
+    """The blocks of etc/README.md's recipes."""
+    with open(f"{ROOT}/etc/README.md") as file:
+        text = file.read().split("\n## Recipes\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"(?:^    .*\n)+", text, re.M)
+    assert len(blocks) == 4
+    return blocks
+
+
+@pytest.mark.parametrize("text", recipes(), ids=range(4))
+def test_tls_config_recipes_are_right(run, ca, text):
+    for stem in re.findall(r"([\w-]+)\.crt", text):
+        ca.issue(stem, f"{stem}.example", days=60)
+    status, output, errors = run(text, "check")
+    assert (status, errors) == (0, []) and output[0].startswith("weir.ini: ok: ")
 
 
 def test_tls_config_warns_of_a_section_that_nobody_uses(run, ca):
