@@ -1,6 +1,7 @@
 """Certificates that change while weir runs."""
 
 import os
+import subprocess
 import threading
 
 import pytest
@@ -185,3 +186,24 @@ def test_cert_that_the_user_cannot_read_again_is_warned_of(new_stage, ca, tmp_pa
     assert f"{ca.site.key}: Permission denied: when it changes" in stage.weir.log
     stage.weir.eventually_metric(1, RELOADS, result="failed")
     assert shown(stage.things["web"]) == ca.site.der
+
+
+def test_cert_swap_fails_no_connection_of_h2load(new_stage, ca):
+    """600 connections, 200 a second, while the certificate changes again and again."""
+    stage = new_stage(ini(ca), workers=2)
+    load = subprocess.Popen(
+        ["h2load", "-n", "600", "-c", "600", "-r", "200", stage.url("/", scheme="https")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    swaps = 0
+    try:
+        while load.poll() is None:
+            ca.issue("site", "site.example")
+            swaps += 1
+            stage.weir.eventually_metric(swaps, RELOADS, result="ok")
+        told = load.communicate()[0]
+    finally:
+        load.kill()
+        load.wait()
+    assert swaps > 2
+    assert "600 succeeded, 0 failed, 0 errored" in told, told
+    assert stage.count(RELOADS, result="failed") == 0

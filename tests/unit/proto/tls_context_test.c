@@ -227,8 +227,8 @@ static bool resumes_once(const struct tls_context *server, SSL_SESSION *session,
     size_t after_size = 0;
     SSL_SESSION_get0_ticket(session, &before, &before_size);
     SSL_SESSION_get0_ticket(SSL_get0_session(ends.client), &after, &after_size);
-    *has_new = after_size != before_size ||
-               (after_size != 0 && memcmp(before, after, after_size) != 0);
+    *has_new =
+        after_size != before_size || (after_size != 0 && memcmp(before, after, after_size) != 0);
     ends_free(&ends);
     SSL_CTX_free(client);
     return resumed;
