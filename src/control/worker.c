@@ -257,7 +257,6 @@ static const struct session_ops *worker_choose(const struct front *front, const 
 static void worker_begin_session(void *user, struct conn *conn) {
     struct worker_listener *from = user;
     struct front *front = from->front;
-    if (!listener_admit(conn)) return;
     stat_bump(&from->accepted, 1);
     struct session *session =
         worker_choose(front, conn)->accept(&from->worker->room, conn, &front->options, front->host);
@@ -269,9 +268,11 @@ static void worker_begin_session(void *user, struct conn *conn) {
     conn_reset(conn);
 }
 
-/* The connection begins, or has been told by a PROXY header whose it is. */
+/* The connection begins, or has been told by a PROXY header whose it is. A handshake is work that is
+ * done, and a place that is held, for somebody: it counts. */
 static void worker_secure(void *user, struct conn *conn) {
     struct worker_listener *from = user;
+    if (!listener_admit(conn)) return;
     if (from->front->options.tls) {
         wire_enter(&from->worker->room.wires, conn, &from->wire);
     } else {
@@ -291,7 +292,9 @@ static void worker_on_conn(void *user, struct conn *conn) {
 static void worker_on_refused(void *user, struct conn *conn, enum reason reason) {
     struct worker_listener *from = user;
     const struct session_ops *ops = from->front->session_ops;
-    if (ops->refuse) {
+    /* Before a handshake nothing in clear is understood, but by who speaks in clear. */
+    bool is_secret = from->front->options.tls && reason != REASON_TLS_PLAIN_HTTP;
+    if (ops->refuse && !is_secret) {
         ops->refuse(&from->worker->room, conn, reason);
     } else {
         conn_reset(conn);

@@ -87,7 +87,7 @@ static inline bool listener_ended(const struct listener *listener) {
     return listener->stopped && !listener->armed && listener->conns == 0 && listener->refused == 0;
 }
 
-/* Counts a client's connection by its address (conn_source), where its session begins. False: there
+/* Counts a client's connection by its address (conn_source), once that is known. False: there
  * are too many of that address, and the connection was refused; it must not be touched any more. */
 bool listener_admit(struct conn *conn);
 /* Counts `reason` as why the connection is refused, gives back its place, and has it told so

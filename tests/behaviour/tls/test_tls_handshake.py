@@ -263,6 +263,24 @@ def test_a_handshake_that_is_late_sends_nothing_more(new_stage, tmp_path):
     assert 0 < len(client.received) < 70000
 
 
+def test_one_too_many_of_an_address_gets_no_handshake(new_stage):
+    """Those who never finish theirs count as well, and nothing is said in clear."""
+    stage = new_stage(INI.replace("bind = @secure", "bind = @secure\nmax_connections_per_ip = 2"))
+    idle, halfway = stage.connect("secure"), stage.connect_tls(handshake=False)
+    halfway.sock.step()
+    refused = stage.connect("secure")
+    refused.expect_reset()
+    assert not refused.received
+    assert stage.count("weir_listener_connections_rejected_total",
+                       reason="max_connections_per_ip") == 1
+    used = stage.count("weir_memory_used_bytes", pool="wire")
+    idle.close()
+    stage.weir.eventually_metric(used / 2, "weir_memory_used_bytes", pool="wire")
+    halfway.sock.handshake()
+    assert stage.exchange(get("/a"), client=halfway)[1].body == b"hello"
+    assert stage.exchange(get("/b"), client=stage.connect_tls())[1].body == b"hello"
+
+
 # Ends.
 
 
