@@ -207,7 +207,10 @@ enum tls_result tls_write(struct tls *tls, struct bytes bytes) {
     if (tls->failure != REASON_NONE) return TLS_BAD;
     ERR_clear_error();
     size_t written = 0;
-    if (SSL_write_ex(tls->ssl, bytes.ptr, bytes.len, &written) != 1) return tls_fail(tls);
+    if (SSL_write_ex(tls->ssl, bytes.ptr, bytes.len, &written) != 1) {
+        enum tls_result failed = tls_result_of(tls, 0);
+        return failed == TLS_END ? tls_fail(tls) : failed;
+    }
     CHECK(written == bytes.len); /* without SSL_MODE_ENABLE_PARTIAL_WRITE it is all or nothing */
     return TLS_DONE;
 }

@@ -80,7 +80,8 @@ enum tls_result tls_read(struct tls *tls, char *to, size_t size, size_t *len);
 bool tls_fits(const struct tls *tls);
 /* Where it does not: DONE when plaintext is ready, and its size. */
 enum tls_result tls_next(struct tls *tls, size_t *size);
-/* One record (rarely more), of 1 to TLS_RECORD_MAX bytes. DONE or BAD. */
+/* One record (rarely more), of 1 to TLS_RECORD_MAX bytes. DONE, BAD, or MORE: a part of a handshake
+ * message was read (a ticket of several records), and until its rest is nothing is written. */
 enum tls_result tls_write(struct tls *tls, struct bytes bytes);
 /* Puts close_notify, once. Nothing where there is no use: before the end of the handshake, after a
  * failure. */

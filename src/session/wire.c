@@ -436,7 +436,8 @@ static bool wire_flush(struct conn *conn, bool end) {
         size_t room = conn_filter_room(conn);
         if (room <= TLS_RECORD_OVERHEAD) return true;
         struct bytes record = wire_next_record(wire, room - TLS_RECORD_OVERHEAD);
-        if (tls_write(&wire->tls, record) != TLS_DONE) return false;
+        enum tls_result result = tls_write(&wire->tls, record);
+        if (result != TLS_DONE) return result == TLS_MORE;
         conn_out_take(conn->net, plain, record.len);
     }
     if (!end || plain->queued != 0 || wire->filter.ended) return true;

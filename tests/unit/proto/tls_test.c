@@ -334,6 +334,38 @@ static void new_keys_are_answered_while_reading(void **state) {
     tls_ends_fini(&pair);
 }
 
+static int fill_ticket(SSL *ssl, void *used) {
+    (void)used;
+    static const char filling[2000];
+    return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), filling, sizeof filling);
+}
+
+/* A ticket of more than a record: with a part of it taken, nothing can be sent until the rest comes
+ * (RFC 8446 section 5.1: its records follow each other). */
+static void writing_waits_for_the_rest_of_a_ticket(void **state) {
+    (void)state;
+    struct tls_ends pair;
+    struct writer none = writer_make(NULL, 0);
+    tls_ends_init(&pair, TLS1_3_VERSION);
+    assert_int_equal(SSL_CTX_set_session_ticket_cb(pair.server_context, fill_ticket, NULL, NULL),
+                     1);
+    SSL_set_max_send_fragment(pair.server.tls.ssl, 1024);
+    tls_ends_shake(&pair, SIZE_MAX);
+    assert_open(&pair);
+    struct bytes tickets = tls_ends_take(&pair.server);
+    assert_true(tickets.len > 2000);
+    struct bytes part = bytes_slice(tickets, 0, 1100);
+    assert_int_equal(tls_ends_read(&pair.client, part, SIZE_MAX, &none), TLS_MORE);
+    assert_int_equal(tls_write(&pair.client.tls, BYTES("a request")), TLS_MORE);
+    assert_int_equal(pair.client.sent_size, 0);
+    struct bytes rest = bytes_slice(tickets, part.len, tickets.len - part.len);
+    assert_int_equal(tls_ends_read(&pair.client, rest, SIZE_MAX, &none), TLS_MORE);
+    assert_non_null(pair.client.session);
+    carry(&pair.client, &pair.server, BYTES("a request"), SIZE_MAX);
+    carry(&pair.server, &pair.client, BYTES("an answer"), SIZE_MAX);
+    tls_ends_fini(&pair);
+}
+
 static void renegotiation_is_refused_and_reading_goes_on(void **state) {
     (void)state;
     struct tls_ends pair;
@@ -366,6 +398,7 @@ int main(void) {
         cmocka_unit_test(a_session_is_resumed),
         cmocka_unit_test(tickets_come_with_the_end_of_the_handshake),
         cmocka_unit_test(new_keys_are_answered_while_reading),
+        cmocka_unit_test(writing_waits_for_the_rest_of_a_ticket),
         cmocka_unit_test(renegotiation_is_refused_and_reading_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
