@@ -218,6 +218,7 @@ static void wire_shake(struct wire *wire, struct bytes bytes, struct lease *leas
 
 static bool wire_put(struct tls *tls, struct bytes bytes) {
     struct conn *conn = wire_of_tls(tls)->conn;
+    if (conn->fin_sent) return true; /* an answer to what comes behind our end: nobody hears it */
     return conn->out.queued < WIRE_ANSWERS_MAX && conn_filter_put(conn, bytes);
 }
 
@@ -490,8 +491,7 @@ static void wire_on_lost(struct conn *conn, int error) {
     struct wire *wire = wire_of_conn(conn);
     bool is_cut = error == ECANCELED; /* conn_close_all */
     if (wire->state != WIRE_IDLE && !is_cut) wire_count_failure(wire, REASON_CLIENT_RESET);
-    /* Until its release the connection is closing: who wants a place, and a cut, must not find it.
-     */
+    /* The connection is closing: who wants a place, and a cut, must not find it. */
     (void)wire_leave(wire);
 }
 

@@ -1,5 +1,6 @@
 """What travels inside TLS, from and to clients: every byte, every end."""
 
+import ctypes
 import os
 import re
 import subprocess
@@ -293,6 +294,29 @@ def test_a_server_half_closes_a_tunnel(stage, origin):
     assert client.sock.notified
     client.sock.sendall(b"and this")
     assert upstream.read_exactly(8) == b"and this"
+    client.half_close()
+    upstream.expect_close()
+
+
+def ask_for_new_keys(sock):
+    """A KeyUpdate that wants one back, which Python has no word for: of the SSL in its object."""
+    library = ctypes.CDLL("libssl.so.3")
+    tls = ctypes.c_void_p.from_address(id(sock.tls._sslobj) + object.__basicsize__ + 8)
+    assert library.SSL_key_update(tls, 1) == 1
+    assert library.SSL_do_handshake(tls) == 1
+    sock.put()
+
+
+def test_a_tunnel_goes_on_when_no_answer_can_be_sent(stage, origin):
+    """New keys are asked for behind weir's FIN."""
+    client = stage.connect_tls("bytes", version=1.3)
+    upstream = origin.accept()
+    upstream.half_close()
+    assert client.read_to_end() == b""
+    for piece in (b"before", b"behind"):
+        ask_for_new_keys(client.sock)
+        client.sock.sendall(piece)
+        assert upstream.read_exactly(6) == piece
     client.half_close()
     upstream.expect_close()
 
