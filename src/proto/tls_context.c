@@ -269,6 +269,7 @@ static void tls_context_set_clients(struct tls_context *context, SSL_CTX *ssl,
     int mode = SSL_VERIFY_PEER;
     if (auth == TLS_CLIENT_AUTH_REQUIRE) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
     SSL_CTX_set_verify(ssl, mode, NULL);
+    (void)SSL_CTX_set_session_ticket_cb(ssl, NULL, tls_tickets_on_opened, NULL); /* cannot fail */
     SSL_CTX_set1_cert_store(ssl, context->store);
     SSL_CTX_set_client_CA_list(ssl, SSL_dup_CA_list(context->authorities));
 }

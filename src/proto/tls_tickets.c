@@ -2,6 +2,7 @@
 
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
+#include <openssl/x509.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -44,4 +45,19 @@ const struct tls_ticket_key *tls_tickets_find(const struct tls_tickets *tickets,
         if (memcmp(key->name, name, TLS_TICKET_NAME_SIZE) == 0) return key;
     }
     return NULL;
+}
+
+SSL_TICKET_RETURN tls_tickets_on_opened(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
+                                        size_t name_size, SSL_TICKET_STATUS status, void *used) {
+    (void)ssl;
+    (void)name;
+    (void)name_size;
+    (void)used; /* the session knows its certificate */
+    if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    const X509 *shown = SSL_SESSION_get0_peer(session);
+    /* 0: no time can be read of it. */
+    if (shown && X509_cmp_current_time(X509_get0_notAfter(shown)) <= 0)
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
 }

@@ -12,6 +12,7 @@
 #ifndef WEIR_PROTO_TLS_TICKETS_H
 #define WEIR_PROTO_TLS_TICKETS_H
 
+#include <openssl/ssl.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -40,5 +41,10 @@ const struct tls_ticket_key *tls_tickets_current(const struct tls_tickets *ticke
 /* The key of that name (TLS_TICKET_NAME_SIZE bytes), NULL when it is not known any more. */
 const struct tls_ticket_key *tls_tickets_find(const struct tls_tickets *tickets,
                                               const unsigned char *name);
+
+/* For SSL_CTX_set_session_ticket_cb(3): a session whose certificate has run out since is not
+ * resumed, which OpenSSL would do, with TLS 1.3 for ever: each resumption brings a new ticket. */
+SSL_TICKET_RETURN tls_tickets_on_opened(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
+                                        size_t name_size, SSL_TICKET_STATUS status, void *used);
 
 #endif

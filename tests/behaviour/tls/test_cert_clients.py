@@ -1,6 +1,7 @@
 """Clients that show certificates: off, optional, require, with CA and CRL."""
 
 import ssl
+import time
 
 import pytest
 
@@ -111,5 +112,23 @@ body = hello
     own.write_crl()
     stage.weir.eventually_metric(1, "weir_tls_cert_reloads_total", result="ok")
     with pytest.raises(ssl.SSLError, match="(?i)certificate.revoked"):
+        with shake(port, context, session=session) as sock:
+            ask(sock)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_cert_that_has_expired_meanwhile_cannot_come_back_by_a_ticket(new_stage, ca, version):
+    port = new_stage(ini(ca, f"client_auth = require\nca = {ca.file}")).things["web"]
+    brief = ca.issue("brief", days=4 / 86400 - 0.5)
+    context = client(ca, version, brief)
+    with shake(port, context) as sock:
+        assert ask(sock).body == b"hello"
+        session = sock.session
+    with shake(port, context, session=session) as sock:
+        assert sock.session_reused
+        assert ask(sock).body == b"hello"
+        session = sock.session
+    time.sleep(max(0, brief.not_after + 1 - time.time()))
+    with pytest.raises(ssl.SSLError, match="(?i)certificate.expired"):
         with shake(port, context, session=session) as sock:
             ask(sock)
