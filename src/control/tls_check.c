@@ -199,6 +199,10 @@ uint32_t tls_check(const struct config *config, FILE *to) {
         if (!config->upstreams[i].tls.on) continue;
         struct tls_subject subject = tls_subject_of_upstream(&config->upstreams[i]);
         check_subject(&findings, &subject);
+        if (!config->upstreams[i].tls.verify)
+            add(&findings, config->upstreams[i].tls.line,
+                "warning: upstream %s.verify: off: whoever answers is believed to be the server",
+                config->upstreams[i].name);
     }
     if (findings.count != 0) qsort(findings.items, findings.count, sizeof *findings.items, compare);
     for (uint32_t i = 0; i < findings.count; i++) {

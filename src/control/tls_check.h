@@ -12,7 +12,7 @@
 #define TLS_CHECK_DAYS 14
 
 /* Writes all errors, and as `warning:` what works and hardly should: certificates that have run
- * out, or will soon. Returns how many errors there are. */
+ * out, or will soon; servers that are not verified. Returns how many errors there are. */
 uint32_t tls_check(const struct config *config, FILE *to);
 
 #endif

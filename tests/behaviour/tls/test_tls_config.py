@@ -138,6 +138,13 @@ def test_tls_config_explained_by_the_scheme(run, ca):
     assert output[0] == "listener  clear (the first; --listener NAME takes another)"
 
 
+def test_tls_config_warns_of_servers_that_are_not_verified(run, ca):
+    text = ini(more="[upstream blind]\nserver = 127.0.0.1:1\ntls = on\nverify = off")
+    assert run(text, "check")[::2] == (0, [
+        "weir.ini:12: warning: upstream blind.verify: off: whoever answers is believed to be the "
+        "server"])
+
+
 def test_tls_config_explained(run, ca):
     text = ini("site.crt other.crt", "site.key other.key", "strict_sni = on", """
 [listener pass]
