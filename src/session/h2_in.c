@@ -7,6 +7,10 @@
 #define H2_RATE_GRACE_MS 5000
 /* Header sections of so many times the limits are no mistake. */
 #define H2_BOMB_FACTOR 4
+/* Frames without data that may wait to be sent: of each stream its head, its end, its windows; and
+ * what else is answered, of which nghttp2 itself bounds acknowledgements. */
+#define H2_FRAMES_PER_STREAM 4
+#define H2_FRAMES_SPARE 4000
 
 static const enum stat_id flood_stats[H2_FLOOD_COUNT] = {
     [H2_FLOOD_RAPID_RESET] = STAT_H2_FLOOD_RAPID_RESET,
@@ -520,6 +524,16 @@ static void h2_broken(struct h2 *h2, ssize_t error) {
     }
 }
 
+/* What nghttp2 answers by itself to who reads nothing waits in its memory, which all connections
+ * share; a client that asks for more streams than there are, before it has acknowledged how many,
+ * is told by a frame each. */
+static void h2_check_queue(struct h2 *h2) {
+    size_t max = H2_FRAMES_SPARE + H2_FRAMES_PER_STREAM * h2->session.options->h2_streams_max;
+    if (!h2->session.is_client) return;
+    if (nghttp2_session_get_outbound_queue_size(h2->ng) > max)
+        h2_note_flood(h2, H2_FLOOD_MADE_RESET);
+}
+
 void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease) {
     if (h2_is_deaf(h2)) return;
     h2->heard_ms = h2_net(h2)->now_ms;
@@ -529,6 +543,7 @@ void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease) {
     h2->lease = NULL;
     h2_unbusy(h2);
     if (used < 0) h2_broken(h2, used);
+    h2_check_queue(h2);
     h2_mark(h2);
     if (h2->head) h2_need(h2, h2->head_ms + h2->session.options->timeout_request_ms);
 }

@@ -198,6 +198,26 @@ def test_many_crumbs_are_a_bomb(stage):
     flooded(stage, h2, "hpack", before)
 
 
+def test_streams_too_many_of_who_reads_nothing(stage):
+    """Each is refused by a frame, which waits: also where no limit is set."""
+    before = stage.count("weir_h2_flood_total", kind="made_reset")
+    h2 = H2Client(stage.connect("open", recv_buffer=4096))
+    block = h2.block([(":method", "POST"), (":scheme", "http"), (":path", "/hello"),
+                      (":authority", "a")])
+    h2.frame(HEADERS, END_HEADERS, 1, block)
+    try:
+        for first in range(3, 4_000_000, 2000):
+            h2.peer.send(b"".join(pack(HEADERS, END_HEADERS, first + n, block)
+                                  for n in range(0, 2000, 2)))
+            if stage.count("weir_h2_flood_total", kind="made_reset") > before:
+                break
+    except OSError:
+        pass
+    assert stage.count("weir_h2_flood_total", kind="made_reset") == before + 1
+    assert stage.weir.rss_bytes() < 400 << 20
+    assert stage.connect().ask(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+
+
 def test_windows_that_stay_shut(stage):
     """Each stream nobody reads ends after timeout_client, and too many of them end the rest."""
     before = stage.count("weir_h2_flood_total", kind="zero_window")
