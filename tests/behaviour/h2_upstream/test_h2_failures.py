@@ -4,8 +4,9 @@ import struct
 
 import pytest
 
+from harness.h2_client import H2Client
 from harness.h2_server import (CANCEL, DATA, GOAWAY, HEADERS, INTERNAL_ERROR, MAX_STREAMS,
-                               PROTOCOL_ERROR, REFUSED_STREAM, WINDOW_UPDATE, H2Server)
+                               PROTOCOL_ERROR, REFUSED_STREAM, WINDOW, WINDOW_UPDATE, H2Server)
 from harness.http1 import get, post
 
 INI = """
@@ -27,6 +28,13 @@ upstream = dead
 [listener hole]
 bind = @never
 upstream = hole
+[listener large]
+bind = @large
+upstream = app
+max_body_size = 0
+[route here]
+path = /here
+respond = 200 here
 [upstream app]
 protocol = h2
 server = @origin
@@ -379,6 +387,34 @@ def test_a_client_that_leaves_in_its_upload_cancels_it(stage):
     server.until(lambda: request.body, "some of the body")
     client.reset()
     server.expect_reset(request, CANCEL)
+    again = ask(stage)
+    finish(again, server, server.next_request())
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_client_that_leaves_within_a_head_that_nobody_can_be_told_of(stage, answered):
+    """The server does not read, so weir's RST_STREAM waits behind the body; meanwhile the rest of
+    a head, or of trailers, comes for whom nobody waits any more."""
+    client = H2Client(stage.connect("large"))
+    client.request(1, "POST", "/", end=False)
+    server = H2Server(stage.origin.accept(), {WINDOW: 2**31 - 1})
+    server.h2.increment_flow_control_window(2**30)
+    server.flush()
+    request = server.next_request()
+    if answered:
+        server.head(request, 200)
+        assert client.answer_head(1).status == 200
+    client.send_until_stuck(1)
+    fields = [("x-trailer", "1")] if answered else [(":status", "200")]
+    block = server.h2.encoder.encode([*fields, ("x-more", "a" * 50)])
+    head = struct.pack(">I", len(block))[1:] + struct.pack(">BBI", HEADERS, 5, request.id)
+    server.upstream.send(head + block[:-10])
+    assert stage.connect().ask(get("/here")).body == b"here"
+    client.reset_stream(1)
+    client.echo()
+    server.upstream.send(block[-10:])
+    assert stage.connect().ask(get("/here")).body == b"here"
+    server.expect_reset(request)
     again = ask(stage)
     finish(again, server, server.next_request())
 
