@@ -60,7 +60,11 @@ static void h2_stream_free(struct h2 *h2, struct h2_stream *s) {
 void h2_stream_release(struct h2_stream *s) {
     struct h2 *h2 = h2_of(s);
     CHECK(!s->user_open);
-    if (h2->head_stream == s) h2->head_stream = NULL;
+    /* The rest of the block may still come: nobody waits for it, nor is it late. */
+    if (h2->head_stream == s) {
+        if (h2->head) slab_release(&h2_room(h2)->heads, h2->head);
+        h2->head_stream = NULL;
+    }
     h2_consume(s);
     for (struct h2_walk *walk = h2->walk; walk; walk = walk->outer)
         if (walk->next == &s->link) walk->next = s->link.next;

@@ -124,7 +124,9 @@ static bool h2_check_own(struct h2 *h2, uint64_t now_ms) {
     const struct conn *conn = h2->session.conn;
     bool is_client = h2->session.is_client;
     if (h2->head && is_client && h2->head_ms + h2->session.options->timeout_request_ms <= now_ms) {
-        h2->session.host->on_refused(&h2->session, REASON_REQUEST_TIMEOUT);
+        /* Trailers belong to a request that is counted when it ends. */
+        if (h2->head->kind == H2_REQUEST)
+            h2->session.host->on_refused(&h2->session, REASON_REQUEST_TIMEOUT);
         h2_fail(h2, REASON_REQUEST_TIMEOUT, NGHTTP2_ENHANCE_YOUR_CALM);
         return true;
     }

@@ -4,15 +4,19 @@ import signal
 
 import pytest
 
-from harness.h2_client import (CANCEL, END_HEADERS, END_STREAM, HEADERS, INTERNAL_ERROR, NO_ERROR,
-                               REFUSED_STREAM, H2Client)
-from harness.http1 import answer, answer_head, chunk
+from harness.h2_client import (CANCEL, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
+                               INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, H2Client, pack)
+from harness.http1 import answer, answer_head, chunk, get
 from harness.wait import eventually
 
 INI = """
 [listener web]
 bind = @web
 upstream = app
+[listener brief]
+bind = @brief
+upstream = app
+timeout_request = 300ms
 [route hello]
 path = /hello
 service = hello
@@ -34,6 +38,9 @@ timeout_connect = 1s
 [upstream dead]
 server = @dead
 """
+
+
+TRAILERS = [("x-one", "1"), ("x-two", "2" * 20)]
 
 
 @pytest.fixture
@@ -178,6 +185,46 @@ def test_malformed_and_late_and_no_answers(stage, h2):
     h2.get(7, "/hole")
     assert h2.answer(7).reason == "connect_timeout"
     well(stage, h2)
+
+
+def test_the_rest_of_trailers_for_whom_nobody_waits(stage):
+    """Their stream is closed meanwhile; the connection goes on, and nothing of it is late."""
+    h2 = H2Client(stage.connect("brief"))
+    h2.get(1)
+    waiting = stage.origin.next()
+    waiting.read_request()
+    h2.request(3, "POST", "/", end=False)
+    upstream = stage.origin.next()
+    upstream.read_request_head()
+    h2.echo()
+    h2.stingy = True  # a frame of its own would stand within this one
+    frame = pack(HEADERS, END_HEADERS | END_STREAM, 3, h2.block(TRAILERS))
+    h2.peer.send(frame[:-5])
+    assert stage.connect().ask(get("/hello")).body == b"hello"
+    upstream.reset()
+    assert h2.answer(3).reason == "server_reset"
+    h2.expect_reset(3, NO_ERROR)
+    h2.peer.send(frame[-5:])
+    h2.echo()
+    h2.stingy = False
+    late = stage.connect("brief")
+    late.send(b"GET /")
+    assert late.read_response().reason == "request_timeout"
+    waiting.send(answer(200, b"good"))
+    assert h2.answer(1).body == b"good"
+
+
+def test_trailers_that_are_late_are_no_request_of_their_own(stage):
+    requests = stage.count("weir_http_requests_total", listener="brief")
+    h2 = H2Client(stage.connect("brief"))
+    h2.request(1, "POST", "/", end=False)
+    upstream = stage.origin.next()
+    upstream.read_request_head()
+    h2.echo()
+    h2.peer.send(pack(HEADERS, END_HEADERS | END_STREAM, 1, h2.block(TRAILERS))[:-5])
+    h2.expect_goaway(ENHANCE_YOUR_CALM)
+    upstream.expect_end()
+    stage.weir.eventually_metric(requests + 1, "weir_http_requests_total", listener="brief")
 
 
 def test_drain_says_goodbye_twice(new_stage):
