@@ -8,6 +8,10 @@
 
 /* nghttp2's own limit on resets is out of reach: h2_flood.h counts them. */
 #define H2_RESETS_UNLIMITED (UINT64_C(1) << 62)
+/* Of a header block that we send, as nghttp2 counts: any head that may be received (64 KiB, 1000
+ * fields) with what the configuration adds. A longer one it would drop, and its stream would wait.
+ */
+#define H2_BLOCK_MAX (256 * 1024)
 
 static bool h2_memory_take(struct h2_codec *codec, size_t size) {
     uint64_t used = codec->memory_used + size;
@@ -94,6 +98,7 @@ int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continua
     nghttp2_option_set_peer_max_concurrent_streams(option, H2_STREAMS_GUESS);
     nghttp2_option_set_max_deflate_dynamic_table_size(option, H2_DEFLATE_TABLE);
     nghttp2_option_set_max_continuations(option, continuations_max);
+    nghttp2_option_set_max_send_header_block_length(option, H2_BLOCK_MAX);
     nghttp2_option_set_stream_reset_rate_limit(option, H2_RESETS_UNLIMITED, H2_RESETS_UNLIMITED);
     return 0;
 }

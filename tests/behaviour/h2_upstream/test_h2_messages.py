@@ -5,8 +5,9 @@ import threading
 import pytest
 
 from harness.bulk import MB, pattern
+from harness.h2_client import H2Client
 from harness.h2_server import CANCEL, H2Server
-from harness.http1 import chunk, get, post, post_chunked
+from harness.http1 import answer, chunk, get, post, post_chunked
 
 INI = """
 [defaults]
@@ -224,3 +225,42 @@ def test_pipelined_requests_are_answered_in_order(stage):
         request = server.next_request()
         server.answer(request, 200, number)
     assert [client.read_response().body for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+LARGE = """
+[defaults]
+max_header_size = 64k
+max_headers = 1000
+[listener from_h2]
+bind = @from_h2
+upstream = h1
+[listener to_h2]
+bind = @to_h2
+upstream = h2
+[upstream h1]
+server = @origin
+[upstream h2]
+protocol = h2
+server = @origin
+"""
+LARGE_FIELDS = [f"X-Field-{number:04}: " + "v" * 55 for number in range(900)]
+
+
+def test_the_largest_heads_that_may_be_received_can_be_sent(new_stage):
+    """As HTTP/2 counts them they are larger: nghttp2 drops what is over 64 KiB unless told."""
+    stage = new_stage(LARGE)
+    client = H2Client(stage.connect("from_h2"))
+    client.decoder.max_header_list_size = 1 << 20
+    client.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    upstream.send(answer(200, b"large", *LARGE_FIELDS))
+    assert client.answer(1).body == b"large" and client.on(1)["x-field-0899"] == "v" * 55
+    sender = stage.connect("to_h2")
+    sender.send(get("/", *LARGE_FIELDS))
+    server = H2Server(stage.origin.accept())
+    server.h2.decoder.max_header_list_size = 1 << 20
+    request = server.next_request()
+    assert request["x-field-0899"] == "v" * 55
+    server.answer(request, 200, b"good")
+    assert sender.read_response().body == b"good"
