@@ -4,6 +4,9 @@
 #include "proto/http_error.h"
 #include "session/h2_internal.h"
 
+/* Behind so many frames that wait no interim answer is queued. */
+#define H2_INTERIM_QUEUE 1000
+
 /* The stream was reset, or the connection has gone: its user does not know yet. */
 static bool h2_ignores(const struct h2_stream *s) {
     return s->deaf || s->failure != REASON_NONE || h2_is_deaf(h2_of(s));
@@ -133,6 +136,8 @@ static bool h2_submit(struct h2 *h2, struct h2_stream *s, bool interim, bool bod
     const nghttp2_data_provider *from = body ? &provider : NULL;
     h2_mark(h2);
     if (interim) {
+        /* Nobody is paused for these, and who reads so little does not need them. */
+        if (nghttp2_session_get_outbound_queue_size(h2->ng) > H2_INTERIM_QUEUE) return true;
         return nghttp2_submit_headers(h2->ng, NGHTTP2_FLAG_NONE, s->id, NULL, list->items,
                                       list->count, NULL) == 0;
     }

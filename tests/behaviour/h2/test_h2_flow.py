@@ -267,3 +267,18 @@ def test_a_client_that_reads_nothing_is_cut(stage):
     upstream.send_until_stuck(b"x" * 65536)
     upstream.expect_end()
     eventually(lambda: stage.count("weir_h2_streams_active") == 0, "the stream has ended")
+
+
+def test_interim_answers_of_who_reads_nothing_do_not_pile_up(stage):
+    """Nobody pauses a server for them: past a number that waits, they are left out."""
+    h2 = H2Client(stage.connect(recv_buffer=4096))
+    h2.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    upstream.send(b"".join(b"HTTP/1.1 102 Processing\r\nX-Step: %s%d\r\n\r\n" % (b"s" * 1000, n)
+                           for n in range(20_000)))
+    upstream.send(answer(200, b"done"))
+    got = h2.answer(1)
+    assert got.status == 200 and got.body == b"done"
+    assert 0 < len(got.interims) < 10_000
+    assert got.interims[0][1][1].endswith("s0")
