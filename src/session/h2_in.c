@@ -78,7 +78,8 @@ static void h2_receive(struct h2 *h2, struct h2_stream *s, uint32_t bytes) {
 /* Whether a request body that has come so far is too slow or too long. */
 static enum reason h2_body_refused(const struct h2 *h2, const struct h2_stream *s) {
     const struct session_options *options = h2->session.options;
-    if (!h2->session.is_client || s->tunnelled) return REASON_NONE;
+    bool is_body = s->in != H2_IN_HELD && !s->tunnelled;
+    if (!h2->session.is_client || !is_body) return REASON_NONE;
     if (options->max_body_size != 0 && s->in_read > options->max_body_size)
         return REASON_BODY_TOO_LARGE;
     uint64_t grace_ms = options->timeout_client_ms < H2_RATE_GRACE_MS ? options->timeout_client_ms

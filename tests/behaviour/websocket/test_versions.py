@@ -11,6 +11,12 @@ from harness.websocket import (BINARY, CONTINUATION, KEY, MASK, PING, TEXT, acce
                                expect_close, frame, random_text, switch, upgrade)
 
 INI = """
+[listener early]
+bind = @early
+upstream = h1
+timeout_client = 300ms
+timeout_request = 500ms
+max_body_size = 1k
 [route off]
 path = /off
 upstream = h1
@@ -303,3 +309,20 @@ def test_a_drain_tells_both_ends(new_stage, client, server):
     theirs.send(close(1001))
     ours.expect_close()
     assert stage.weir.wait_exit(30) == 0, stage.weir.log
+
+
+def test_what_comes_ahead_of_a_tunnel_is_no_body(stage):
+    """It waits for the server, for long; neither max_body_size nor min_read_rate are about it."""
+    end = ask(stage, "h2", "early")
+    server, seen = take(stage, "h1")
+    late = stage.connect("early")
+    late.send(b"GET /")
+    assert late.read_response().reason == "request_timeout"
+    end.send(b"a")
+    end.send(b"b" * 2000)
+    assert stage.connect("early").ask(get("/respond")).body == b"hello"
+    let("h1", server, seen)
+    began("h2", end)
+    server.expect(b"a" + b"b" * 2000)
+    server.send(b"back")
+    end.expect(b"back")
