@@ -268,8 +268,8 @@ static void worker_begin_session(void *user, struct conn *conn) {
     conn_reset(conn);
 }
 
-/* The connection begins, or has been told by a PROXY header whose it is. A handshake is work that is
- * done, and a place that is held, for somebody: it counts. */
+/* The connection begins, or has been told by a PROXY header whose it is. A handshake is work that
+ * is done, and a place that is held, for somebody: it counts. */
 static void worker_secure(void *user, struct conn *conn) {
     struct worker_listener *from = user;
     if (!listener_admit(conn)) return;

@@ -1,5 +1,6 @@
-"""Every HTTP version of a client with every one of a server, in clear and in TLS: curl, httpx, nghttp
-and h2load before weir, a scripted origin of each version behind it, which answers by the path alone.
+"""Every HTTP version of a client with every one of a server, in clear and in TLS: curl, httpx,
+nghttp and h2load before weir, a scripted origin of each version behind it, which answers by the
+path alone.
 
 Versions are h1 and h2, and h1s and h2s in TLS, chosen by ALPN.
 """
