@@ -186,6 +186,12 @@ static enum reason h2_parting_reason(const struct h2 *h2) {
 
 static void h2_end_failed(struct h2 *h2) {
     enum reason reason = h2->failure;
+    if (h2->torn) {
+        conn_reset(h2->session.conn);
+        h2->session.conn = NULL;
+        h2_lose_streams(h2, reason);
+        return;
+    }
     h2_put_goaway(h2);
     h2_finish(h2, reason);
 }

@@ -1,5 +1,5 @@
 /* h2_internal.h: one HTTP/2 session (RFC 9113), shared by h2.c (life), h2_time.c (deadlines),
- * h2_in.c (what is received) and h2_out.c (what is sent: the stream's downward calls).
+ * h2_in.c (what is received) and h2_out.c (what is sent, the stream's downward calls).
  *
  * nghttp2 frames, compresses and counts windows; it is fed with what the connection receives
  * (h2_read) and asked for what is to be sent once a turn, from `task` (h2_flush). Each stream is
@@ -119,6 +119,7 @@ struct h2 {
     uint32_t continuations; /* frames of the header block under way */
     uint8_t busy;
     bool connecting;
+    bool torn; /* a frame went out in part: nothing may follow */
     bool eof;
     bool retired;
     bool goaway_received;

@@ -122,7 +122,8 @@ void h2_flush(struct h2 *h2) {
         if (size > 0) sent = conn_send_copy(conn, bytes_make((const char *)frame, (size_t)size));
         if (h2->session.conn != conn) break;
     }
-    if (!sent || size < 0) h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+    h2->torn = !sent || size < 0;
+    if (h2->torn) h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
     /* No frame is left half given out: what is in the buffer does not matter. */
     if (size == 0 && h2->frame != SLAB_NONE) slab_rest(frames, h2->frame);
     h2_tell_drained(h2);

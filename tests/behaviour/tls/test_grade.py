@@ -59,6 +59,7 @@ def grade(directory, name, address, checks=()):
         raise AssertionError(f"testssl ended with {done.returncode}:\n{done.stdout}") from None
 
 
+@pytest.mark.long(3)
 def test_nothing_above_low_is_found(new_stage, tmp_path):
     ca = Authority(tmp_path)
     stage = new_stage(INI.format(ecdsa=ca.issue("ecdsa", *NAMES, days=89),
