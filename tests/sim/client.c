@@ -234,7 +234,7 @@ static void client_on_fin(struct client *client) {
     } else if (reader->state == READ_RAW) {
         /* Without a slot the connection is closed before anything is known of it. */
         bool no_slot = client->tcp && sim_has(FAULT_FEW_SLOTS) && reader->body == 0;
-        if (no_slot && plan->answer_size != 0) {
+        if (no_slot && (plan->answer_size != 0 || client->begun == 0)) {
             client->misbehaved = true;
             client_judge_end(client);
             return;

@@ -41,8 +41,8 @@ bool judge_may_fail(const struct plan *plan, const char *reason) {
     }
     if (any_of(reason, of_queue)) return world.servers_limited;
     if (strcmp(reason, "server_timeout") == 0) {
-        /* What was asked before its limit was known waits for those that are never answered. */
-        bool waits = world.h2_servers && sim_has(FAULT_SERVER_LIMITS) && sim_has(FAULT_SERVER_BAD);
+        /* What was asked before its limit was known waits for those that take their time. */
+        bool waits = world.h2_servers && sim_has(FAULT_SERVER_LIMITS);
         return plan->manner == MANNER_SILENT || waits;
     }
     if (strcmp(reason, "bad_response") == 0) {
