@@ -126,7 +126,8 @@ static void client_finish(struct h2_client *client) {
     }
     if (judged && client->pings > 1) return;
     int32_t window = nghttp2_session_get_remote_window_size(client->link.ng);
-    if (judged && window < H2_CONNECTION_WINDOW / 2) {
+    /* Without memory an answer to PING may overtake what opens the window. */
+    if (judged && window < H2_CONNECTION_WINDOW / 2 && !sim_has(FAULT_FEW_SLOTS)) {
         sim_fail(INVARIANT_WINDOWS, "client %u: without a stream the window is %d", client->number,
                  window);
     }
