@@ -17,9 +17,11 @@ static int tls_bio_read(BIO *bio, char *to, int size) {
         BIO_set_retry_read(bio);
         return -1;
     }
+    if (tls->is_open && tls->useless > TLS_USELESS_MAX) return -1; /* for good */
     size_t part = (size_t)size < tls->input.len ? (size_t)size : tls->input.len;
     memcpy(to, tls->input.ptr, part);
     tls->input = bytes_slice(tls->input, part, tls->input.len - part);
+    tls->useless += part;
     return (int)part;
 }
 
@@ -165,6 +167,7 @@ enum tls_result tls_handshake(struct tls *tls) {
     tls->is_split = true;
     if (result == 1) {
         tls->is_open = true;
+        tls->useless = 0;
         return TLS_DONE;
     }
     enum tls_result failed = tls_result_of(tls, result);
@@ -181,6 +184,7 @@ enum tls_result tls_read(struct tls *tls, char *to, size_t size, size_t *len) {
     int result = SSL_read_ex(tls->ssl, to, size, len);
     if (result == 1) {
         tls->is_split = false;
+        tls->useless = 0;
         return TLS_DONE;
     }
     tls->is_split |= tls->input.ptr != before;
@@ -195,6 +199,7 @@ enum tls_result tls_next(struct tls *tls, size_t *size) {
     int result = SSL_peek_ex(tls->ssl, &byte, 1, size);
     if (result == 1) {
         tls->is_split = false;
+        tls->useless = 0;
         *size = (size_t)SSL_pending(tls->ssl);
         return TLS_DONE;
     }

@@ -14,6 +14,9 @@
  * each end is said, and tls_fini marks the session as well ended whatever happened, since resuming
  * it does no harm.
  *
+ * Who has TLS_USELESS_MAX bytes calculated without a byte of plaintext (a flood of KeyUpdate: the
+ * costliest there is for its length) has failed.
+ *
  * Between records OpenSSL holds no buffer (SSL_MODE_RELEASE_BUFFERS). Memory comes from its
  * allocator. Of one thread; may not be moved between tls_init and tls_fini.
  */
@@ -29,6 +32,8 @@
  * for records of 512 bytes (RFC 6066 section 4). */
 #define TLS_RECORD_MAX 16384
 #define TLS_RECORD_OVERHEAD 4096
+/* More than any record, and than the tickets that a server sends. */
+#define TLS_USELESS_MAX (64 * 1024)
 
 struct tls;
 
@@ -54,6 +59,7 @@ struct tls {
     /* Changes in routine work. */
     struct bytes input;  /* given and not taken yet */
     enum reason failure; /* REASON_NONE until it has failed */
+    size_t useless;      /* bytes taken since the last plaintext */
     bool is_open;        /* the handshake is done */
     bool is_split;       /* a part of a record may wait inside OpenSSL */
     bool no_memory;      /* put has failed */

@@ -334,6 +334,32 @@ static void new_keys_are_answered_while_reading(void **state) {
     tls_ends_fini(&pair);
 }
 
+static void new_keys_without_a_byte_between_them_are_a_flood(void **state) {
+    (void)state;
+    struct tls_ends pair;
+    struct writer none = writer_make(NULL, 0);
+    const int most = TLS_USELESS_MAX / 27; /* of a record */
+    open_pair(&pair, TLS1_3_VERSION);
+    for (int i = 0; i < 2 * most; i++) {
+        if (i % (most - 2) == 0) carry(&pair.client, &pair.server, BYTES("a byte"), 1);
+        assert_int_equal(SSL_key_update(pair.client.tls.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+        assert_int_equal(SSL_do_handshake(pair.client.tls.ssl), 1);
+    }
+    carry(&pair.client, &pair.server, BYTES("still here"), 1000);
+    for (int i = 0; i <= most; i++) {
+        assert_int_equal(SSL_key_update(pair.client.tls.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+        assert_int_equal(SSL_do_handshake(pair.client.tls.ssl), 1);
+    }
+    struct bytes flood = tls_ends_take(&pair.client);
+    assert_int_equal(tls_ends_read(&pair.server, flood, 1000, &none), TLS_MORE);
+    assert_int_equal(SSL_key_update(pair.client.tls.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+    assert_int_equal(SSL_do_handshake(pair.client.tls.ssl), 1);
+    flood = tls_ends_take(&pair.client);
+    assert_int_equal(tls_ends_read(&pair.server, flood, 1000, &none), TLS_BAD);
+    assert_int_equal(pair.server.tls.failure, REASON_TLS_PROTOCOL);
+    tls_ends_fini(&pair);
+}
+
 static int fill_ticket(SSL *ssl, void *used) {
     (void)used;
     static const char filling[2000];
@@ -398,6 +424,7 @@ int main(void) {
         cmocka_unit_test(a_session_is_resumed),
         cmocka_unit_test(tickets_come_with_the_end_of_the_handshake),
         cmocka_unit_test(new_keys_are_answered_while_reading),
+        cmocka_unit_test(new_keys_without_a_byte_between_them_are_a_flood),
         cmocka_unit_test(writing_waits_for_the_rest_of_a_ticket),
         cmocka_unit_test(renegotiation_is_refused_and_reading_goes_on),
     };
