@@ -56,7 +56,11 @@ static int tls_context_slot = -1;
 
 static void tls_context_forget(struct tls_context *context) {
     for (uint32_t i = 0; i < context->leaf_count; i++) {
-        if (context->leaves[i].ssl != context->ssl) SSL_CTX_free(context->leaves[i].ssl);
+        if (context->leaves[i].ssl == context->ssl) continue;
+        /* The last connection gives up the first leaf before the one that a name chose. */
+        (void)SSL_CTX_set_ex_data(context->leaves[i].ssl, tls_context_slot, NULL); /* there is room:
+                                                                                      it was set */
+        SSL_CTX_free(context->leaves[i].ssl);
     }
     for (uint32_t i = 0; i < context->name_count; i++)
         OPENSSL_free((void *)(uintptr_t)context->names[i].name.ptr);
