@@ -5,7 +5,6 @@
  * socket has no more. No timeouts, no limits, no counters, no failure handled: what a proxy costs
  * beside this is its own, and what this costs is the kernel's. For `make bench`, never for use.
  */
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
