@@ -6,6 +6,11 @@ from benchlib.speak import HeldConnection, tls_context
 from benchlib.system import private_bytes, wait_for
 
 
+# What is held is idle for so long before it is measured: allocators give memory back later than a
+# connection stops needing it.
+SETTLE_SECONDS = 5
+
+
 class Held:
     """Connections that each sent one request; `answered` ones have read the whole answer."""
 
@@ -45,7 +50,7 @@ def measure_memory(row, running, origin):
             wait_for(lambda: origin.counters()["waiting"] >= row.connections)
             if origin.counters()["waiting"] != row.connections:
                 errors["not_in_flight"] = row.connections - origin.counters()["waiting"]
-        time.sleep(0.3)
+        time.sleep(SETTLE_SECONDS)
         after = private_bytes(running.pids())
         metrics_after = memory_metrics(running)
         lost = row.connections - held.still_open()
