@@ -91,11 +91,6 @@ static void conn_release(struct conn *conn) {
     list_remove(&conn->starved_link);
     wheel_disarm(&net->wheel, &conn->timer);
     wheel_disarm(&net->wheel, &conn->send_timer);
-    if (conn->abort) {
-        struct linger now = {.l_onoff = 1};
-        (void)setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now); /* FIN instead of RST
-                                                                                is no harm */
-    }
     if (conn->ends) slab_release(&net->ends, conn->ends);
     (void)close(conn->fd); /* nothing can be done about an error, and the descriptor is gone anyway
                             */
@@ -115,8 +110,28 @@ static void conn_stop_pumps(struct conn *conn) {
     if (conn->pump_out) pump_stop(conn->pump_out);
 }
 
+static void conn_cancel_ops(struct conn *conn) {
+    struct ring *ring = &conn->net->ring;
+    if (conn->connect_armed) op_cancel(ring, conn_token(conn, RING_CONNECT));
+    if (conn->recv_armed && !conn->recv_cancelling) op_cancel(ring, conn_token(conn, RING_RECV));
+    if (conn->send_armed) op_cancel(ring, conn_token(conn, RING_SEND));
+    if (conn->poll_in_armed) op_cancel(ring, conn_token(conn, RING_POLL_IN));
+    if (conn->poll_out_armed) op_cancel(ring, conn_token(conn, RING_POLL_OUT));
+}
+
+/* Dissolving a TCP socket (connect(2), AF_UNSPEC) sends RST and ends its operations, in one call.
+ * One that cannot be dissolved sends RST as it is closed, if it knows what that is. */
+static void conn_end_by_reset(struct conn *conn) {
+    const struct sockaddr none = {.sa_family = AF_UNSPEC};
+    if (connect(conn->fd, &none, sizeof none) == 0) return;
+    struct linger now = {.l_onoff = 1};
+    (void)setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now); /* FIN instead of RST is
+                                                                            no harm */
+    conn_cancel_ops(conn);
+}
+
 /* First step. Idempotent. A closed descriptor would not end its operations, and no FIN would go out
- * while a receive is pending: shutdown(2) does both. A reset must not send FIN, so it cancels. */
+ * while a receive is pending: shutdown(2) does both. A reset must not send FIN. */
 static void conn_begin_close(struct conn *conn) {
     if (conn->state == CONN_CLOSING) return;
     bool connecting = conn->state == CONN_CONNECTING;
@@ -128,18 +143,12 @@ static void conn_begin_close(struct conn *conn) {
     wheel_disarm(&conn->net->wheel, &conn->timer);
     wheel_disarm(&conn->net->wheel, &conn->send_timer);
     list_remove(&conn->starved_link);
-    if (conn->ops_in_flight != 0) {
-        struct ring *ring = &conn->net->ring;
-        if (connecting || conn->abort) {
-            if (conn->connect_armed) op_cancel(ring, conn_token(conn, RING_CONNECT));
-            if (conn->recv_armed && !conn->recv_cancelling)
-                op_cancel(ring, conn_token(conn, RING_RECV));
-            if (conn->send_armed) op_cancel(ring, conn_token(conn, RING_SEND));
-            if (conn->poll_in_armed) op_cancel(ring, conn_token(conn, RING_POLL_IN));
-            if (conn->poll_out_armed) op_cancel(ring, conn_token(conn, RING_POLL_OUT));
-        } else {
-            (void)shutdown(conn->fd, SHUT_RDWR); /* ENOTCONN: the operations end by themselves */
-        }
+    if (connecting) {
+        conn_cancel_ops(conn);
+    } else if (conn->abort) {
+        conn_end_by_reset(conn);
+    } else if (conn->ops_in_flight != 0) {
+        (void)shutdown(conn->fd, SHUT_RDWR); /* ENOTCONN: the operations end by themselves */
     }
     /* The release waits for the flush: the caller may still be using the conn. */
     conn_mark_dirty(conn);

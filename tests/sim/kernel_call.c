@@ -61,6 +61,7 @@ int __wrap_socket(int family, int type, int protocol);
 int __wrap_bind(int fd, const struct sockaddr *address, socklen_t size);
 int __wrap_listen(int fd, int backlog);
 int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags);
+int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size);
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size);
 int __wrap_shutdown(int fd, int how);
@@ -110,6 +111,16 @@ int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
     struct sock *sock = sock_accept(listener);
     if (!sock) return fail(EAGAIN);
     return fd_install((struct fd_entry){.kind = FD_SOCK, .sock = sock});
+}
+
+/* To nowhere: connections are made by the ring. */
+int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size) {
+    struct sock *sock = must_be_sock(fd, "connect");
+    CHECK(address->sa_family == AF_UNSPEC && size >= sizeof address->sa_family);
+    if (sim_fault(FAULT_NO_DISSOLVE)) return fail(EBUSY);
+    sim_note("dissolved", sock->number, 0, 0);
+    sock_dissolve(sock);
+    return 0;
 }
 
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t size) {

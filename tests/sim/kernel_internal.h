@@ -149,6 +149,8 @@ uint32_t sock_give(struct sock *sock, const char *from, uint32_t size);
 int sock_error(struct sock *sock, bool writing);
 void sock_finish_writing(struct sock *sock);
 void sock_send_reset(struct sock *sock);
+/* As the end of one side: the other is told by a reset, and operations of this one end. */
+void sock_dissolve(struct sock *sock);
 /* The last step of a close, by a descriptor or an actor. */
 void sock_end(struct sock *sock);
 void sock_end_listening(struct sock *sock);

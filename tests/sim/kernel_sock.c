@@ -206,6 +206,12 @@ void sock_send_reset(struct sock *sock) {
     sim_at(sim.now_ns + sim_below(out->delay_ns + 1), on_reset, sock->peer, 0);
 }
 
+void sock_dissolve(struct sock *sock) {
+    if (sock->state != SOCK_OPEN || sock->reset) return;
+    sock_send_reset(sock);
+    sock_hit(sock);
+}
+
 void sock_break(struct sock *sock) {
     sim_note("breaks", sock->number, sock->peer->number, 0);
     sock->broken = sock->peer->broken = true;
