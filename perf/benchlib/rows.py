@@ -4,6 +4,8 @@ WEB = ("weir", "nginx", "haproxy", "h2o")
 # HAProxy with and without splice(2): which one is cheaper depends on the row.
 WEB_BULK = ("weir", "nginx", "haproxy", "haproxy-splice", "h2o")
 TCP = ("weir", "nginx", "haproxy")
+# `bare` is no peer but what the kernel alone takes (perf/bare.c).
+TCP_SMALL = ("weir", "nginx", "haproxy", "bare")
 TCP_BULK = ("weir", "nginx", "haproxy", "haproxy-splice", "bare")
 
 WITH_H2_UPSTREAM = ("weir", "haproxy")  # of the peers, only HAProxy speaks HTTP/2 to its upstreams
@@ -93,9 +95,9 @@ ROWS = [
     Row("upload-16", "1 MB bodies, upload, 16 connections", 16, tool="post", size=MIB, unit="GB",
         programs=WEB_BULK),
     Row("close-64", "Connection: close, 64 connections, 128 B", 64, close=True),
-    Row("tcp-64", "TCP mode, 64 connections, 128 B", 64, mode="tcp", tool="get", programs=TCP),
+    Row("tcp-64", "TCP mode, 64 connections, 128 B", 64, mode="tcp", tool="get", programs=TCP_SMALL),
     Row("tcp-1000", "TCP mode, 1000 connections, 128 B", 1000, mode="tcp", tool="get",
-        programs=TCP),
+        programs=TCP_SMALL),
     Row("tcp-bulk-16", "TCP mode, 1 MB responses, 16 connections", 16, mode="tcp", path="/1m",
         tool="get", unit="GB", programs=TCP_BULK),
     Row("tcp-bulk-256", "TCP mode, 1 MB responses, 256 connections", 256, mode="tcp", path="/1m",
