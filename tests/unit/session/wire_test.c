@@ -1,0 +1,204 @@
+/* Bytes through an open wire, both ways, and its ends. */
+#include "unit/session/wire_fixture.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+
+struct stage {
+    struct wire_world *world;
+    struct far_end far;
+    struct conn_user *user;
+    struct conn *conn;
+};
+
+static struct stage stage_open(int version) {
+    struct stage stage = {.world = wire_world_new(4)};
+    stage.far = far_enter(stage.world, version);
+    assert_true(far_shake(stage.world, &stage.far));
+    TURN_UNTIL(stage.world->net, stage.world->opened == 1);
+    stage.user = &stage.world->user->user;
+    stage.conn = stage.user->conn;
+    return stage;
+}
+
+static void stage_end(struct stage *stage) {
+    far_free(&stage->far);
+    wire_world_free(stage->world);
+}
+
+/* The far end says `text`, in pieces of the connection. */
+static void say(struct stage *stage, struct bytes text, size_t piece) {
+    size_t before = stage->user->len;
+    far_write(&stage->far, text);
+    while (far_send(&stage->far, piece) != 0)
+        net_world_turn(stage->world->net);
+    TURN_UNTIL(stage->world->net, stage->user->len == before + text.len);
+    assert_memory_equal(stage->user->bytes + before, text.ptr, text.len);
+}
+
+static void bytes_pass_both_ways(void **state) {
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct stage stage = stage_open(versions[i]);
+        say(&stage, BYTES("question"), SIZE_MAX);
+        assert_int_equal(stage.user->reads, 1);
+        assert_true(conn_send_copy(stage.conn, BYTES("answer")));
+        far_expect(stage.world, &stage.far, BYTES("answer"));
+        assert_int_equal(conn_queued(stage.conn), 0);
+        stage_end(&stage);
+    }
+}
+
+static void records_may_come_in_any_pieces(void **state) {
+    (void)state;
+    static const struct {
+        size_t size;
+        size_t piece;
+    } rows[] = {{1, 1}, {100, 1}, {300, 7}, {TLS_RECORD_MAX, 1000}, {60000, 4096}, {60000, 4097}};
+    char *text = malloc(60000);
+    for (size_t i = 0; i < 2; i++) {
+        struct stage stage = stage_open(versions[i]);
+        for (size_t j = 0; j < sizeof rows / sizeof rows[0]; j++)
+            say(&stage, pattern_bytes(text, j, rows[j].size), rows[j].piece);
+        assert_int_equal(buf_pool_leased(&stage.world->net->net.small), 0);
+        stage_end(&stage);
+    }
+    free(text);
+}
+
+static void small_pieces_share_a_record(void **state) {
+    (void)state;
+    struct stage stage = stage_open(TLS1_3_VERSION);
+    TURN_UNTIL(stage.world->net, conn_queued(stage.conn) == 0); /* the ticket */
+    for (int i = 0; i < 3; i++)
+        assert_true(conn_send_copy(stage.conn, BYTES("0123456789")));
+    assert_int_equal(conn_queued(stage.conn), 30);
+    char got[64];
+    int len = 0;
+    TURN_UNTIL(stage.world->net, ({
+                   far_carry(&stage.far);
+                   len = SSL_read(stage.far.ssl, got, sizeof got);
+                   len > 0;
+               }));
+    assert_int_equal(len, 30); /* SSL_read gives one record at most */
+    stage_end(&stage);
+}
+
+static void a_slow_reader_is_waited_for(void **state) {
+    (void)state;
+    enum { SIZE = 300000 };
+    char *text = malloc(SIZE);
+    struct stage stage = stage_open(0);
+    conn_user_narrow(stage.user, stage.far.fd);
+    (void)pattern_bytes(text, 0, SIZE);
+    for (size_t at = 0; at < SIZE; at += 3000)
+        assert_true(conn_send_copy(stage.conn, bytes_make(text + at, 3000)));
+    net_world_turn_for(stage.world->net, 20);
+    assert_true(conn_is_full(stage.conn));
+    assert_true(stage.conn->filter->plain.queued > 0); /* plaintext waits, records do not */
+    assert_true(stage.conn->out.queued <= 4 * (TLS_RECORD_MAX + TLS_RECORD_OVERHEAD));
+    far_expect(stage.world, &stage.far, bytes_make(text, SIZE));
+    TURN_UNTIL(stage.world->net, stage.user->drained == 1);
+    free(text);
+    stage_end(&stage);
+}
+
+static void the_end_is_said_before_fin(void **state) {
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct stage stage = stage_open(versions[i]);
+        assert_true(conn_send_copy(stage.conn, BYTES("last words")));
+        conn_send_fin(stage.conn);
+        far_expect(stage.world, &stage.far, BYTES("last words"));
+        far_expect_end(stage.world, &stage.far);
+        TURN_UNTIL(stage.world->net, (far_carry(&stage.far), stage.far.has_ended));
+        /* The other direction goes on. */
+        say(&stage, BYTES("still talking"), SIZE_MAX);
+        stage_end(&stage);
+    }
+}
+
+static void close_notify_ends_the_stream_once(void **state) {
+    (void)state;
+    struct stage stage = stage_open(0);
+    say(&stage, BYTES("bye"), SIZE_MAX);
+    assert_true(SSL_shutdown(stage.far.ssl) >= 0);
+    far_carry(&stage.far);
+    TURN_UNTIL(stage.world->net, stage.user->eofs == 1);
+    shutdown(stage.far.fd, SHUT_WR);
+    net_world_turn_for(stage.world->net, 20);
+    assert_int_equal(stage.user->eofs, 1);
+    assert_false(stage.conn->cut);
+    stage_end(&stage);
+}
+
+static void fin_alone_ends_it_too_but_shows(void **state) {
+    (void)state;
+    struct stage stage = stage_open(0);
+    say(&stage, BYTES("bye"), SIZE_MAX);
+    shutdown(stage.far.fd, SHUT_WR);
+    TURN_UNTIL(stage.world->net, stage.user->eofs == 1);
+    assert_true(stage.conn->cut);
+    stage_end(&stage);
+}
+
+static void a_broken_record_loses_the_connection(void **state) {
+    (void)state;
+    struct stage stage = stage_open(0);
+    static const char record[] = {0x17, 3, 3, 0, 4, 7, 7, 7, 7};
+    assert_int_equal(send(stage.far.fd, record, sizeof record, MSG_NOSIGNAL), sizeof record);
+    TURN_UNTIL(stage.world->net, stage.user->lost == 1);
+    assert_int_equal(stage.user->lost_error, EPROTO);
+    assert_int_equal(wire_failures_in_all(stage.world), 0); /* it was no handshake */
+    stage_end(&stage);
+}
+
+/* Three records in one piece: what follows the first is dropped with the connection. */
+static void a_user_may_close_on_its_first_bytes(void **state) {
+    (void)state;
+    struct stage stage = stage_open(0);
+    stage.user->close_on_bytes = true;
+    far_write(&stage.far, BYTES("one"));
+    far_write(&stage.far, BYTES("two"));
+    assert_true(SSL_shutdown(stage.far.ssl) >= 0);
+    (void)far_send(&stage.far, SIZE_MAX);
+    TURN_UNTIL(stage.world->net, stage.world->net->net.conns.used == 0);
+    assert_int_equal(stage.user->reads, 1);
+    assert_int_equal(stage.user->eofs, 0);
+    assert_int_equal(stage.world->room.wires.used, 0);
+    stage_end(&stage);
+}
+
+static void in_clear_there_is_no_wire(void **state) {
+    (void)state;
+    struct conn conn = {.filter = NULL};
+    assert_null(wire_tls(&conn));
+    assert_int_equal(wire_alpn(&conn).len, 0);
+    assert_int_equal(wire_late_reason(&conn), REASON_CONNECT_TIMEOUT);
+    assert_int_equal(wire_lost_reason(&conn, ETIMEDOUT), REASON_CONNECT_TIMEOUT);
+    assert_int_equal(wire_lost_reason(&conn, ECONNREFUSED), REASON_CONNECT_FAILED);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bytes_pass_both_ways),
+        cmocka_unit_test(records_may_come_in_any_pieces),
+        cmocka_unit_test(small_pieces_share_a_record),
+        cmocka_unit_test(a_slow_reader_is_waited_for),
+        cmocka_unit_test(the_end_is_said_before_fin),
+        cmocka_unit_test(close_notify_ends_the_stream_once),
+        cmocka_unit_test(fin_alone_ends_it_too_but_shows),
+        cmocka_unit_test(a_broken_record_loses_the_connection),
+        cmocka_unit_test(a_user_may_close_on_its_first_bytes),
+        cmocka_unit_test(in_clear_there_is_no_wire),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
