@@ -441,7 +441,7 @@ static bool worker_clients_gone(const struct worker *worker) {
         if (!clients->stopped || clients->conns != 0 || clients->refused != 0) return false;
     }
     /* The end of a tunnel, after an upgrade. */
-    return !conn_any_dialled_finishing(&worker->net);
+    return worker->net.dialled_finishing == 0;
 }
 
 static bool worker_all_gone(const struct worker *worker) {

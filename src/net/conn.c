@@ -41,6 +41,10 @@ static const uint8_t conn_transitions[] = {
 
 static void conn_set_state(struct conn *conn, enum conn_state state) {
     CHECK(conn_transitions[conn->state] & 1 << state);
+    if (!conn->is_client) {
+        conn->net->dialled_finishing += state == CONN_FINISHING;
+        conn->net->dialled_finishing -= conn->state == CONN_FINISHING;
+    }
     conn->state = state;
 }
 
@@ -517,15 +521,6 @@ void conn_rearm_starved(struct net *net, struct buf_pool *pool) {
     /* Those left keep their turn. */
     list_take_all(&batch, starved);
     list_take_all(starved, &batch);
-}
-
-bool conn_any_dialled_finishing(const struct net *net) {
-    for (uint32_t i = 0; i < net->conns.fresh; i++) {
-        const struct conn *conn = slab_at(&net->conns, i);
-        if (conn->generation == 0 || conn->is_client) continue;
-        if (conn->state == CONN_FINISHING) return true;
-    }
-    return false;
 }
 
 uint32_t conn_close_finishing(struct net *net) {

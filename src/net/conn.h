@@ -186,7 +186,6 @@ void conn_close(struct conn *conn);
 /* As conn_close, with RST instead of FIN: for the other side nothing looks complete. */
 void conn_reset(struct conn *conn);
 
-bool conn_any_dialled_finishing(const struct net *net); /* with bytes left by a user that is gone */
 /* Ends those that have no user and still send; returns how many. */
 uint32_t conn_close_finishing(struct net *net);
 /* Ends all connections, whatever they do; a user that is left hears on_lost. */

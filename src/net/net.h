@@ -58,7 +58,8 @@ struct net {
     struct list starved[BUF_GROUP_COUNT]; /* connections that wait for a receive buffer, by group */
     struct list tasks;
     struct list listeners;
-    uint32_t generation; /* of the conn acquired last */
+    uint32_t generation;        /* of the conn acquired last */
+    uint32_t dialled_finishing; /* dialled connections with bytes left by a user that is gone */
     struct wheel_timer trim_timer;
     uint32_t trim_slab; /* which of the slabs a pass of trimming has come to */
 };

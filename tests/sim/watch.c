@@ -77,6 +77,7 @@ struct census {
     uint32_t ops;
     uint32_t clients;
     uint32_t pumps;
+    uint32_t finishing; /* dialled, without a user, and still sending */
 };
 
 static struct census count_conns(const struct net *net) {
@@ -88,6 +89,7 @@ static struct census count_conns(const struct net *net) {
         census.ops += conn->ops_in_flight;
         census.clients += conn->listener != NULL;
         census.pumps += conn->pump_out != NULL;
+        census.finishing += conn->state == CONN_FINISHING && !conn->is_client;
     }
     return census;
 }
@@ -104,15 +106,16 @@ static void watch_slots(const struct worker *worker, const struct census *census
     bool counted =
         worker->clients.used + worker->admins.used == clients && worker->refusals.used == refused;
     if (census->conns == net->conns.used && census->clients == clients + refused && counted &&
-        census->pumps == net->pumps.used && net->pipes.used <= census->pumps) {
+        census->pumps == net->pumps.used && net->pipes.used <= census->pumps &&
+        census->finishing == net->dialled_finishing) {
         return;
     }
     sim_fail(INVARIANT_SLOTS,
              "%u connections in %u slots; %u of clients, %u of listeners (and %u refused), %u of "
-             "quotas (and %u); %u pumps in %u slots with %u pipes",
+             "quotas (and %u); %u pumps in %u slots with %u pipes; %u finishing, %u counted",
              census->conns, net->conns.used, census->clients, clients, refused,
              worker->clients.used, worker->refusals.used, census->pumps, net->pumps.used,
-             net->pipes.used);
+             net->pipes.used, census->finishing, net->dialled_finishing);
 }
 
 /* Servers' counts are those of their connections and exchanges. */
