@@ -90,8 +90,8 @@ static inline bool listener_ended(const struct listener *listener) {
 /* Counts a client's connection by its address (conn_source), once that is known. False: there
  * are too many of that address, and the connection was refused; it must not be touched any more. */
 bool listener_admit(struct conn *conn);
-/* Counts `reason` as why the connection is refused, gives back its place, and has it told so
- * (on_refused) or, when too many are being told, resets it. As after conn_close, the caller is
+/* Counts `reason` as why the connection is refused, gives back its place and its address's, and has
+ * it told so (on_refused) or, when too many are being told, resets it. As after conn_close, the caller is
  * detached. */
 void listener_refuse(struct conn *conn, enum reason reason);
 

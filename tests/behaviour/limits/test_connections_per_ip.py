@@ -133,3 +133,31 @@ def test_a_crowd_that_is_refused_disturbs_nobody(stage):
     assert len(ended) == 600 == rejected(stage) - before
     for client in mine:
         served(client)
+
+
+def test_who_is_told_why_he_is_refused_holds_no_place(new_stage):
+    """One place, and many addresses that speak plain HTTP to it: none waits for those before it."""
+    stage = new_stage("""
+    [listener secure]
+    bind = @secure
+    tls = site
+    service = hi
+    max_connections_per_ip = 1
+    [tls site]
+    certificate = weir.test.pem
+    [service hi]
+    type = respond
+    """, max_connections=1)
+    told = []
+    for last in range(2, 40):
+        client = stage.connect("secure", source=f"127.0.0.{last}")
+        client.send(get())
+        assert client.read_response().status == 400
+        told.append(client)  # it sends no FIN: weir waits for that
+    for client in told:
+        client.expect_close()
+    before = rejected(stage)
+    again = stage.connect("secure", source="127.0.0.2")
+    again.send(get())
+    assert again.read_response().status == 400
+    assert rejected(stage) == before

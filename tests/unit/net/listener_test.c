@@ -206,6 +206,35 @@ static void the_overrun_is_refused(void **state) {
     world_free(world, &user);
 }
 
+/* Who is refused after it was counted (for what it says, not for being there) does not count while
+ * it is being told so. */
+static void a_refused_connection_gives_its_addresss_place_back(void **state) {
+    (void)state;
+    struct net_world *world = world_new(64);
+    struct sockaddr_in address;
+    struct user user;
+    int fd = open_tcp(&address);
+    user_init(&user, 16);
+    struct limit_options options = {.per_ip = 1, .connections_max = 1, .seed = 1};
+    user.listener.limit = limit_new(&options);
+    listener_start(&user.listener, &world->net, fd);
+    int peers[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        peers[i] = tcp_connect(&address);
+        TURN_UNTIL(world, user.count == i + 1);
+        assert_true(listener_admit(user.conns[i]));
+        if (i < 2) listener_refuse(user.conns[i], REASON_TLS_PLAIN_HTTP);
+    }
+    assert_int_equal(user.listener.refused, 2);
+    assert_int_equal(user.listener.conns, 1);
+    assert_int_equal(world->stats.rejected[REASON_MAX_CONNECTIONS_PER_IP], 0);
+    for (int i = 0; i < 3; i++)
+        close(peers[i]);
+    struct limit *limit = user.listener.limit;
+    world_free(world, &user);
+    limit_free(limit); /* CHECKs that nobody is counted */
+}
+
 static void the_smallest_of_its_quotas_counts(void **state) {
     (void)state;
     struct net_world *world = world_new(64);
@@ -483,6 +512,7 @@ int main(void) {
         cmocka_unit_test(at_its_limit_it_pauses_until_a_connection_ends),
         cmocka_unit_test(a_burst_does_not_go_over_the_limit),
         cmocka_unit_test(the_overrun_is_refused),
+        cmocka_unit_test(a_refused_connection_gives_its_addresss_place_back),
         cmocka_unit_test(the_smallest_of_its_quotas_counts),
         cmocka_unit_test(errors_of_one_connection_go_on_at_once),
         cmocka_unit_test(errors_that_are_not_known_do_not_spin),
