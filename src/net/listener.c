@@ -310,17 +310,30 @@ bool listener_admit(struct conn *conn) {
     return conn->ip_counted;
 }
 
+/* Accepted, and every slot is in use. By RST, as for all who are refused without a word: a FIN would
+ * look like an answer where only FIN ends one. */
+static void listener_turn_away(struct listener *listener, int fd) {
+    static uint64_t next_ms;
+    struct linger now = {.l_onoff = 1};
+    stat_bump(&listener->net->stats->rejected[REASON_NO_MEMORY], 1);
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now); /* FIN instead is no harm */
+    (void)close(fd);                                               /* never used */
+    /* The slots are held by others, whose ends this listener is not told of. */
+    listener_rest(listener, LISTENER_BACKOFF_MIN_MS, REASON_NO_MEMORY);
+    if (!listener_may_log(&next_ms, listener->net->now_ms)) return;
+    log_warn("%s: all %u connections of this worker are in use: a client was reset (those to "
+             "servers may outlive their clients: lower timeout_tunnel and timeout_server, or raise "
+             "max_connections)",
+             listener->address_text, listener->net->conns.capacity);
+}
+
 static void listener_take(struct listener *listener, int fd) {
     listener->backoff_ms = 0;
     listener->errors_in_row = 0;
     if (listener->limit) limit_rate_take(listener->limit, listener->net->now_ns);
     struct conn *conn = conn_accept(listener->net, fd, NULL, NULL);
     if (!conn) {
-        /* Accepted before the pause took effect, with every slot in use. */
-        stat_bump(&listener->net->stats->rejected[REASON_NO_MEMORY], 1);
-        (void)close(fd); /* never used */
-        /* The slots are held by others, whose ends this listener is not told of. */
-        listener_rest(listener, LISTENER_BACKOFF_MIN_MS, REASON_NO_MEMORY);
+        listener_turn_away(listener, fd);
         return;
     }
     conn->listener = listener;

@@ -232,13 +232,6 @@ static void client_on_fin(struct client *client) {
     if (reader->state == READ_UNTIL_END) {
         on_answer(client);
     } else if (reader->state == READ_RAW) {
-        /* Without a slot the connection is closed before anything is known of it. */
-        bool no_slot = client->tcp && sim_has(FAULT_FEW_SLOTS) && reader->body == 0;
-        if (no_slot && (plan->answer_size != 0 || client->begun == 0)) {
-            client->misbehaved = true;
-            client_judge_end(client);
-            return;
-        }
         if (reader->body != plan->answer_size && !client->misbehaved) {
             sim_fail(INVARIANT_BYTES, "client %u: a tunnel ends well after %llu bytes of %u",
                      client->number, (unsigned long long)reader->body, plan->answer_size);

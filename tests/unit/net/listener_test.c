@@ -350,6 +350,7 @@ static void without_slots_it_goes_on_by_itself(void **state) {
     }
     int refused = tcp_connect(&address);
     TURN_UNTIL(world, world->stats.rejected[REASON_NO_MEMORY] == 1);
+    peer_expect_reset(world, refused);
     int peer = tcp_connect(&address);
     conn_close(others[0]);
     TURN_UNTIL(world, user.count == 1);
