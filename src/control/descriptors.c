@@ -12,15 +12,18 @@
 /* With less there are no pipes. */
 #define DESCRIPTORS_FOR_PIPES 1024
 
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
 /* Most connections to servers that are in use at once: one for each client, unless all servers have
- * a limit of their own. */
+ * a limit of their own, of which each worker has at least one. */
 static uint64_t descriptors_upstream_max(const struct config *config) {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < config->upstream_count; i++) {
         const struct config_upstream *upstream = &config->upstreams[i];
         for (uint32_t j = 0; j < upstream->server_count; j++) {
-            if (upstream->servers[j].max_connections == 0) return UINT64_MAX;
-            sum += upstream->servers[j].max_connections;
+            uint64_t most = upstream->servers[j].max_connections;
+            if (most == 0) return UINT64_MAX;
+            sum += most > config->workers ? most : config->workers;
         }
     }
     return sum;
@@ -39,8 +42,6 @@ static bool descriptors_have_admin(const struct config *config) {
     }
     return false;
 }
-
-static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* All but the clients and their connections to servers. */
 static uint64_t descriptors_fixed(const struct config *config, const struct descriptors *plan) {

@@ -56,6 +56,31 @@ static int supervisor_plan_files(struct supervisor *supervisor) {
     return 0;
 }
 
+static void supervisor_warn_of_share(const char *whose, const char *name, uint32_t limit,
+                                     uint32_t workers) {
+    if (limit == 0 || limit >= workers) return;
+    log_warn("%s %s: max_connections = %u is less than there are workers: each of the %u may have "
+             "one (set workers, or a larger limit)",
+             whose, name, limit, workers);
+}
+
+/* A worker has at least one of everything: a limit may be too small to be divided. */
+static void supervisor_warn_of_shares(const struct config *config) {
+    uint32_t workers = config->workers;
+    supervisor_warn_of_share("all", "listeners", config->max_connections, workers);
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        supervisor_warn_of_share("listener", listener->name, listener->max_connections, workers);
+    }
+    for (uint32_t i = 0; i < config->upstream_count; i++) {
+        const struct config_upstream *upstream = &config->upstreams[i];
+        for (uint32_t j = 0; j < upstream->server_count; j++) {
+            const struct config_server *server = &upstream->servers[j];
+            supervisor_warn_of_share("server", server->name, server->max_connections, workers);
+        }
+    }
+}
+
 /* What the workers count together, one for each listener that asks for it. */
 static int supervisor_make_limits(struct supervisor *supervisor) {
     const struct config *config = supervisor->config;
@@ -287,6 +312,7 @@ static int supervisor_prepare(struct supervisor *supervisor) {
     error = supervisor_plan_files(supervisor);
     if (error == 0) error = supervisor_make_limits(supervisor);
     if (error < 0) return error;
+    supervisor_warn_of_shares(config);
     struct ring_options options = {.sq_entries = 64, .cq_entries = 128};
     error = ring_init(&supervisor->ring, &options, &supervisor->ring_stats);
     if (error == 0) error = ring_enable(&supervisor->ring);

@@ -220,6 +220,7 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     error = worker_make_services(worker);
     if (error < 0) return error;
     struct proxy_options proxy_options = {.config = config,
+                                          .worker = worker->index,
                                           .net = &worker->net,
                                           .room = &worker->room,
                                           .client_ops = &session_h1,

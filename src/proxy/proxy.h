@@ -53,6 +53,7 @@ struct proxy {
 
 struct proxy_options {
     const struct config *config;
+    uint32_t worker; /* index of the one it is for */
     struct net *net;
     struct session_room *room;
     const struct session_ops *client_ops;   /* how listeners speak */

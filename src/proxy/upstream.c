@@ -26,19 +26,22 @@ const struct balance_ops *upstream_policy(enum config_balance balance) {
     return NULL;
 }
 
-/* This worker's part of a number that is meant for all of them: rounded up, so that it is 0 only if
- * the whole is. */
-static uint32_t upstream_share(uint32_t whole, uint32_t workers) {
-    return (whole + workers - 1) / workers;
+/* This worker's part of a number that is meant for all of them; 0 only if the whole is. What cannot
+ * be divided goes to the first workers, counted from another one for each server. */
+static uint32_t upstream_part(struct upstream_share share, uint32_t whole, uint32_t server) {
+    uint32_t place = (share.worker + server) % share.workers;
+    uint32_t part = whole / share.workers + (place < whole % share.workers);
+    return part == 0 && whole != 0 ? 1 : part;
 }
 
 int upstream_init(struct upstream *upstream, const struct config_upstream *config,
-                  const struct session_ops *ops, struct session_room *room, uint32_t workers) {
+                  const struct session_ops *ops, struct session_room *room,
+                  struct upstream_share share) {
     uint32_t count = config->server_count;
     *upstream = (struct upstream){
         .config = config, .session_ops = ops, .room = room, .idle_max = UINT32_MAX};
     upstream->limits_requests = ops && ops->multiplexed;
-    queue_init(&upstream->queue, room ? room->net : NULL, upstream_share(config->queue, workers),
+    queue_init(&upstream->queue, room ? room->net : NULL, upstream_part(share, config->queue, 0),
                config->limits.timeout_queue_ms);
     upstream->options = (struct session_options){
         .timeout_connect_ms = config->limits.timeout_connect_ms,
@@ -60,8 +63,8 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
         *server = (struct server){
             .config = from, .upstream = upstream, .balance = &upstream->balance_servers[i]};
         server->connections_max =
-            from->max_connections ? upstream_share(from->max_connections, workers) : UINT32_MAX;
-        server->idle_max = upstream_share(config->keepalive, workers);
+            from->max_connections ? upstream_part(share, from->max_connections, i) : UINT32_MAX;
+        server->idle_max = upstream_part(share, config->keepalive, i);
         server->streams_max = UINT32_MAX;
         list_init(&server->idle);
         list_init(&server->shared);

@@ -2,7 +2,7 @@
  * next request, and who waits for one that may.
  *
  * Limits of the configuration are for all workers together; nothing is shared between workers, so
- * each has its share (at least one).
+ * each has its part. The parts add up to the limit, but each is at least one.
  */
 #ifndef WEIR_PROXY_UPSTREAM_H
 #define WEIR_PROXY_UPSTREAM_H
@@ -50,11 +50,18 @@ struct upstream {
     struct queue queue;
 };
 
+/* Which worker of how many an upstream belongs to. */
+struct upstream_share {
+    uint32_t worker; /* index */
+    uint32_t workers;
+};
+
 /* The policy of a configured word. Never NULL. */
 const struct balance_ops *upstream_policy(enum config_balance balance);
 /* 0 or -ENOMEM. config and room outlive the upstream. */
 int upstream_init(struct upstream *upstream, const struct config_upstream *config,
-                  const struct session_ops *ops, struct session_room *room, uint32_t workers);
+                  const struct session_ops *ops, struct session_room *room,
+                  struct upstream_share share);
 void upstream_fini(struct upstream *upstream);
 /* An attempt to serve a request, or a relay, begins and ends at the server: in_flight. */
 void server_enter(struct server *server);

@@ -494,6 +494,38 @@ def test_workers_share_the_queue(new_stage):
     assert answered == 4
 
 
+def test_a_limit_holds_for_all_workers_together(new_stage):
+    """Three places for two workers: two for one of them, one for the other."""
+    stage = new_stage(CUT.replace("max_connections=1", "max_connections=3"), workers=2)
+    clients = [stage.connect() for _ in range(30)]  # as above
+    for client in clients:
+        client.send(get("/"))
+    waiting(stage, "app", 27)
+    for _ in range(30):
+        upstream = stage.origin.next()
+        upstream.read_request()
+        assert len(stage.origin.open_connections()) <= 3
+        upstream.send(answer(200, b"done"))
+    for client in clients:
+        assert client.read_response().body == b"done"
+    assert "is less than there are workers" not in stage.weir.log
+
+
+def test_a_limit_below_the_workers_is_warned_of(new_stage):
+    stage = new_stage("""
+    [listener web]
+    bind = @web
+    upstream = app
+    max_connections = 1
+    [upstream app]
+    server = @origin max_connections=1
+    server = @origin_b max_connections=2
+    """, workers=2, max_connections=1)
+    warned = re.findall(r"(\S+ \S+): max_connections = 1 is less than there are workers: "
+                        r"each of the 2 may have one", stage.weir.log)
+    assert warned == ["all listeners", "listener web", f"server {stage.origin.address}"], warned
+
+
 # The metrics.
 
 def test_length_and_seconds_are_what_happened(stage):

@@ -58,6 +58,21 @@ static void servers_count_as_far_as_they_can_be_used(void **state) {
     config_free(config);
 }
 
+/* Each worker may have a connection to each server, however small the limit is. */
+static void small_limits_of_servers_count_for_each_worker(void **state) {
+    (void)state;
+    struct config *config =
+        load_good("[global]\nworkers = 4\ncpu_affinity = off\nmax_connections = 1000\n"
+                  "[listener web]\nbind = 127.0.0.1:8080\nupstream = app\n"
+                  "[upstream app]\nkeepalive = 0\nserver = 127.0.0.1:9001 max_connections=1\n"
+                  "server = 127.0.0.1:9002 max_connections=6\n");
+    uint64_t some = descriptors_wanted(config).sum;
+    config->upstreams[0].server_count = 0;
+    assert_int_equal(some - descriptors_wanted(config).sum, 4 + 6);
+    config->upstreams[0].server_count = 2;
+    config_free(config);
+}
+
 static void enough_changes_nothing(void **state) {
     (void)state;
     struct config *config = load_good(WITH_SERVERS);
@@ -131,6 +146,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_is_wanted_for_all_clients),
         cmocka_unit_test(servers_count_as_far_as_they_can_be_used),
+        cmocka_unit_test(small_limits_of_servers_count_for_each_worker),
         cmocka_unit_test(enough_changes_nothing),
         cmocka_unit_test(no_plan_is_over_its_limit),
         cmocka_unit_test(a_hundred_files_serve_some_clients_and_no_pipe),
