@@ -13,10 +13,12 @@ struct world {
     /* Fixed after init. */
     uint16_t http_port;
     uint16_t tcp_port;
+    uint16_t echo_port;
     uint64_t client_limit_ns; /* the sum of all timeouts: no client waits longer for anything */
     bool servers_limited;     /* max_connections of servers is in the configuration */
     bool clients_limited;     /* max_connections is less than there are clients */
     bool sends_proxy;         /* servers get a PROXY header */
+    bool takes_proxy;         /* clients begin with one */
     bool h2_clients;          /* most clients speak HTTP/2 */
     bool h2_servers;          /* those of HTTP do */
     uint64_t timeout_ns;      /* each of weir's timeouts is longer than what good actors take */

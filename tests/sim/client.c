@@ -31,6 +31,8 @@ struct client {
     uint64_t progress_ns;
     uint32_t interims;
     bool tcp;
+    bool echo;       /* of these: what it sends comes back */
+    bool bad_header; /* its PROXY header is malformed */
     bool opened;
     bool accepted;   /* by weir */
     bool misbehaved; /* from here on weir owes nothing */
@@ -102,7 +104,8 @@ static bool may_be_cut(const struct client *client, const struct plan *plan) {
     /* A tunnel that is reset takes with it what of the answers before it is on its way. */
     const struct plan *newest = &client->asked[client->begun - 1];
     if (newest->upgrade && judge_may_be_cut(newest)) return true;
-    if (plan->tcp && tcp_may_fail()) return true;
+    if (plan->echo && world.clients_limited) return true;
+    if (plan->tcp && !plan->echo && tcp_may_fail()) return true;
     if (plan != current(client)) return false;
     return judge_may_be_cut(plan);
 }
@@ -266,6 +269,18 @@ static void client_read(struct client *client) {
     }
 }
 
+/* Behind one that is malformed nothing goes any further. */
+static void put_proxy_header(struct client *client) {
+    if (!client->bad_header) {
+        plan_proxy_header(client->number, &client->out);
+        return;
+    }
+    client->misbehaved = true;
+    for (uint32_t i = 0; i < client->asked_count; i++)
+        requests[client->asked[i].id].barred = true;
+    plan_bad_proxy_header(&client->out);
+}
+
 static void next_request(struct client *client) {
     static const char *const nonsense[] = {
         "GET / HTTP/9.9\r\n\r\n",
@@ -277,7 +292,9 @@ static void next_request(struct client *client) {
     uint32_t i = client->begun++;
     bool last = client->begun == client->asked_count;
     client->out.len = client->out_at = 0;
-    if (last && client->leaving == SENDS_NONSENSE) {
+    if (i == 0 && world.takes_proxy) put_proxy_header(client);
+    size_t header_size = client->out.len;
+    if (last && client->leaving == SENDS_NONSENSE && !client->bad_header) {
         client->misbehaved = true;
         client->asked[i] = (struct plan){.id = client->asked[i].id, .method = "nonsense"};
         const char *line = nonsense[sim_below(sizeof nonsense / sizeof *nonsense)];
@@ -285,7 +302,7 @@ static void next_request(struct client *client) {
     } else {
         client->raw = client->tcp;
         plan_request(&client->asked[i], last, &client->out);
-        client->head_sizes[i] = plan_request_head_size(&client->asked[i], last);
+        client->head_sizes[i] = header_size + plan_request_head_size(&client->asked[i], last);
     }
     sim_note("client asks", client->number, client->asked[i].id, (int64_t)client->out.len);
 }
@@ -376,7 +393,7 @@ static void client_opening(struct client *client) {
         if (!client->tcp) return;
         client->reader.state = READ_RAW;
         client->reader.id = client->reader.pattern_id = client->asked[0].id;
-        client->reader.side = SIDE_ANSWER;
+        client->reader.side = client->echo ? SIDE_REQUEST : SIDE_ANSWER;
         return;
     }
     bool refused = sock_is_dead(client->sock);
@@ -429,8 +446,8 @@ static void client_open(void *owner, uint64_t argument) {
     struct client *client = owner;
     client->progress_ns = sim.now_ns;
     struct sock_actor actor = {client_step, client};
-    client->sock =
-        sock_connect(client->tcp ? world.tcp_port : world.http_port, client->number, actor);
+    uint16_t port = client->tcp ? world.tcp_port : world.http_port;
+    client->sock = sock_connect(client->echo ? world.echo_port : port, client->number, actor);
     client_wait(client);
 }
 
@@ -449,6 +466,7 @@ static void pick_requests(struct client *client) {
     for (uint32_t i = 0; i < count; i++) {
         uint32_t id = plan_next(client->number, client->tcp);
         if (id == 0) break;
+        requests[id].echo = client->echo;
         client->asked[client->asked_count++] = plan_of(id);
         const struct plan *plan = &client->asked[i];
         if (plan->upgrade || plan->expects) break;
@@ -463,6 +481,7 @@ static void client_start_h1(uint32_t number, uint64_t at_ns, bool tcp) {
     clients = client;
     reader_init(&client->reader, true);
     client->tcp = tcp;
+    client->echo = tcp && sim_one_in(3);
     pick_requests(client);
     if (client->asked_count == 0) {
         clients = client->next;
@@ -474,7 +493,10 @@ static void client_start_h1(uint32_t number, uint64_t at_ns, bool tcp) {
     client->read_max = actor_step();
     if (sim_one_in(3)) client->pace_ns = actor_pace(client->write_max, client->read_max);
     client->leaving = client_pick_leaving();
-    if (client->tcp && client->leaving == SENDS_NONSENSE) client->leaving = LEAVES_WELL;
+    if (client->leaving == SENDS_NONSENSE)
+        client->bad_header = world.takes_proxy && (client->tcp || sim_one_in(2));
+    if (client->tcp && client->leaving == SENDS_NONSENSE && !client->bad_header)
+        client->leaving = LEAVES_WELL;
     client->leave_at = sim_skewed(200000);
     world.clients_left++;
     sim_at(at_ns, client_open, client, 0);

@@ -250,6 +250,7 @@ static void client_open(void *owner, uint64_t argument) {
     struct h2_link *link = &client->link;
     client->progress_ns = sim.now_ns;
     h2_link_init(link, h2_ask_callbacks(), false);
+    if (world.takes_proxy) plan_proxy_header(client->number, &link->out);
     put_settings(client);
     /* The preface comes before SETTINGS are due. */
     struct sock_actor actor = {client_step, client};

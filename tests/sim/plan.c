@@ -83,6 +83,75 @@ static void plan_status(struct plan *plan, struct rand_state *random) {
     plan->server_ends = false;
 }
 
+/* What the headers of clients tell, in turn. */
+enum told { TOLD_BY_V1, TOLD_BY_V2, TOLD_NOTHING_BY_V1, TOLD_NOTHING_BY_V2, TOLD_COUNT };
+
+static enum told told_of(uint32_t client) { return (enum told)(client % TOLD_COUNT); }
+
+/* 10.0.0.0/16 has the clients' own addresses, 10.9.0.0/16 those that are told. */
+static bool is_told(uint32_t client) {
+    return world.takes_proxy &&
+           (told_of(client) == TOLD_BY_V1 || told_of(client) == TOLD_BY_V2);
+}
+
+void plan_client_address(uint32_t client, char *text, size_t size) {
+    snprintf(text, size, "10.%u.%u.%u", is_told(client) ? 9 : 0, client / 256, client % 256);
+}
+
+/* A TLV that means nothing lies behind the addresses of some. */
+static void add_v2_header(uint32_t client, bool told, struct text *text) {
+    static const char signature[] = "\r\n\r\n\0\r\nQUIT\n";
+    static const char noop[300] = {4, 1, 41};
+    uint32_t tlv = client % 8 < TOLD_COUNT ? 0 : (uint32_t)sizeof noop;
+    uint32_t size = (told ? 12 : 0) + tlv;
+    const char head[] = {told ? 0x21 : 0x20, told ? 0x11 : 0, (char)(size >> 8), (char)size};
+    const char ends[] = {10, 9, (char)(client / 256), (char)client, 127, 0, 0, 1, 1, 2, 3, 4};
+    text_add(text, signature, sizeof signature - 1);
+    text_add(text, head, sizeof head);
+    if (told) text_add(text, ends, sizeof ends);
+    text_add(text, noop, tlv);
+}
+
+void plan_proxy_header(uint32_t client, struct text *text) {
+    char address[32];
+    if (is_told(client) && sim_defect(DEFECT_SWAP_HEADERS)) client += TOLD_COUNT;
+    plan_client_address(client, address, sizeof address);
+    switch (told_of(client)) {
+    case TOLD_BY_V1:
+        text_print(text, "PROXY TCP4 %s 127.0.0.1 %u 8080\r\n", address, 1024 + client);
+        return;
+    case TOLD_NOTHING_BY_V1:
+        text_print(text, "PROXY UNKNOWN%s\r\n", client % 8 < TOLD_COUNT ? "" : " and the like");
+        return;
+    case TOLD_BY_V2:
+    case TOLD_NOTHING_BY_V2:
+        add_v2_header(client, told_of(client) == TOLD_BY_V2, text);
+        return;
+    case TOLD_COUNT:
+        break;
+    }
+    CHECK(false);
+}
+
+void plan_bad_proxy_header(struct text *text) {
+    static const struct {
+        const char *bytes;
+        size_t size;
+    } bad[] = {
+        {"PROXY TCP4 10.9.0.1 127.0.0.1 1 70000\r\n", 39},
+        {"PROXY TCP4 10.9.0.1\r\n", 21},
+        {"PROXY  UNKNOWN\r\n", 16},
+        {"PROXY UNKNOWN\n", 14},
+        {"none at all", 11},
+        {"\r\n\r\n\0\r\nQUIT\n\x11\x11\0\x0c", 16},
+        {"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff", 16},
+        {"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x05" "abcde", 21},
+        {"\r\n\r\n\0\r\nQUIT\n\x22\x11\0\x0c" "abcdefghijkl", 28},
+    };
+    size_t i = (size_t)sim_below(sizeof bad / sizeof *bad);
+    text_add(text, bad[i].bytes, bad[i].size);
+}
+
 static enum manner pick_manner(struct rand_state *random) {
     if (sim_has(FAULT_SERVER_BAD) && rand_below(random, 4) == 0)
         return MANNER_SILENT + rand_below(random, 4);
@@ -105,6 +174,19 @@ struct plan plan_of(uint32_t id) {
     plan.upgrade = tcp || (!plan.local && rand_below(&random, 12) == 0);
     if (plan.local && !tcp) plan.manner = MANNER_SERVES;
     if (!plan.upgrade) return plan;
+    if (requests[id].echo) {
+        uint32_t size = pick_size(&random);
+        return (struct plan){.id = id,
+                             .method = "ECHO",
+                             .tcp = true,
+                             .echo = true,
+                             .local = true,
+                             .upgrade = true,
+                             .request_size = size,
+                             .status = 101,
+                             .answer_size = size,
+                             .manner = MANNER_SERVES};
+    }
     bool raw_only = plan.manner == MANNER_EARLY || (tcp && plan.manner == MANNER_NONSENSE);
     return (struct plan){.id = id,
                          .method = tcp ? "TCP" : "GET",
@@ -218,7 +300,7 @@ static void add_request_head(const struct plan *plan, bool last, struct text *te
 
 void plan_request(const struct plan *plan, bool last, struct text *text) {
     if (plan->tcp) {
-        text_print(text, "RAW %u\n", plan->id);
+        if (!plan->echo) text_print(text, "RAW %u\n", plan->id);
         plan_raw(plan, SIDE_REQUEST, text);
         return;
     }

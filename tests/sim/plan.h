@@ -30,6 +30,7 @@ struct plan {
     bool is_head;
     bool local;   /* weir answers by itself */
     bool tcp;     /* no HTTP at all: the client sends a line with the number, then raw bytes */
+    bool echo;    /* of these: weir gives them back, and there is no line */
     bool upgrade; /* both sides go on without HTTP; the sizes below are those of raw bytes */
     bool expects; /* Expect: 100-continue */
     bool request_trailers, answer_trailers;
@@ -60,6 +61,12 @@ size_t plan_request_head_size(const struct plan *plan, bool last);
 /* The interim heads, and the answer. */
 void plan_interims(const struct plan *plan, struct text *text);
 void plan_answer(const struct plan *plan, struct text *text);
+/* The PROXY header a client begins with: of either version, with or without an address. */
+void plan_proxy_header(uint32_t client, struct text *text);
+/* One that is malformed whatever follows it. */
+void plan_bad_proxy_header(struct text *text);
+/* The address that weir is to know the client by. */
+void plan_client_address(uint32_t client, char *text, size_t size);
 /* Raw bytes after an upgrade. */
 void plan_raw(const struct plan *plan, enum side side, struct text *text);
 
@@ -73,7 +80,9 @@ struct request {
     uint32_t executions; /* heads that servers have seen */
     uint32_t refusals;   /* heads that servers have refused to look at */
     bool tcp;
-    bool left; /* the client has gone before the end of it, of its own will */
+    bool echo;
+    bool barred; /* behind a PROXY header that is none: no server may see it */
+    bool left;   /* the client has gone before the end of it, of its own will */
 };
 extern struct request requests[REQUESTS_MAX];
 /* The next number; 0 when there are too many. */

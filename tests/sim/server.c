@@ -107,7 +107,7 @@ static void put_answer(struct server_conn *conn) {
 void server_check_owner(const struct plan *plan, const char *told) {
     const struct request *request = &requests[plan->id];
     char address[32];
-    snprintf(address, sizeof address, "10.0.%u.%u", request->client / 256, request->client % 256);
+    plan_client_address(request->client, address, sizeof address);
     /* A connection that is gone by then has no address any more. */
     bool gone = (sim_has(FAULT_CLIENT_RESET) || sim_has(FAULT_CLIENT_LEAVES)) &&
                 strcmp(told, "unknown") == 0;
@@ -128,6 +128,9 @@ static void check_target(const struct server_conn *conn) {
 
 void server_count_execution(const struct plan *plan) {
     struct request *request = &requests[plan->id];
+    if (request->barred) {
+        sim_fail(INVARIANT_ANSWERS, "request %u came behind a PROXY header that is none", plan->id);
+    }
     request->executions++;
     if (!plan->idempotent && sim_defect(DEFECT_EXECUTE_TWICE)) request->executions++;
     if (request->executions > (plan->idempotent ? 2 : 1)) {

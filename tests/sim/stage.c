@@ -14,6 +14,7 @@
 
 #define HTTP_PORT 8080
 #define TCP_PORT 8081
+#define ECHO_PORT 8082
 #define HTTP_SERVERS 9001 /* their first port */
 #define TCP_SERVERS 9101
 #define SERVERS_MAX 3
@@ -91,6 +92,10 @@ static void put_config(FILE *file, uint32_t servers) {
     world.clients_limited = sim_one_in(4);
     world.servers_limited = sim_one_in(6);
     world.sends_proxy = sim_one_in(4);
+    world.takes_proxy = sim_one_in(4);
+    const char *header = world.takes_proxy
+                             ? "proxy_protocol = any\ntrusted_proxies = 10.0.0.0/16\n"
+                             : "";
     fprintf(file,
             "[global]\nworkers = 1\ncpu_affinity = off\nmax_connections = %u\n"
             "drain_timeout = %dms\n",
@@ -99,13 +104,19 @@ static void put_config(FILE *file, uint32_t servers) {
     fprintf(file,
             "[defaults]\ntimeout_request = %ums\ntimeout_client = %ums\n"
             "timeout_keepalive = %dms\ntimeout_connect = %ums\ntimeout_server = %ums\n"
-            "timeout_tunnel = %ums\ntimeout_queue = %ums\nmin_read_rate = %u\n",
-            ms, ms, KEEPALIVE_MS, ms, ms, ms, ms, world.h2_clients ? 0 : 500);
-    fprintf(file, "[listener web]\nbind = 127.0.0.1:%d\nupstream = app\nbacklog = %u\n", HTTP_PORT,
-            (unsigned)sim_between(1, 64));
+            "timeout_tunnel = %ums\ntimeout_queue = %ums\ntimeout_handshake = %ums\n"
+            "min_read_rate = %u\n",
+            ms, ms, KEEPALIVE_MS, ms, ms, ms, ms, ms, world.h2_clients ? 0 : 500);
+    fprintf(file, "[listener web]\nbind = 127.0.0.1:%d\nupstream = app\nbacklog = %u\n%s",
+            HTTP_PORT, (unsigned)sim_between(1, 64), header);
     if (sim_one_in(6)) fprintf(file, "max_connection_rate = %u/s\n", (unsigned)sim_between(5, 500));
-    fprintf(file, "[listener raw]\nbind = 127.0.0.1:%d\nmode = tcp\nupstream = raw\nbacklog = %u\n",
-            TCP_PORT, (unsigned)sim_between(1, 64));
+    fprintf(file,
+            "[listener raw]\nbind = 127.0.0.1:%d\nmode = tcp\nupstream = raw\nbacklog = %u\n%s",
+            TCP_PORT, (unsigned)sim_between(1, 64), header);
+    fprintf(file,
+            "[listener echo]\nbind = 127.0.0.1:%d\nmode = tcp\nservice = echo\nbacklog = %u\n%s"
+            "[service echo]\ntype = echo\n",
+            ECHO_PORT, (unsigned)sim_between(1, 64), header);
     fprintf(file, "[route local]\npath = /local/\nrespond = 200 from weir\n");
     put_upstream(file, "app", servers, HTTP_SERVERS);
     if (world.h2_servers) fprintf(file, "protocol = h2\n");
@@ -230,7 +241,7 @@ struct stage_result stage_run(const struct sim_options *options) {
     sim_init(options);
     kernel_init();
     plan_init();
-    world = (struct world){.http_port = HTTP_PORT, .tcp_port = TCP_PORT};
+    world = (struct world){.http_port = HTTP_PORT, .tcp_port = TCP_PORT, .echo_port = ECHO_PORT};
     watch_h2_begin();
     stage_choose_kind(options);
     stage = (struct stage){0};
@@ -241,7 +252,7 @@ struct stage_result stage_run(const struct sim_options *options) {
         server_start((uint16_t)(TCP_SERVERS + i), true);
     }
     stage_build(servers);
-    world.client_limit_ns = (timeout_ms() * (5 + servers) + KEEPALIVE_MS + DRAIN_MS) * SIM_MS;
+    world.client_limit_ns = (timeout_ms() * (6 + servers) + KEEPALIVE_MS + DRAIN_MS) * SIM_MS;
     uint32_t clients = (uint32_t)sim_between(1, CLIENTS_MAX);
     uint64_t window_ns = sim_skewed(3 * SIM_SECOND);
     for (uint32_t i = 1; i <= clients; i++)

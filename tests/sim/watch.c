@@ -78,6 +78,7 @@ struct census {
     uint32_t clients;
     uint32_t pumps;
     uint32_t finishing; /* dialled, without a user, and still sending */
+    uint32_t ends;      /* with addresses of their own */
 };
 
 static struct census count_conns(const struct net *net) {
@@ -90,6 +91,7 @@ static struct census count_conns(const struct net *net) {
         census.clients += conn->listener != NULL;
         census.pumps += conn->pump_out != NULL;
         census.finishing += conn->state == CONN_FINISHING && !conn->is_client;
+        census.ends += conn->ends != NULL;
     }
     return census;
 }
@@ -107,15 +109,17 @@ static void watch_slots(const struct worker *worker, const struct census *census
         worker->clients.used + worker->admins.used == clients && worker->refusals.used == refused;
     if (census->conns == net->conns.used && census->clients == clients + refused && counted &&
         census->pumps == net->pumps.used && net->pipes.used <= census->pumps &&
-        census->finishing == net->dialled_finishing) {
+        census->finishing == net->dialled_finishing && census->ends == net->ends.used) {
         return;
     }
     sim_fail(INVARIANT_SLOTS,
              "%u connections in %u slots; %u of clients, %u of listeners (and %u refused), %u of "
-             "quotas (and %u); %u pumps in %u slots with %u pipes; %u finishing, %u counted",
+             "quotas (and %u); %u pumps in %u slots with %u pipes; %u finishing, %u counted; "
+             "%u with ends, %u slots of them",
              census->conns, net->conns.used, census->clients, clients, refused,
              worker->clients.used, worker->refusals.used, census->pumps, net->pumps.used,
-             net->pipes.used, census->finishing, net->dialled_finishing);
+             net->pipes.used, census->finishing, net->dialled_finishing, census->ends,
+             net->ends.used);
 }
 
 /* Servers' counts are those of their connections and exchanges. */
@@ -208,6 +212,9 @@ void watch_end(const struct worker *worker) {
         {"kept heads", room->heads.used},
         {"arenas", room->arenas.small.used + room->arenas.large.used},
         {"TCP sessions", room->tcp.used},
+        {"echoes", worker->echoes.used},
+        {"connections without their PROXY header", worker->gates.gates.used},
+        {"addresses of PROXY headers", net->ends.used},
         {"HTTP/2 sessions", room->h2->sessions.used},
         {"HTTP/2 streams", room->h2->streams.used},
         {"heads of HTTP/2", room->h2->heads.used},
