@@ -1,7 +1,6 @@
 /* exchange_serve.c: the upstream's side of an exchange: choosing a server, giving it the request,
  * its answer. */
 #include "base/check.h"
-#include "base/log.h"
 #include "proto/grpc.h"
 #include "proxy/exchange_internal.h"
 
@@ -76,8 +75,6 @@ static void exchange_on_stream(struct pool_wait *wait, struct stream *stream) {
 /* The server could not be reached: the next one. */
 static void exchange_on_connect_failed(struct pool_wait *wait, enum reason reason) {
     struct exchange *x = LIST_OWNER(wait, struct exchange, wait);
-    log_warn("upstream %s: server %s: %s", x->target->config->name, x->server->config->name,
-             reason_entry(reason)->text);
     x->last_failure = reason;
     stat_bump(&exchange_net(x)->stats->retries[reason], 1);
     exchange_leave_server(x, reason);

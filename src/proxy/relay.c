@@ -1,7 +1,6 @@
 #include "proxy/relay.h"
 
 #include "base/check.h"
-#include "base/log.h"
 #include "proto/sni.h"
 #include "proxy/hash_key.h"
 #include "proxy/pool.h"
@@ -104,8 +103,6 @@ static void relay_on_stream(struct pool_wait *wait, struct stream *stream) {
 /* The server could not be reached: the next one. */
 static void relay_on_connect_failed(struct pool_wait *wait, enum reason reason) {
     struct relay *relay = LIST_OWNER(wait, struct relay, wait);
-    log_warn("upstream %s: server %s: %s", relay->target->config->name, relay->server->config->name,
-             reason_entry(reason)->text);
     relay->last_failure = reason;
     stat_bump(&relay_stats(relay)->retries[reason], 1);
     relay_leave_server(relay, reason);

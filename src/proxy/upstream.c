@@ -1,10 +1,15 @@
 #include "proxy/upstream.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "proxy/pool.h"
 
 #include <errno.h>
 #include <stdlib.h>
+
+/* At most one line in this time about one server: every request makes a failure, and a worker waits
+ * for whoever reads its log. */
+#define SERVER_LOG_MS 10000
 
 const struct balance_ops *upstream_policy(enum config_balance balance) {
     switch (balance) {
@@ -118,6 +123,20 @@ void server_leave(struct server *server) {
     CHECK(server->balance->in_flight > 0);
     server->balance->in_flight--;
     if (server->upstream->limits_requests) server_update(server);
+}
+
+void server_note_failure(struct server *server, enum reason reason, int error) {
+    uint64_t now_ms = server->upstream->room->net->now_ms;
+    if (error == ECANCELED) return; /* the end of the process */
+    uint64_t before = server->failures++;
+    if (now_ms < server->log_ms) return;
+    server->log_ms = now_ms + SERVER_LOG_MS;
+    server->failures = 0;
+    bool has_error = reason == REASON_CONNECT_FAILED && error != 0;
+    const char *why = has_error ? strerror(error) : reason_entry(reason)->text;
+    log_warn("upstream %s: server %s: cannot connect: %s (and %llu times since the last such line)",
+             server->upstream->config->name, server->config->name, why,
+             (unsigned long long)before);
 }
 
 bool upstream_is_busy(const struct upstream *upstream, const struct balance_pick *pick) {

@@ -32,6 +32,8 @@ struct server {
     uint32_t streams_max;             /* of a connection, as last said; UINT32_MAX: never yet */
     uint64_t grow_ms;                 /* worker's clock: not before is one dialled in advance */
     uint32_t connections;             /* dialling, active and idle */
+    uint64_t log_ms;                  /* worker's clock: not before is a failure logged again */
+    uint64_t failures;                /* since the last that was */
     uint64_t answers[UPSTREAM_CODES]; /* by class, read by other threads */
     struct wire_sessions tls_sessions;
 };
@@ -69,6 +71,8 @@ void server_leave(struct server *server);
 /* After connections or the lists of sessions changed: whether the server may take a request. Pokes
  * the queue if so. */
 void server_update(struct server *server);
+/* It could not be connected, with errno `error` (0: not known): into the log, now and then. */
+void server_note_failure(struct server *server, enum reason reason, int error);
 /* Whether some server that `pick` has not tried is only at its limit: it is worth waiting for. */
 bool upstream_is_busy(const struct upstream *upstream, const struct balance_pick *pick);
 /* Class of a status as index of answers. */

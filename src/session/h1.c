@@ -166,7 +166,10 @@ static void h1_on_lost(struct conn *conn, int error) {
     struct h1 *h1 = h1_of_conn(conn);
     enum reason reason = h1->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
     if (error == ETIMEDOUT && !h1->session.is_client) reason = REASON_SERVER_TIMEOUT;
-    if (h1->connecting) reason = wire_lost_reason(conn, error);
+    if (h1->connecting) {
+        reason = wire_lost_reason(conn, error);
+        h1->session.connect_error = error;
+    }
     h1_note_sent(h1, conn);
     h1->session.conn = NULL;
     if (h1->stream_open) {

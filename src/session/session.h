@@ -122,6 +122,7 @@ struct session {
             uint32_t streams_open;
             struct list waiters; /* the host's: who waits for on_ready */
             uint32_t waiting;    /* the host's: how many */
+            int connect_error;   /* errno of a connect that failed; 0: none, or not known */
         };
     };
 };

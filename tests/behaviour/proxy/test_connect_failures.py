@@ -63,6 +63,25 @@ def test_no_server_gives_503(stage):
     assert got["Proxy-Status"]
 
 
+def test_a_dead_server_is_logged_with_its_error(new_stage):
+    """Once in a while: whoever reads the log may be slow, and a worker waits for him."""
+    stage = new_stage("""
+    [listener web]
+    bind = @web
+    upstream = app
+    [upstream app]
+    server = @dead
+    """)
+    client = stage.connect()
+    for _ in range(200):
+        assert client.ask(get()).status == 503
+    assert stage.count("weir_upstream_connect_failures_total") == 200
+    lines = [line for line in stage.weir.log.splitlines() if "cannot connect" in line]
+    assert f"upstream app: server {stage.address('dead')}: cannot connect: Connection refused" \
+        in lines[0]
+    assert len(lines) <= 5, "one in 10 s"
+
+
 def test_all_connects_fail(stage):
     failures = stage.count("weir_upstream_connect_failures_total")
     got = stage.connect("all_refused").ask(get())
