@@ -281,10 +281,25 @@ static bool supervisor_serve(struct supervisor *supervisor, const sigset_t *sign
     }
 }
 
+/* While they still listen: as soon as they do not, a successor may have its own sockets there. */
+static void supervisor_remove_sockets(const struct config *config, bool admin) {
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        if (listener->is_admin != admin) continue;
+        for (uint32_t j = 0; j < listener->bind_count; j++) {
+            const void *address = &listener->binds[j].storage;
+            const struct sockaddr_un *path = address;
+            if (path->sun_family == AF_UNIX)
+                (void)unlink(path->sun_path); /* the next to bind there does it again */
+        }
+    }
+}
+
 /* Lets requests in flight finish; a second signal cuts them. */
 static void supervisor_drain(struct supervisor *supervisor, const sigset_t *signals) {
     log_info("draining: no new connections; requests in flight have %llu ms",
              (unsigned long long)supervisor->config->drain_timeout_ms);
+    supervisor_remove_sockets(supervisor->config, false);
     supervisor_mail(supervisor, MAIL_DRAIN);
     while (supervisor_any_in(supervisor, WORKER_RUNNING) ||
            supervisor_any_in(supervisor, WORKER_DRAINING)) {
@@ -329,22 +344,12 @@ static int supervisor_prepare(struct supervisor *supervisor) {
     return error;
 }
 
-static void supervisor_remove_sockets(const struct config *config) {
-    for (uint32_t i = 0; i < config->listener_count; i++) {
-        for (uint32_t j = 0; j < config->listeners[i].bind_count; j++) {
-            const void *address = &config->listeners[i].binds[j].storage;
-            const struct sockaddr_un *path = address;
-            if (path->sun_family == AF_UNIX)
-                (void)unlink(path->sun_path); /* may belong to a successor already */
-        }
-    }
-}
-
 static bool supervisor_serve_and_end(struct supervisor *supervisor, const sigset_t *signals) {
     bool served = supervisor_serve(supervisor, signals);
     if (!served)
         return false; /* the workers' rings are not to be trusted: the process ends as it is */
     supervisor_drain(supervisor, signals);
+    supervisor_remove_sockets(supervisor->config, true);
     supervisor_mail(supervisor, MAIL_END);
     for (uint32_t i = 0; i < supervisor->started; i++) {
         (void)pthread_join(supervisor->workers[i]->thread, NULL); /* EINVAL, ESRCH: cannot be */
@@ -355,7 +360,6 @@ static bool supervisor_serve_and_end(struct supervisor *supervisor, const sigset
     }
     tls_store_fini(&supervisor->tls);
     supervisor_free_limits(supervisor);
-    supervisor_remove_sockets(supervisor->config);
     ring_fini(&supervisor->ring);
     free(supervisor->workers);
     return true;

@@ -2,11 +2,14 @@
 
 import ctypes
 import os
+import signal
 import socket
 
 import pytest
 
 from harness.http1 import answer, get
+from harness.peer import Client
+from harness.wait import eventually
 
 SYS_PIDFD_GETFD = 438  # the same number on every architecture
 IP_TTL = socket.IP_TTL
@@ -177,3 +180,41 @@ def test_two_workers_both_serve_every_listener(new_stage):
         assert all(after > earlier for earlier, after in zip(before, now)), (before, now)
     for client in [stage.connect("unix") for _ in range(10)]:
         assert client.ask(get("/hello")).body == b"hello"
+
+
+def test_a_successor_keeps_its_unix_socket(new_stage):
+    """It comes while the one before it drains, which then ends."""
+    first = new_stage("""
+        [listener web]
+        bind = @unix
+        upstream = app
+        [upstream app]
+        server = @origin
+        """, drain_timeout="60s")
+    client = first.connect("unix")
+    client.send(get("/slow"))
+    upstream = first.origin.next()
+    upstream.read_request()
+    first.weir.signal(signal.SIGTERM)
+    path = first.things["unix"].target
+    eventually(lambda: not os.path.exists(path), "its socket is gone")
+    second = new_stage(f"""
+        [listener web]
+        bind = unix:{path}
+        service = hi
+        [service hi]
+        type = respond
+        body = from the second
+        """)
+    upstream.send(answer())
+    assert client.read_response().status == 200
+    client.close()
+    assert first.weir.wait_exit() == 0
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    late = Client(sock)
+    assert late.ask(get()).body == b"from the second"
+    late.close()
+    second.weir.signal(signal.SIGTERM)
+    assert second.weir.wait_exit() == 0
+    assert not os.path.exists(path)
