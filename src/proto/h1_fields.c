@@ -114,11 +114,13 @@ static enum reason take_connection(struct h1_parser *parser, const char *base,
     return REASON_NONE;
 }
 
-/* RFC 9110 section 7.8. Repeated or empty it asks for nothing we could hand on as one value:
- * ignored, as is allowed. */
+/* RFC 9110 section 7.8. Repeated, a list or empty it asks for nothing we could hand on as one
+ * value, and judge: what a list hides from us its reader would still find. Ignored, as is allowed.
+ */
 static enum reason take_upgrade(struct h1_parser *parser, const char *base, struct h1_span *span) {
-    (void)base;
-    parser->upgrade_len = parser->upgrade_at == 0 ? span->value_len : 0;
+    struct bytes value = h1_span_value(span, base);
+    bool is_one = parser->upgrade_at == 0 && bytes_find(value, ',') == value.len;
+    parser->upgrade_len = is_one ? span->value_len : 0;
     parser->upgrade_at = span->value_at;
     return REASON_NONE;
 }

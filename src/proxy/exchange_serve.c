@@ -17,6 +17,11 @@ void exchange_leave_server(struct exchange *x, enum reason reason) {
     x->server = NULL;
 }
 
+static bool exchange_checks_frames(const struct exchange *x) {
+    struct config_websocket websocket = route_websocket(x->front->config, x->route);
+    return exchange_is_websocket(x) && websocket.mode == CONFIG_WEBSOCKET_CHECKED;
+}
+
 /* The request as this server gets it: the received one stays as it is, for another attempt and for
  * variables. */
 static bool exchange_rewrite(struct exchange *x, struct http_message *copy) {
@@ -32,8 +37,7 @@ static bool exchange_rewrite(struct exchange *x, struct http_message *copy) {
     /* HTTP/1.0 needs no Host; an HTTP/1.1 request does (RFC 9112 section 3.2). */
     if (copy->authority.len == 0 && x->server) copy->authority = bytes_of(x->server->config->name);
     /* What an extension changes in frames could not be checked. */
-    bool checked = route_websocket(x->front->config, x->route).mode == CONFIG_WEBSOCKET_CHECKED;
-    if (checked && exchange_is_websocket(x))
+    if (exchange_checks_frames(x))
         (void)http_fields_remove(&copy->fields, BYTES("Sec-WebSocket-Extensions")); /* if any */
     return rewrite_request(copy, x->front->config, x->route, &facts, arena) &&
            (!x->deadline || exchange_tell_time_left(x, copy));
@@ -235,10 +239,21 @@ static void exchange_on_upstream_reset(struct stream *stream, enum reason reason
     net_defer(exchange_net(x), &x->again);
 }
 
-/* 101: both sides stop speaking HTTP (RFC 9110 section 7.8). */
+/* RFC 9110 section 7.8: to what was asked for, as that is what the routes have judged; HTTP/2 has
+ * no word for it. No extension was offered where frames are checked, and RFC 6455 section 4.1 has a
+ * handshake that names one fail. */
+static bool exchange_upgrade_fits(const struct exchange *x, const struct http_message *message) {
+    struct bytes asked = x->request->upgrade;
+    if (asked.len == 0) return false;
+    if (!message->is_h2 && !bytes_equal_nocase(asked, message->upgrade)) return false;
+    return !exchange_checks_frames(x) ||
+           !http_fields_find_name(&message->fields, BYTES("Sec-WebSocket-Extensions"));
+}
+
+/* 101: both sides stop speaking HTTP. */
 static void exchange_upgrade(struct exchange *x, struct http_message *message) {
     /* The rest of a request's body would go through as bytes of the new protocol. */
-    if (x->request->upgrade.len == 0 || !x->request_ended) {
+    if (!exchange_upgrade_fits(x, message) || !x->request_ended) {
         exchange_fail(x, REASON_BAD_RESPONSE);
         return;
     }

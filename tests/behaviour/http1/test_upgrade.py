@@ -52,6 +52,35 @@ def test_upgrade_is_handed_over(stage, client, origin):
     assert "upgrade" in got["Connection"].lower()
 
 
+@pytest.mark.parametrize("lines", [
+    ("Upgrade: h2c",),
+    ("Upgrade: chat, h2c",),
+    ("Upgrade: h2c ,chat",),
+    ("Upgrade: chat", "Upgrade: h2c"),
+    ("Upgrade: websocket, chat",),
+    ("Upgrade: ,websocket",),
+], ids=repr)
+def test_what_several_readers_could_choose_from_is_no_upgrade(stage, client, origin, lines):
+    """A server that takes one of them would carry what no route has judged."""
+    client.send(get("/ws", "Connection: Upgrade", *lines, *UPGRADE[2:]))
+    upstream = origin.next()
+    seen = upstream.read_request()
+    assert seen["Upgrade"] is None and seen["Connection"] is None
+    upstream.send(answer(200, b"plain"))
+    assert client.read_response().body == b"plain"
+
+
+@pytest.mark.parametrize("chosen", ["h2c", "chat", "websocket, chat"])
+def test_a_server_that_changes_to_something_else_is_502(stage, client, origin, chosen):
+    client.send(get("/ws", *UPGRADE))
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(SWITCH.replace(b"Upgrade: websocket", b"Upgrade: " + chosen.encode()))
+    got = client.read_response()
+    assert (got.status, got.reason) == (502, "bad_response")
+    upstream.expect_end()
+
+
 def test_bytes_pass_both_ways_untouched(stage, tunnel):
     client, upstream = tunnel
     for data in (b"\x00\xff\r\n\r\n", get("/not-a-request"), answer(200, b"not an answer"),

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.http1 import answer
-from harness.websocket import (BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, close,
+from harness.websocket import (BINARY, CLOSE, CONTINUATION, KEY, MASK, PING, PONG, TEXT, close,
                                expect_close, frame, open_tunnel, read_frame, switch, upgrade)
 
 INI = """
@@ -261,6 +261,17 @@ def test_extensions_are_not_offered(stage, client, origin):
     assert "Sec-WebSocket-Extensions" not in upstream.read_request()
     upstream.send(answer(403, b"no"))
     assert client.read_response().status == 403
+
+
+def test_an_extension_that_was_not_offered_is_502(stage, client, origin):
+    """The client has offered it, and would believe the answer."""
+    client.send(upgrade("/ws", "Sec-WebSocket-Extensions: permessage-deflate"))
+    upstream = origin.next()
+    upstream.read_request()
+    upstream.send(switch(KEY, "Sec-WebSocket-Extensions: permessage-deflate"))
+    got = client.read_response()
+    assert (got.status, got.reason) == (502, "bad_response")
+    upstream.expect_end()
 
 
 def test_raw_tunnels_carry_anything(stage, client, origin):

@@ -121,6 +121,9 @@ static void an_upgrade_is_handed_on_when_connection_names_it_once(void **state) 
     accept_request(BYTES("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: a\r\nUpgrade: b\r\n"
                          "Upgrade: c\r\nConnection: Upgrade\r\n\r\n"));
     assert_int_equal(fixture.message.upgrade.len, 0);
+    accept_request(BYTES("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: a, b\r\n"
+                         "Connection: Upgrade\r\n\r\n"));
+    assert_int_equal(fixture.message.upgrade.len, 0); /* a list is not one */
     h1_fixture_accept(&fixture, H1_RESPONSE,
                       BYTES("HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n"));
     assert_text(fixture.message.upgrade, "a");
