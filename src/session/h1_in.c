@@ -224,10 +224,11 @@ static enum reason h1_side_reason(const struct h1 *h1, enum reason reason) {
     return h1->session.is_client || reason == REASON_NO_MEMORY ? reason : REASON_BAD_RESPONSE;
 }
 
-/* RFC 9113 section 3.3: a client that knows begins with what HTTP/1 refuses. */
+/* RFC 9113 section 3.3: a client that knows begins with what HTTP/1 refuses. Over TLS it asks by
+ * ALPN (section 3.2), where the listener may have said no. */
 static bool h1_is_h2(const struct h1 *h1, struct bytes text) {
     return h1->session.is_client && h1->session.streams == 0 &&
-           bytes_starts_with(text, BYTES(H2_PREFACE_LINE));
+           bytes_starts_with(text, BYTES(H2_PREFACE_LINE)) && !wire_tls(h1->session.conn);
 }
 
 static void h1_to_h2(struct h1 *h1, struct bytes rest, struct lease *lease) {
@@ -239,12 +240,14 @@ static void h1_to_h2(struct h1 *h1, struct bytes rest, struct lease *lease) {
 }
 
 /* RFC 7540 section 3.2: a client may ask to go on in HTTP/2. A request with a body is not worth it,
- * and over TLS there is ALPN. */
+ * and over TLS there is ALPN. One that had to wait for the answer before it stays as it is: what
+ * has come behind it, and the connection is paused, is known here alone. */
 static struct session *h1_try_h2c(struct h1 *h1, const struct h1_parser *parser,
                                   struct bytes text) {
     struct bytes settings = BYTES_NONE;
     struct bytes wanted = bytes_slice(text, parser->upgrade_at, parser->upgrade_len);
     if (!parser->upgrade_named || parser->body_kind != H1_BODY_NONE) return NULL;
+    if (wire_tls(h1->session.conn) || h1->session.conn->paused) return NULL;
     if (!bytes_equal_nocase(wanted, BYTES("h2c"))) return NULL;
     for (uint32_t i = 0; i < parser->span_count; i++) {
         const struct h1_span *span = &parser->spans[i];

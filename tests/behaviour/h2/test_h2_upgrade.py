@@ -104,6 +104,19 @@ def test_what_is_no_such_question_stays_http1(stage, request_):
     assert client.read_response().body == b"hello"
 
 
+def test_who_asks_behind_a_request_under_way_stays_in_http1(stage):
+    """Its turn comes when that has been answered; what follows may be here by then."""
+    client = stage.connect()
+    client.send(get("/one") + get("/hello", *ASKS))
+    upstream = stage.origin.next()
+    upstream.read_request()
+    client.send(get("/hello"))
+    client.half_close()
+    upstream.send(answer(200, b"first"))
+    assert [client.read_response().body for _ in range(3)] == [b"first", b"hello", b"hello"]
+    client.expect_close()
+
+
 def test_settings_that_are_no_settings_end_the_connection(stage):
     """More of a window than there can be (RFC 9113 section 6.5.2)."""
     client = stage.connect()

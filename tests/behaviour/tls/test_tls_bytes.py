@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from harness.bulk import MUCH, Sending, pattern
+from harness.h2_client import PREFACE, settings
 from harness.http1 import (answer, answer_chunked, answer_head, chunk, get, post, post_chunked)
 from harness.wait import PATIENCE, eventually
 
@@ -382,6 +383,24 @@ def test_the_scheme_is_https(stage):
 
 
 # Real clients.
+
+
+@pytest.mark.parametrize("alpn", [None, ["http/1.1"]])
+def test_nobody_speaks_h2_without_having_asked(stage, origin, alpn):
+    """A listener that does not offer h2 has not to fear it."""
+    client = stage.connect_tls(alpn=alpn)
+    client.send(PREFACE + settings())
+    assert client.read_response().status == 505
+    assert origin.saw_nothing()
+
+
+def test_an_upgrade_to_h2c_is_none_in_tls(stage, origin):
+    """RFC 9113 section 3.1: it is for connections in clear; here ALPN decides."""
+    seen, got = stage.exchange(
+        get("/", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAQAAP__"),
+        client=stage.connect_tls())
+    assert got.body == b"hello"
+    assert seen["X-Forwarded-Proto"] == "https" and seen["Upgrade"] is None
 
 
 def test_curl(stage, origin):
