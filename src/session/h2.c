@@ -336,12 +336,16 @@ static struct h2 *h2_acquire(struct session_room *room, const struct session_opt
     return h2;
 }
 
+static void h2_drain(struct session *session);
+
 static void h2_attach(struct h2 *h2, struct conn *conn) {
     h2->session.conn = conn;
     list_push_back(&h2->session.room->clients, &h2->session.link);
     conn_attach(conn, &h2_conn_events, h2);
     h2_need(h2, h2_net(h2)->now_ms + h2->session.options->timeout_request_ms);
     h2_mark(h2);
+    /* It was on its way when that began. */
+    if (h2->session.room->draining) h2_drain(&h2->session);
 }
 
 static struct session *h2_accept(struct session_room *room, struct conn *conn,

@@ -261,6 +261,33 @@ def test_drain_closes_idle_connections(new_stage):
     assert stage.weir.wait_exit() == 0
 
 
+def test_drain_is_told_to_who_begins_late(new_stage):
+    """Its connection is there before, its HTTP/2 only after the process has begun to drain."""
+    stage = new_stage(INI.replace("timeout_server = 1s", ""), drain_timeout="20s")
+    asked, fresh = stage.connect(), stage.connect()
+    waits = stage.connect()
+    waits.send(get())
+    upstream = stage.origin.next()
+    upstream.read_request()
+    stage.weir.signal(signal.SIGTERM)
+    eventually(lambda: b"draining" in stage.weir.admin_get("/readyz").body, "the drain")
+    asked.send(get("/hello", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c",
+                   "HTTP2-Settings: AAQAAP__"))
+    asked.expect(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                 b"Upgrade: h2c\r\n\r\n")
+    both = [(H2Client(asked), 3), (H2Client(fresh), 1)]
+    for h2, stream in both:
+        h2.get(stream, "/hello")
+        assert h2.answer(stream).body == b"hello"
+    for h2, stream in both:
+        h2.expect_goaway(NO_ERROR)
+        assert h2.goaways == [(0x7fffffff, NO_ERROR), (stream, NO_ERROR)]
+    assert both[0][0].answer(1).body == b"hello"
+    upstream.send(answer(200, b"in the end"))
+    assert waits.read_response().body == b"in the end"
+    assert stage.weir.wait_exit() == 0
+
+
 def test_drain_timeout_answers_503(new_stage):
     stage = new_stage(INI.replace("timeout_server = 1s", ""), drain_timeout="500ms")
     h2 = H2Client(stage.connect())
