@@ -19,7 +19,7 @@ enum h2_flood_kind {
     H2_FLOOD_MADE_RESET,    /* streams that we have to reset for what the client does on them */
     H2_FLOOD_CONTINUATION,  /* frames of one header block: not by time */
     H2_FLOOD_SETTINGS,      /* SETTINGS frames */
-    H2_FLOOD_PING,          /* PING frames */
+    H2_FLOOD_PING,          /* PING frames, beyond one for each DATA frame that we have sent */
     H2_FLOOD_EMPTY_DATA,    /* DATA frames without data or end */
     H2_FLOOD_PRIORITY,      /* PRIORITY frames */
     H2_FLOOD_WINDOW_UPDATE, /* more than four for each DATA frame that we have sent */

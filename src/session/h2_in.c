@@ -409,6 +409,10 @@ static int h2_on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *us
         h2_on_head(h2, end);
         break;
     case NGHTTP2_DATA:
+        /* Padding alone carries no more than nothing at all, which h2_on_begin_frame has counted.
+         */
+        if (!end && frame->hd.length != 0 && frame->hd.length == frame->data.padlen)
+            h2_flood(h2, H2_FLOOD_EMPTY_DATA);
         s = end ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
         if (s && s->in == H2_IN_HEAD) h2_stream_bad(s, REASON_BAD_RESPONSE);
         if (s) h2_end_message(s, NULL);

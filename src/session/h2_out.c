@@ -67,6 +67,7 @@ static int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     h2_flood_allow(&h2->flood, H2_FLOOD_WINDOW_UPDATE, 4);
+    h2_flood_allow(&h2->flood, H2_FLOOD_PING, 1); /* gRPC measures by one how much is on its way */
     if (s->told_full && s->out.bytes <= H2_STREAM_MARK / 2 && !list_linked(&s->drained_link))
         list_push_back(&h2->drained, &s->drained_link);
     return 0;
@@ -449,5 +450,5 @@ void h2_refuse(struct h2_stream *s, enum reason reason) {
     if (answer && h2_answer_refused(h2, s, reason)) return;
     bool shed = answer || reason == REASON_NO_MEMORY;
     h2_stream_abort(s, shed ? NGHTTP2_REFUSED_STREAM : NGHTTP2_PROTOCOL_ERROR);
-    h2_flood(h2, H2_FLOOD_MADE_RESET);
+    if (!shed) h2_flood(h2, H2_FLOOD_MADE_RESET); /* else it is no doing of the client's */
 }

@@ -5,9 +5,9 @@ import struct
 import pytest
 
 from harness.h2_client import (CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM,
-                               ENHANCE_YOUR_CALM, HEADERS, PING, PRIORITY, SETTINGS, WINDOW_UPDATE,
-                               H2Client, pack)
-from harness.http1 import answer
+                               ENHANCE_YOUR_CALM, HEADERS, PADDED, PING, PRIORITY, SETTINGS,
+                               WINDOW_UPDATE, H2Client, pack)
+from harness.http1 import answer, answer_head
 
 INI = """
 [defaults]
@@ -75,6 +75,12 @@ def empty_data(h2, n):
     h2.frame(DATA, 0, 1)
 
 
+def padding_alone(h2, n):
+    if n == 0:
+        h2.request(1, "POST", "/", end=False)
+    h2.frame(DATA, PADDED, 1, b"\x04" + bytes(4))
+
+
 def priority(h2, n):
     h2.frame(PRIORITY, 0, 2 * n + 1, struct.pack(">IB", 0, 5))
 
@@ -86,7 +92,7 @@ def window_update(h2, n):
 
 FLOODS = [(rapid_reset, "rapid_reset"), (made_reset, "made_reset"),
           (made_reset_by_a_head, "made_reset"), (settings, "settings"), (ping, "ping"),
-          (empty_data, "empty_data"), (priority, "priority"),
+          (empty_data, "empty_data"), (padding_alone, "empty_data"), (priority, "priority"),
           (window_update, "window_update")]
 
 
@@ -131,6 +137,22 @@ def test_a_limit_of_0_is_off(stage, act, kind):
     for n in range(90):
         act(h2, n)
     h2.echo()
+    assert stage.count("weir_h2_flood_total") == before
+
+
+def test_a_ping_for_each_piece_of_an_answer_is_no_flood(stage):
+    """As gRPC's clients measure the path: they do it for as long as data comes."""
+    before = stage.count("weir_h2_flood_total")
+    h2 = H2Client(stage.connect())
+    h2.get(1)
+    upstream = stage.origin.next()
+    upstream.read_request()
+    upstream.send(answer_head(200, "Content-Length: 60"))
+    for n in range(60):
+        upstream.send(b"x")
+        h2.until(lambda: len(h2.on(1).body) == n + 1, "a piece")
+        h2.echo()
+    assert h2.answer(1).body == b"x" * 60
     assert stage.count("weir_h2_flood_total") == before
 
 

@@ -170,6 +170,23 @@ static void a_host_without_room_refuses_the_stream(void **state) {
     far_free(far);
 }
 
+/* Nor a fault of the client's. */
+static void many_refused_for_lack_of_room_are_no_flood(void **state) {
+    (void)state;
+    struct session_options options = options_of(100);
+    options.h2_flood.max[H2_FLOOD_MADE_RESET] = 2;
+    struct far *far = far_client(&options);
+    far->world->refuse_streams = true;
+    for (uint32_t i = 0; i < 5; i++) {
+        far_get(far);
+        FAR_UNTIL(far, far->resets == i + 1);
+    }
+    far->world->refuse_streams = false;
+    far_get(far);
+    FAR_UNTIL(far, far->world->streams == 1);
+    far_free(far);
+}
+
 /* As all slots of streams, of heads and of queued bytes are in use, one after another. */
 static void all_slots_in_use_refuses_the_stream(void **state) {
     (void)state;
@@ -275,6 +292,7 @@ int main(void) {
         cmocka_unit_test(requests_are_answered),
         cmocka_unit_test(small_bodies_share_a_buffer),
         cmocka_unit_test(a_host_without_room_refuses_the_stream),
+        cmocka_unit_test(many_refused_for_lack_of_room_are_no_flood),
         cmocka_unit_test(all_slots_in_use_refuses_the_stream),
         cmocka_unit_test(no_memory_for_a_body_resets_its_stream),
         cmocka_unit_test(memory_of_nghttp2_that_ends_costs_the_connection),
