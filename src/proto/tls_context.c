@@ -139,11 +139,13 @@ static const struct tls_name *tls_context_find(const struct tls_context *context
     return NULL;
 }
 
-/* The certificates for a host: those of that name, else those of its wildcard. */
+/* The certificates for a host: those of that name, else those of its wildcard. RFC 6066 section 3
+ * has no dot at the end; some clients send it as it was typed. */
 static const struct tls_name *tls_context_choose(const struct tls_context *context,
                                                  const char *host) {
     char lower[256];
     size_t size = strlen(host);
+    if (size != 0 && host[size - 1] == '.') size--;
     if (size == 0 || size >= sizeof lower) return NULL;
     for (size_t i = 0; i < size; i++)
         lower[i] = host[i] >= 'A' && host[i] <= 'Z' ? (char)(host[i] | 0x20) : host[i];

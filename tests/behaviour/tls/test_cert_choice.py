@@ -52,6 +52,15 @@ def test_cert_by_exact_name_then_wildcard_then_the_first(new_stage, ca):
         assert shown(port, context) == ca.first.der
 
 
+def test_cert_of_a_name_with_a_dot_at_its_end(new_stage, ca):
+    port = new_stage(ini(ca, "strict_sni = on")).things["web"]
+    for version in ("-tls1_2", "-tls1_3"):
+        for name, subject in (("first.example.", "first"), ("x.b.example.", "exact"),
+                              ("y.b.example.", "wild")):
+            assert f"CN = {subject}" in s_client(port, version, "-servername", name)
+    assert "no peer certificate" in s_client(port, "-servername", ".")
+
+
 def test_cert_by_kind_of_key(new_stage, ca):
     port = new_stage(ini(ca)).things["web"]
     assert shown(port, client(ca, V12, algorithms="ECDHE+aRSA"), "two.example") == ca.rsa.der
