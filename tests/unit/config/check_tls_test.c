@@ -210,6 +210,10 @@ static void routes_by_sni_are_for_bytes_that_weir_does_not_read(void **state) {
     assert_bad(RAW "[route r]\nlistener = raw\nsni = a\npath = /\nhost = b\nupstream = app\n",
                "15: route r.path: has no effect with sni: requests are not seen\n"
                "16: route r.host: has no effect with sni: requests are not seen\n");
+    assert_bad(RAW "[route r]\nlistener = raw\nsni = a\nupstream = app\n"
+                   "websocket_max_message = 1k\nwebsocket_ping = 1s\n",
+               "16: route r.websocket_max_message: has no effect with sni: requests are not seen\n"
+               "17: route r.websocket_ping: has no effect with sni: requests are not seen\n");
     assert_bad(RAW "[route r]\nlistener = raw\nsni = a\nrespond = 200\n",
                "15: route r.respond: has no effect with sni: requests are not seen\n");
     assert_bad(RAW "[route r]\nlistener = raw\nsni = a\nservice = one\n"
