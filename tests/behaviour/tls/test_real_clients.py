@@ -62,6 +62,18 @@ def test_a_session_in_a_file_is_resumed(stage, origin, version):
     assert stage.count("weir_tls_handshakes_total", resumed="yes") == before + 2
 
 
+def test_nobody_is_asked_for_early_data(stage, origin):
+    """What comes before the handshake ends could have been sent before (RFC 8446 section 8)."""
+    origin.serve(lambda request: answer(200, b"for s_client"))
+    session, early = f"{stage.directory}/session", f"{stage.directory}/early"
+    with open(early, "w") as file:
+        file.write("GET /early HTTP/1.1\r\nHost: weir.test\r\n\r\n")
+    assert "Max Early Data: 0" in s_client(stage, "-tls1_3", "-sess_out", session)
+    again = s_client(stage, "-tls1_3", "-sess_in", session, "-early_data", early)
+    assert "Reused, TLSv1.3" in again and "Early data was not sent" in again
+    assert [request.target for request in origin.requests] == ["/", "/"]
+
+
 @pytest.mark.parametrize("offered, wanted", [("h2,http/1.1", "h2"), ("http/1.1,h2", "h2"),
                                              ("http/1.1", "http/1.1")])
 def test_weir_chooses_h2_where_a_client_has_it(stage, offered, wanted):
