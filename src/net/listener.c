@@ -310,8 +310,8 @@ bool listener_admit(struct conn *conn) {
     return conn->ip_counted;
 }
 
-/* Accepted, and every slot is in use. By RST, as for all who are refused without a word: a FIN would
- * look like an answer where only FIN ends one. */
+/* Accepted, and every slot is in use. By RST, as for all who are refused without a word: a FIN
+ * would look like an answer where only FIN ends one. */
 static void listener_turn_away(struct listener *listener, int fd) {
     static uint64_t next_ms;
     struct linger now = {.l_onoff = 1};

@@ -91,8 +91,8 @@ static inline bool listener_ended(const struct listener *listener) {
  * are too many of that address, and the connection was refused; it must not be touched any more. */
 bool listener_admit(struct conn *conn);
 /* Counts `reason` as why the connection is refused, gives back its place and its address's, and has
- * it told so (on_refused) or, when too many are being told, resets it. As after conn_close, the caller is
- * detached. */
+ * it told so (on_refused) or, when too many are being told, resets it. As after conn_close, the
+ * caller is detached. */
 void listener_refuse(struct conn *conn, enum reason reason);
 
 /* For conn.c: a connection of a listener is gone. */

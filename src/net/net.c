@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "net/conn_internal.h"
 #include "net/listener.h"
+#include "net/pump.h"
 
 /* What was used at no time between two passes, this far apart, goes back to the kernel: long enough
  * that a load which comes in waves keeps its memory. */
@@ -149,6 +150,7 @@ static int64_t net_wait_ns(const struct net *net) {
 int net_turn(struct net *net) {
     int64_t wait_ns = net_wait_ns(net);
     net_publish_gauges(net);
+    ring_gather(&net->ring, pump_busy_count(net));
     uint64_t began_ns = clock_now_ns();
     int error = ring_wait(&net->ring, wait_ns);
     if (error < 0) return error;

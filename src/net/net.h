@@ -60,6 +60,9 @@ struct net {
     struct list listeners;
     uint32_t generation;        /* of the conn acquired last */
     uint32_t dialled_finishing; /* dialled connections with bytes left by a user that is gone */
+    uint64_t pumped_ms;         /* the last millisecond in which pumps moved much, */
+    uint32_t pumped_count;      /* how many did in it so far, */
+    uint32_t pumped_before;     /* and in the one before it */
     struct wheel_timer trim_timer;
     uint32_t trim_slab; /* which of the slabs a pass of trimming has come to */
 };

@@ -128,11 +128,34 @@ static void pump_poll(struct conn *conn, enum ring_kind kind, bool *armed, uint3
     op_poll(&conn->net->ring, conn_token(conn, kind), conn->fd, events);
 }
 
+/* Each pump counts once a millisecond. */
+static void pump_note_busy(struct pump *pump) {
+    struct net *net = pump->from->net;
+    if (pump->moved_ms == net->now_ms) return;
+    pump->moved_ms = net->now_ms;
+    if (net->pumped_ms != net->now_ms) {
+        net->pumped_before = net->pumped_ms + 1 == net->now_ms ? net->pumped_count : 0;
+        net->pumped_count = 0;
+        net->pumped_ms = net->now_ms;
+    }
+    net->pumped_count++;
+}
+
+uint32_t pump_busy_count(const struct net *net) {
+    if (net->pumped_ms + 1 < net->now_ms) return 0;
+    bool has_ended = net->pumped_ms != net->now_ms;
+    bool was_busier = net->pumped_before > net->pumped_count;
+    return was_busier && !has_ended ? net->pumped_before : net->pumped_count;
+}
+
 /* What the step asks for; may end the pump. */
 static void pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
     struct conn *from = pump->from;
     struct conn *to = pump->to;
-    if (moved >= PUMP_SMALL) pump->small_moves = 0;
+    if (moved >= PUMP_SMALL) {
+        pump->small_moves = 0;
+        pump_note_busy(pump);
+    }
     switch (step) {
     case PUMP_AGAIN:
         conn_mark_dirty(from);

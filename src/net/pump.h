@@ -30,6 +30,7 @@ struct pump {
     struct conn *from;
     struct conn *to;
     struct pipe *pipe;   /* NULL unless it holds bytes */
+    uint64_t moved_ms;   /* when it moved much last */
     uint8_t small_moves; /* in a row that carried little */
     bool begun;
     bool waits_in;
@@ -43,6 +44,10 @@ bool pump_start(struct conn *from, struct conn *to);
 void pump_stop(struct pump *pump);
 /* Whether bytes of it wait for room in `to`. */
 static inline bool pump_holds(const struct pump *pump) { return pump && pump->pipe; }
+
+/* How many pumps have moved much of late, in this millisecond or the last. While there are several,
+ * the turn lets their readiness gather (ring_gather): each wake-up then finds more to move. */
+uint32_t pump_busy_count(const struct net *net);
 
 /* For conn.c: moves what can be moved, as part of the flush of `from`. May call events of both. */
 void pump_run(struct pump *pump);

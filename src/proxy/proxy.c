@@ -45,9 +45,9 @@ static int proxy_init_parts(struct proxy *proxy, const struct proxy_options *opt
     int error = router_init(&proxy->router, config);
     for (uint32_t i = 0; error == 0 && i < config->upstream_count; i++) {
         bool is_h2 = config->upstreams[i].protocol == CONFIG_PROTOCOL_H2;
-        error = upstream_init(&proxy->upstreams[i], &config->upstreams[i],
-                              is_h2 ? options->h2_ops : options->upstream_ops, options->room,
-                              share);
+        error =
+            upstream_init(&proxy->upstreams[i], &config->upstreams[i],
+                          is_h2 ? options->h2_ops : options->upstream_ops, options->room, share);
         proxy->upstreams[i].idle_max = options->idle_max;
     }
     for (uint32_t i = 0; error == 0 && i < config->listener_count; i++) {

@@ -135,8 +135,7 @@ void server_note_failure(struct server *server, enum reason reason, int error) {
     bool has_error = reason == REASON_CONNECT_FAILED && error != 0;
     const char *why = has_error ? strerror(error) : reason_entry(reason)->text;
     log_warn("upstream %s: server %s: cannot connect: %s (and %llu times since the last such line)",
-             server->upstream->config->name, server->config->name, why,
-             (unsigned long long)before);
+             server->upstream->config->name, server->config->name, why, (unsigned long long)before);
 }
 
 bool upstream_is_busy(const struct upstream *upstream, const struct balance_pick *pick) {

@@ -32,7 +32,8 @@ int ring_init(struct ring *ring, const struct ring_options *options, struct stat
         free(batch);
         return error;
     }
-    *ring = (struct ring){.uring = uring, .stats = stats, .batch = batch};
+    *ring = (struct ring){.uring = uring, .stats = stats, .batch = batch, .gather_count = 1};
+    ring->can_gather = params.features & IORING_FEAT_MIN_TIMEOUT;
     ring->mapped_size = uring->sq.ring_sz + params.sq_entries * sizeof(struct io_uring_sqe);
     /* Without NO_IOWAIT an idle worker is shown as waiting for a disk. */
     if (params.features & IORING_FEAT_NO_IOWAIT) ring->enter_flags |= IORING_ENTER_NO_IOWAIT;
@@ -78,7 +79,8 @@ static int ring_enter(struct ring *ring, uint32_t submit, uint32_t wait_count, u
                       int64_t wait_ns) {
     struct __kernel_timespec timeout = {.tv_sec = wait_ns / 1000000000,
                                         .tv_nsec = wait_ns % 1000000000};
-    struct compat_getevents_arg arg = {.timeout = wait_ns > 0 ? (uint64_t)(uintptr_t)&timeout : 0};
+    struct compat_getevents_arg arg = {.timeout = wait_ns > 0 ? (uint64_t)(uintptr_t)&timeout : 0,
+                                       .min_wait_us = wait_count > 1 ? RING_GATHER_US : 0};
     flags |= IORING_ENTER_EXT_ARG;
     unsigned fd = (unsigned)ring->uring->ring_fd;
     if (ring->fd_registered) {
@@ -102,6 +104,10 @@ struct io_uring_sqe *ring_sqe(struct ring *ring, struct ring_token token) {
     return sqe;
 }
 
+void ring_gather(struct ring *ring, uint32_t count) {
+    if (ring->can_gather) ring->gather_count = count > 1 ? count : 1;
+}
+
 static void ring_copy_completions(struct ring *ring) {
     struct io_uring_cq *cq = &ring->uring->cq;
     uint32_t head = *cq->khead;
@@ -120,7 +126,8 @@ int ring_wait(struct ring *ring, int64_t wait_ns) {
     CHECK(ring->batch_count == 0);
     uint32_t flags = IORING_ENTER_GETEVENTS | ring->enter_flags;
     /* The queue may still hold what the last turn did not run: then this turn does not wait. */
-    int result = ring_enter(ring, ring_publish(ring), wait_ns == 0 ? 0 : 1, flags, wait_ns);
+    uint32_t count = wait_ns == 0 ? 0 : ring->gather_count;
+    int result = ring_enter(ring, ring_publish(ring), count, flags, wait_ns);
     if (result < 0 && result != -EINTR && result != -ETIME && result != -EAGAIN && result != -EBUSY)
         return result;
     if (__atomic_load_n(ring->uring->sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_CQ_OVERFLOW) {

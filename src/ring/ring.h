@@ -49,6 +49,7 @@ struct ring_completion {
 typedef void ring_handler(void *owner, const struct ring_completion *completion);
 
 #define RING_BATCH_MAX 4096 /* completions one turn runs */
+#define RING_GATHER_US 60   /* how long others may be late for what some gain */
 
 /* What the running kernel offers: found by asking, at start. */
 struct ring_features {
@@ -73,12 +74,14 @@ struct ring {
     size_t mapped_size; /* bytes of both queues: pages of the kernel that lie in our memory */
     uint32_t enter_flags;
     bool fd_registered; /* io_uring_register_ring_fd(3) */
+    bool can_gather;    /* the kernel has IORING_FEAT_MIN_TIMEOUT */
     struct {
         ring_handler *run;
         void *owner;
     } handlers[RING_KIND_COUNT];
     struct buf_pool *pools[2]; /* by buffer group, see ring/buf.h */
     /* Changes in routine work. */
+    uint32_t gather_count;  /* completions to wait for a moment for; 1: none beside the first */
     uint32_t batch_count;   /* completions copied off the ring, not yet run */
     uint32_t ops_in_flight; /* operations that owe a final completion */
     struct ring_raw {
@@ -100,6 +103,10 @@ void ring_handle(struct ring *ring, enum ring_kind kind, ring_handler *run, void
  * does not wait; negative: for ever). One io_uring_enter(2). Copies completions; 0 or -errno (EINTR
  * and ETIME count as 0). */
 int ring_wait(struct ring *ring, int64_t wait_ns);
+/* From now on ring_wait lets `count` completions gather before it returns, for RING_GATHER_US at
+ * most; after that, one is enough, as ever. A turn costs, so fewer with more to do in each are
+ * cheaper. Without effect where the kernel cannot do it (IORING_FEAT_MIN_TIMEOUT, from 6.12 on). */
+void ring_gather(struct ring *ring, uint32_t count);
 /* Delivers what ring_wait copied. Returns how many. */
 uint32_t ring_run(struct ring *ring);
 

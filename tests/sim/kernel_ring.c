@@ -188,7 +188,8 @@ int io_uring_queue_init_params(unsigned entries, struct io_uring *uring,
     map_queues(ring, uring);
     ring->fd = fd_install((struct fd_entry){.kind = FD_RING, .ring = ring});
     uring->ring_fd = uring->enter_ring_fd = ring->fd;
-    params->features = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_SUBMIT_STABLE;
+    params->features = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_SUBMIT_STABLE |
+                       IORING_FEAT_MIN_TIMEOUT;
     return 0;
 }
 
@@ -236,6 +237,19 @@ static unsigned take_submitted(struct fake_ring *ring) {
 
 static bool has_completions(const struct fake_ring *ring) { return ring->cq_head != ring->cq_tail; }
 
+/* Time passes until so many completions are there, or the time for that is over. */
+static void gather(const struct fake_ring *ring, unsigned wanted, void *argument) {
+    const struct compat_getevents_arg *arg = argument;
+    uint64_t until_ns = sim.now_ns + arg->min_wait_us * 1000ULL;
+    if (arg->min_wait_us == 0)
+        sim_fail(INVARIANT_TIME, "the worker waits for %u completions, however long", wanted);
+    while (ring->cq_tail - ring->cq_head < wanted && sim.now_ns < until_ns) {
+        uint64_t next_ns = sim_next_ns();
+        sim.now_ns = next_ns < until_ns ? next_ns : until_ns;
+        sim_run_due();
+    }
+}
+
 /* Time passes until there is a completion, or the time is over. */
 static void wait_until(struct fake_ring *ring, uint64_t until_ns) {
     if (sim_fault(FAULT_SPURIOUS)) {
@@ -281,7 +295,9 @@ int io_uring_enter2(unsigned fd, unsigned to_submit, unsigned min_complete, unsi
     sim_note("turn", min_complete, min_complete ? (int64_t)(deadline_of(argument) - sim.now_ns) : 0,
              0);
     if (min_complete == 0) return (int)count;
-    wait_until(ring, deadline_of(argument));
+    uint64_t until_ns = deadline_of(argument);
+    if (min_complete > 1) gather(ring, min_complete, argument);
+    wait_until(ring, until_ns);
     /* A busy worker finds more than one. */
     if (sim_one_in(4)) {
         sim.now_ns += sim_skewed(SIM_MS);

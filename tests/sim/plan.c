@@ -90,8 +90,7 @@ static enum told told_of(uint32_t client) { return (enum told)(client % TOLD_COU
 
 /* 10.0.0.0/16 has the clients' own addresses, 10.9.0.0/16 those that are told. */
 static bool is_told(uint32_t client) {
-    return world.takes_proxy &&
-           (told_of(client) == TOLD_BY_V1 || told_of(client) == TOLD_BY_V2);
+    return world.takes_proxy && (told_of(client) == TOLD_BY_V1 || told_of(client) == TOLD_BY_V2);
 }
 
 void plan_client_address(uint32_t client, char *text, size_t size) {
@@ -145,8 +144,12 @@ void plan_bad_proxy_header(struct text *text) {
         {"none at all", 11},
         {"\r\n\r\n\0\r\nQUIT\n\x11\x11\0\x0c", 16},
         {"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff", 16},
-        {"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x05" "abcde", 21},
-        {"\r\n\r\n\0\r\nQUIT\n\x22\x11\0\x0c" "abcdefghijkl", 28},
+        {"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x05"
+         "abcde",
+         21},
+        {"\r\n\r\n\0\r\nQUIT\n\x22\x11\0\x0c"
+         "abcdefghijkl",
+         28},
     };
     size_t i = (size_t)sim_below(sizeof bad / sizeof *bad);
     text_add(text, bad[i].bytes, bad[i].size);

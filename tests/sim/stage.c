@@ -93,9 +93,8 @@ static void put_config(FILE *file, uint32_t servers) {
     world.servers_limited = sim_one_in(6);
     world.sends_proxy = sim_one_in(4);
     world.takes_proxy = sim_one_in(4);
-    const char *header = world.takes_proxy
-                             ? "proxy_protocol = any\ntrusted_proxies = 10.0.0.0/16\n"
-                             : "";
+    const char *header =
+        world.takes_proxy ? "proxy_protocol = any\ntrusted_proxies = 10.0.0.0/16\n" : "";
     fprintf(file,
             "[global]\nworkers = 1\ncpu_affinity = off\nmax_connections = %u\n"
             "drain_timeout = %dms\n",

@@ -39,6 +39,23 @@ static void megabytes_pass_whole_and_in_order(void **state) {
     line_free(line);
 }
 
+static void pumps_that_move_much_count_as_busy_for_a_moment(void **state) {
+    (void)state;
+    struct line *line = line_new();
+    struct net *net = &line->world->net;
+    assert_int_equal(pump_busy_count(net), 0);
+    line_pump(line);
+    line_feed(line, 100000);
+    TURN_UNTIL(line->world, line->from->pumped != 0);
+    assert_int_equal(pump_busy_count(net), 1);
+    net->now_ms++;
+    assert_int_equal(pump_busy_count(net), 1);
+    net->now_ms++;
+    assert_int_equal(pump_busy_count(net), 0);
+    line_carry(line, 100000);
+    line_free(line);
+}
+
 static void what_follows_the_limit_is_received(void **state) {
     (void)state;
     const size_t limits[] = {1,         4095,          65536,         PIPE_SIZE - 1,
@@ -286,6 +303,7 @@ int main(void) {
     (void)signal(SIGPIPE, SIG_IGN); /* as the program does: splice(2) has no MSG_NOSIGNAL */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(megabytes_pass_whole_and_in_order),
+        cmocka_unit_test(pumps_that_move_much_count_as_busy_for_a_moment),
         cmocka_unit_test(what_follows_the_limit_is_received),
         cmocka_unit_test(what_was_queued_before_goes_first),
         cmocka_unit_test(a_slow_sink_holds_the_source_and_goes_on),

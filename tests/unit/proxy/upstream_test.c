@@ -37,8 +37,8 @@ static void limits_add_up_over_the_workers(void **state) {
             for (struct upstream_share share = {0, counts[j]}; share.worker < share.workers;
                  share.worker++) {
                 struct upstream upstream;
-                assert_int_equal(
-                    upstream_init(&upstream, &config->upstreams[0], NULL, NULL, share), 0);
+                assert_int_equal(upstream_init(&upstream, &config->upstreams[0], NULL, NULL, share),
+                                 0);
                 assert_in_range(upstream.servers[0].connections_max, 1, whole);
                 connections[0] += upstream.servers[0].connections_max;
                 connections[1] += upstream.servers[1].connections_max;
@@ -64,8 +64,8 @@ static void what_is_left_over_goes_to_different_workers(void **state) {
     for (struct upstream_share share = {0, 2}; share.worker < 2; share.worker++) {
         struct upstream upstream;
         assert_int_equal(upstream_init(&upstream, &config->upstreams[0], NULL, NULL, share), 0);
-        assert_int_equal(
-            upstream.servers[0].connections_max + upstream.servers[1].connections_max, 3);
+        assert_int_equal(upstream.servers[0].connections_max + upstream.servers[1].connections_max,
+                         3);
         upstream_fini(&upstream);
     }
     config_free(config);
@@ -75,7 +75,9 @@ static void no_limit_stays_none(void **state) {
     (void)state;
     struct config *config = config_new("keepalive = 0\nqueue = 0\nserver = 127.0.0.1:2\n");
     struct upstream upstream;
-    assert_int_equal(upstream_init(&upstream, &config->upstreams[0], NULL, NULL, (struct upstream_share){0, 4}), 0);
+    assert_int_equal(
+        upstream_init(&upstream, &config->upstreams[0], NULL, NULL, (struct upstream_share){0, 4}),
+        0);
     assert_int_equal(upstream.servers[0].connections_max, UINT32_MAX);
     assert_int_equal(upstream.servers[0].idle_max, 0);
     assert_int_equal(upstream.queue.max, 0);

@@ -67,6 +67,32 @@ static void a_wait_ends_in_time(void **state) {
     world_free(world);
 }
 
+static void late_ones_are_waited_for_a_moment_and_no_longer(void **state) {
+    (void)state;
+    struct world *world = world_new(8);
+    if (!world->ring.can_gather) {
+        world_free(world);
+        skip(); /* before Linux 6.12 */
+    }
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    ring_gather(&world->ring, 2);
+    uint64_t began_ns = clock_now_ns();
+    op_send(&world->ring, (struct ring_token){RING_SEND, 1, 1}, fds[0], BYTES("x"), OP_SEND_ALL);
+    wait_ns(world, -1); /* for ever: but one is there when the moment is over */
+    assert_int_equal(world->count, 1);
+    assert_true(clock_now_ns() - began_ns >= RING_GATHER_US * 1000);
+    began_ns = clock_now_ns();
+    wait_ns(world, 30 * 1000000); /* with none, until the time is over */
+    assert_int_equal(world->count, 1);
+    assert_true(clock_now_ns() - began_ns >= 29000000);
+    ring_gather(&world->ring, 0); /* as one */
+    wait_ns(world, 0);
+    close(fds[0]);
+    close(fds[1]);
+    world_free(world);
+}
+
 static void a_completion_names_its_owner(void **state) {
     (void)state;
     struct world *world = world_new(8);
@@ -213,6 +239,7 @@ static void every_error_is_explained_with_its_fix(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_wait_ends_in_time),
+        cmocka_unit_test(late_ones_are_waited_for_a_moment_and_no_longer),
         cmocka_unit_test(a_completion_names_its_owner),
         cmocka_unit_test(waiting_calls_nobody),
         cmocka_unit_test(more_operations_than_the_queue_holds_all_go_out),
