@@ -1,8 +1,7 @@
 /* h1.c: life and time of an HTTP/1.x session. */
 #include "base/check.h"
 #include "session/h1_internal.h"
-
-#include <errno.h>
+#include "session/session_life.h"
 
 /* A connection idle for so long has no request on its way: it may close without a client noticing.
  */
@@ -89,30 +88,21 @@ void h1_hand_over(struct h1 *h1) {
 }
 
 void h1_finish(struct h1 *h1, enum reason reason) {
-    const struct session_options *options = h1->session.options;
-    uint64_t flush_ms =
-        h1->session.is_client ? options->timeout_client_ms : options->timeout_server_ms;
-    conn_finish(h1->session.conn, flush_ms, h1->in != H1_IN_DONE);
-    h1->session.conn = NULL;
+    session_finish(&h1->session, h1->in != H1_IN_DONE);
     h1_end(h1, reason);
 }
 
 void h1_drop(struct h1 *h1, enum reason reason) {
-    conn_close(h1->session.conn);
-    h1->session.conn = NULL;
+    session_drop(&h1->session);
     h1_end(h1, reason);
 }
 
 static void h1_release(struct h1 *h1) {
-    struct session_room *room = h1->session.room;
     if (!h1->handed_over) h1->session.host->on_closed(&h1->session, h1->end_reason);
     h1_drop_head(h1);
     h1_drop_pending(h1);
     if (h1->session.is_client) arena_reset(&h1->arena);
-    list_remove(&h1->session.link);
-    net_task_cancel(&h1->task);
-    slab_release(&room->sessions, h1);
-    session_room_publish(room);
+    session_release(&h1->session, &h1->session.room->sessions, &h1->task);
 }
 
 /* What could not be done within a call. */
@@ -164,12 +154,9 @@ static void h1_on_sent(struct conn *conn) {
 
 static void h1_on_lost(struct conn *conn, int error) {
     struct h1 *h1 = h1_of_conn(conn);
-    enum reason reason = h1->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
-    if (error == ETIMEDOUT && !h1->session.is_client) reason = REASON_SERVER_TIMEOUT;
-    if (h1->connecting) {
-        reason = wire_lost_reason(conn, error);
-        h1->session.connect_error = error;
-    }
+    enum reason reason =
+        h1->connecting ? wire_lost_reason(conn, error) : session_lost_reason(&h1->session, error);
+    if (h1->connecting) h1->session.connect_error = error;
     h1_note_sent(h1, conn);
     h1->session.conn = NULL;
     if (h1->stream_open) {
@@ -264,10 +251,8 @@ static struct h1 *h1_acquire(struct session_room *room, const struct session_opt
     if (!h1) return NULL;
     *h1 = (struct h1){
         .session = {.ops = &session_h1, .options = options, .host = host, .room = room}};
-    list_init(&h1->session.link);
-    h1->session.opened_ns = room->net->now_ns;
     net_task_init(&h1->task, h1_on_task);
-    session_room_publish(room);
+    session_begin(&h1->session);
     return h1;
 }
 
@@ -276,12 +261,9 @@ static struct session *h1_accept(struct session_room *room, struct conn *conn,
                                  const struct session_host *host) {
     struct h1 *h1 = h1_acquire(room, options, host);
     if (!h1) return NULL;
-    h1->session.is_client = true;
-    h1->session.conn = conn;
     h1->since_ms = room->net->now_ms;
     arena_init(&h1->arena, &room->arenas);
-    list_push_back(&room->clients, &h1->session.link);
-    conn_attach(conn, &h1_conn_events, h1);
+    session_attach(&h1->session, conn, &h1_conn_events);
     h1_touch(h1);
     return &h1->session;
 }
@@ -292,27 +274,13 @@ static struct session *h1_connect(struct session_room *room, const struct sessio
     struct h1 *h1 = h1_acquire(room, options, host);
     *reason = REASON_NO_MEMORY;
     if (!h1) return NULL;
-    struct conn_dial_options dial = {.address = to->address,
-                                     .address_size = to->size,
-                                     .deadline_ms = room->net->now_ms + options->timeout_connect_ms,
-                                     .nodelay = true,
-                                     .pp_version = options->send_proxy,
-                                     .pp_ends = to->client};
-    int error = 0;
     h1->in = H1_IN_DONE;
     h1->out = H1_OUT_DONE;
     h1->connecting = true;
     h1->session.streams_max = 1;
-    h1->session.conn = conn_dial(room->net, &dial, &h1_conn_events, h1, &error);
-    if (h1->session.conn) {
-        if (!options->tls || wire_dial(&room->wires, h1->session.conn, options, to))
-            return &h1->session;
-        conn_close(h1->session.conn);
-        error = -ENOMEM;
-    }
-    *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
-    slab_release(&room->sessions, h1);
-    session_room_publish(room);
+    *reason = session_dial(&h1->session, to, &h1_conn_events);
+    if (*reason == REASON_NONE) return &h1->session;
+    session_release(&h1->session, &room->sessions, &h1->task);
     return NULL;
 }
 

@@ -83,6 +83,7 @@ struct h1 {
     bool key_made : 1; /* server_key is one */
 };
 _Static_assert(REASON_COUNT <= 256, "a reason is kept in 8 bits");
+_Static_assert(offsetof(struct h1, session) == 0, "the user of its conn");
 
 static inline struct h1 *h1_of_stream(struct stream *stream) {
     return LIST_OWNER(stream, struct h1, stream);

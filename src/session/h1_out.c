@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "proto/http_error.h"
 #include "session/h1_internal.h"
+#include "session/session_life.h"
 
 /* What the answer to a connection that is one too many gets to be sent: it is short. */
 #define H1_REFUSE_MS 1000
@@ -325,8 +326,7 @@ static void h1_close_op(struct stream *stream, enum reason reason) {
     } else if (complete) {
         h1_drop(h1, reason);
     } else {
-        conn_reset(h1->session.conn);
-        h1->session.conn = NULL;
+        session_reset(&h1->session);
         h1_end(h1, reason);
     }
 }

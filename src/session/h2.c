@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "proto/h1_parse.h"
 #include "session/h2_internal.h"
+#include "session/session_life.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -149,17 +150,12 @@ void h2_lose_streams(struct h2 *h2, enum reason reason) {
 
 /* Gives the connection up: what is queued is still sent. */
 static void h2_finish(struct h2 *h2, enum reason reason) {
-    const struct session_options *options = h2->session.options;
-    uint64_t flush_ms =
-        h2->session.is_client ? options->timeout_client_ms : options->timeout_server_ms;
-    conn_finish(h2->session.conn, flush_ms, h2->session.is_client);
-    h2->session.conn = NULL;
+    session_finish(&h2->session, h2->session.is_client);
     h2_lose_streams(h2, reason);
 }
 
 void h2_drop(struct h2 *h2, enum reason reason) {
-    conn_close(h2->session.conn);
-    h2->session.conn = NULL;
+    session_drop(&h2->session);
     h2_lose_streams(h2, reason);
 }
 
@@ -187,8 +183,7 @@ static enum reason h2_parting_reason(const struct h2 *h2) {
 static void h2_end_failed(struct h2 *h2) {
     enum reason reason = h2->failure;
     if (h2->torn) {
-        conn_reset(h2->session.conn);
-        h2->session.conn = NULL;
+        session_reset(&h2->session);
         h2_lose_streams(h2, reason);
         return;
     }
@@ -196,16 +191,16 @@ static void h2_end_failed(struct h2 *h2) {
     h2_finish(h2, reason);
 }
 
+static void h2_forget(struct h2 *h2) {
+    nghttp2_session_del(h2->ng);
+    session_release(&h2->session, &h2_room(h2)->sessions, &h2->task);
+}
+
 static void h2_release(struct h2 *h2) {
-    struct session_room *room = h2->session.room;
     CHECK(h2->busy == 0);
     h2->session.host->on_closed(&h2->session, h2->end_reason);
-    if (h2->head) slab_release(&room->h2->heads, h2->head);
-    nghttp2_session_del(h2->ng);
-    list_remove(&h2->session.link);
-    net_task_cancel(&h2->task);
-    slab_release(&room->h2->sessions, h2);
-    session_room_publish(room);
+    if (h2->head) slab_release(&h2_room(h2)->heads, h2->head);
+    h2_forget(h2);
 }
 
 /* What users were to be told could not be told from within their calls. */
@@ -272,9 +267,8 @@ static void h2_on_drained(struct conn *conn) { h2_mark(h2_of_conn(conn)); }
 
 static void h2_on_lost(struct conn *conn, int error) {
     struct h2 *h2 = h2_of_conn(conn);
-    enum reason reason = h2->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
-    if (error == ETIMEDOUT && !h2->session.is_client) reason = REASON_SERVER_TIMEOUT;
-    if (h2->connecting) reason = wire_lost_reason(conn, error);
+    enum reason reason =
+        h2->connecting ? wire_lost_reason(conn, error) : session_lost_reason(&h2->session, error);
     h2->session.conn = NULL;
     h2_lose_streams(h2, reason);
 }
@@ -298,15 +292,6 @@ static const struct conn_events h2_conn_events = {
     .on_lost = h2_on_lost,
 };
 
-/* Of a session that nobody has been given. Its task may be due: a stream has ended in it. */
-static void h2_discard(struct h2 *h2) {
-    struct session_room *room = h2->session.room;
-    nghttp2_session_del(h2->ng);
-    net_task_cancel(&h2->task);
-    slab_release(&room->h2->sessions, h2);
-    session_room_publish(room);
-}
-
 static struct h2 *h2_acquire(struct session_room *room, const struct session_options *options,
                              const struct session_host *host, bool is_client) {
     struct h2 *h2 = slab_acquire(&room->h2->sessions);
@@ -315,9 +300,7 @@ static struct h2 *h2_acquire(struct session_room *room, const struct session_opt
                                   .options = options,
                                   .host = host,
                                   .room = room,
-                                  .is_client = is_client,
-                                  .opened_ns = room->net->now_ns}};
-    list_init(&h2->session.link);
+                                  .is_client = is_client}};
     list_init(&h2->streams);
     list_init(&h2->drained);
     list_init(&h2->dead);
@@ -332,16 +315,14 @@ static struct h2 *h2_acquire(struct session_room *room, const struct session_opt
         return NULL;
     }
     h2->frame = room->h2->codec.frame_last;
-    session_room_publish(room);
+    session_begin(&h2->session);
     return h2;
 }
 
 static void h2_drain(struct session *session);
 
 static void h2_attach(struct h2 *h2, struct conn *conn) {
-    h2->session.conn = conn;
-    list_push_back(&h2->session.room->clients, &h2->session.link);
-    conn_attach(conn, &h2_conn_events, h2);
+    session_attach(&h2->session, conn, &h2_conn_events);
     h2_need(h2, h2_net(h2)->now_ms + h2->session.options->timeout_request_ms);
     h2_mark(h2);
     /* It was on its way when that began. */
@@ -397,7 +378,7 @@ struct session *h2_take_upgrade(struct session *from, const struct h1_parser *pa
     if (!h2) return NULL;
     struct http_message *message = h2_begin_upgraded(h2, parser, head, settings);
     if (!message) {
-        h2_discard(h2);
+        h2_forget(h2); /* its task may be due: a stream has ended in it */
         return NULL;
     }
     struct h2_stream *s = LIST_OWNER(h2->streams.next, struct h2_stream, link);
@@ -421,24 +402,11 @@ static struct session *h2_connect(struct session_room *room, const struct sessio
     struct h2 *h2 = h2_acquire(room, options, host, false);
     *reason = REASON_NO_MEMORY;
     if (!h2) return NULL;
-    struct conn_dial_options dial = {.address = to->address,
-                                     .address_size = to->size,
-                                     .deadline_ms = room->net->now_ms + options->timeout_connect_ms,
-                                     .nodelay = true,
-                                     .pp_version = options->send_proxy,
-                                     .pp_ends = to->client};
-    int error = 0;
     h2->connecting = true;
     h2->session.streams_max = H2_STREAMS_GUESS;
-    h2->session.conn = conn_dial(room->net, &dial, &h2_conn_events, h2, &error);
-    if (h2->session.conn) {
-        if (!options->tls || wire_dial(&room->wires, h2->session.conn, options, to))
-            return &h2->session;
-        conn_close(h2->session.conn);
-        error = -ENOMEM;
-    }
-    *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
-    h2_discard(h2);
+    *reason = session_dial(&h2->session, to, &h2_conn_events);
+    if (*reason == REASON_NONE) return &h2->session;
+    h2_forget(h2);
     return NULL;
 }
 

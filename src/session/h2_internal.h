@@ -127,6 +127,7 @@ struct h2 {
     bool streams_due; /* some stream has something to be told by the task */
     bool drain_said;  /* the last stream to be taken was named */
 };
+_Static_assert(offsetof(struct h2, session) == 0, "the user of its conn");
 
 static inline struct h2 *h2_of_conn(struct conn *conn) { return conn->user; }
 static inline struct h2 *h2_of_session(struct session *session) {

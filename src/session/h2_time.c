@@ -2,6 +2,7 @@
  * stream is looked at, and the next is set to the earliest of what is still waited for. */
 #include "base/check.h"
 #include "session/h2_internal.h"
+#include "session/session_life.h"
 
 void h2_need(struct h2 *h2, uint64_t at_ms) {
     struct conn *conn = h2->session.conn;
@@ -131,8 +132,7 @@ static bool h2_check_own(struct h2 *h2, uint64_t now_ms) {
         return true;
     }
     if (conn_is_sending(conn) && h2->moved_ms + h2_step_ms(h2) <= now_ms) {
-        conn_reset(h2->session.conn);
-        h2->session.conn = NULL;
+        session_reset(&h2->session);
         h2_lose_streams(h2, is_client ? REASON_CLIENT_TIMEOUT : REASON_SERVER_TIMEOUT);
         return true;
     }

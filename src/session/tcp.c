@@ -1,9 +1,8 @@
 /* tcp.c: a connection that carries nothing but bytes: the session of listeners with mode = tcp, and
  * of the servers behind them. */
 #include "base/check.h"
+#include "session/session_life.h"
 #include "session/tcp_internal.h"
-
-#include <errno.h>
 
 /* Reads in a row that fill their buffer before a direction counts as a stream, and that a small
  * buffer would have held before it does no longer. */
@@ -127,14 +126,12 @@ static void tcp_end(struct tcp *tcp, enum reason reason) {
 
 /* For when nothing is owed any more, or nothing has begun. */
 static void tcp_drop(struct tcp *tcp, enum reason reason) {
-    conn_close(tcp->session.conn);
-    tcp->session.conn = NULL;
+    session_drop(&tcp->session);
     tcp_end(tcp, reason);
 }
 
 static void tcp_abort(struct tcp *tcp, enum reason reason) {
-    conn_reset(tcp->session.conn);
-    tcp->session.conn = NULL;
+    session_reset(&tcp->session);
     tcp_end(tcp, reason);
 }
 
@@ -322,12 +319,8 @@ static void tcp_feed_pending(struct tcp *tcp) {
 }
 
 static void tcp_release(struct tcp *tcp) {
-    struct session_room *room = tcp->session.room;
     tcp->session.host->on_closed(&tcp->session, (enum reason)tcp->end_reason);
-    list_remove(&tcp->session.link);
-    net_task_cancel(&tcp->task);
-    slab_release(&room->tcp, tcp);
-    session_room_publish(room);
+    session_release(&tcp->session, &tcp->session.room->tcp, &tcp->task);
 }
 
 static void tcp_on_task(struct net_task *task) {
@@ -479,10 +472,8 @@ static struct tcp *tcp_acquire(struct session_room *room, const struct session_o
     if (!tcp) return NULL;
     *tcp = (struct tcp){
         .session = {.ops = &session_tcp, .options = options, .host = host, .room = room}};
-    list_init(&tcp->session.link);
-    tcp->session.opened_ns = room->net->now_ns;
     net_task_init(&tcp->task, tcp_on_task);
-    session_room_publish(room);
+    session_begin(&tcp->session);
     return tcp;
 }
 
@@ -492,10 +483,7 @@ static struct session *tcp_accept(struct session_room *room, struct conn *conn,
     struct tcp *tcp = tcp_acquire(room, options, host);
     if (!tcp) return NULL;
     tcp->state = TCP_HELD;
-    tcp->session.is_client = true;
-    tcp->session.conn = conn;
-    list_push_back(&room->clients, &tcp->session.link);
-    conn_attach(conn, &tcp_conn_events, tcp);
+    session_attach(&tcp->session, conn, &tcp_conn_events);
     net_defer(room->net, &tcp->task);
     return &tcp->session;
 }
@@ -506,25 +494,11 @@ static struct session *tcp_connect(struct session_room *room, const struct sessi
     struct tcp *tcp = tcp_acquire(room, options, host);
     *reason = REASON_NO_MEMORY;
     if (!tcp) return NULL;
-    struct conn_dial_options dial = {.address = to->address,
-                                     .address_size = to->size,
-                                     .deadline_ms = room->net->now_ms + options->timeout_connect_ms,
-                                     .nodelay = true,
-                                     .pp_version = options->send_proxy,
-                                     .pp_ends = to->client};
-    int error = 0;
     tcp->state = TCP_DIALLING;
     tcp->session.streams_max = 1;
-    tcp->session.conn = conn_dial(room->net, &dial, &tcp_conn_events, tcp, &error);
-    if (tcp->session.conn) {
-        if (!options->tls || wire_dial(&room->wires, tcp->session.conn, options, to))
-            return &tcp->session;
-        conn_close(tcp->session.conn);
-        error = -ENOMEM;
-    }
-    *reason = error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
-    slab_release(&room->tcp, tcp);
-    session_room_publish(room);
+    *reason = session_dial(&tcp->session, to, &tcp_conn_events);
+    if (*reason == REASON_NONE) return &tcp->session;
+    session_release(&tcp->session, &room->tcp, &tcp->task);
     return NULL;
 }
 

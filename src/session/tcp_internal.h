@@ -47,5 +47,6 @@ struct tcp {
     bool peeking;      /* in HELD: `pending` is shown, and grows until its first buffer is full */
     bool eof;
 };
+_Static_assert(offsetof(struct tcp, session) == 0, "the user of its conn");
 
 #endif
