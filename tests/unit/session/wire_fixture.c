@@ -14,7 +14,7 @@
 static struct wire_user *wire_user_new(struct wire_world *world, struct conn *conn) {
     struct wire_user *user = calloc(1, sizeof *user);
     assert_non_null(user);
-    free(world->user);
+    user->before = world->user;
     world->user = user;
     user->user.world = world->net;
     user->user.conn = conn;
@@ -121,7 +121,10 @@ void wire_world_free(struct wire_world *world) {
     SSL_CTX_free(world->far_client);
     SSL_CTX_free(world->far_server);
     fixture_end();
-    free(world->user);
+    for (struct wire_user *user = world->user, *before; user; user = before) {
+        before = user->before;
+        free(user);
+    }
     free(world);
     assert_int_equal(ERR_peek_error(), 0);
 }

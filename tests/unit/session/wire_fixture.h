@@ -13,6 +13,7 @@
 struct wire_user {
     struct conn_user user;
     enum reason lost_reason; /* what wire_lost_reason said in on_lost */
+    struct wire_user *before;
 };
 
 struct wire_world {
