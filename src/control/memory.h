@@ -3,15 +3,18 @@
  *
  * A pool is a number of equal objects of one worker: a slab, its receive buffers, its ring. How
  * many there can be is fixed at start; address space is reserved for all, memory comes with their
- * first use and goes back some time after their last (base/slab.h). Beside the pools there is only
- * the program itself and the heap, which stands still after the start. Any thread may read.
+ * first use and goes back some time after their last (base/slab.h). What nghttp2 and OpenSSL have
+ * of a worker's arena (control/heap.h) are two pools more, of bytes: nghttp2's are counted one by
+ * one and bounded; for OpenSSL what a connection takes at most (proto/tls.h) is reckoned up. Beside
+ * the pools there is only the program itself and the rest of the heap, which stands still after the
+ * start. Any thread may read.
  */
 #ifndef WEIR_CONTROL_MEMORY_H
 #define WEIR_CONTROL_MEMORY_H
 
 #include "control/worker.h"
 
-#define MEMORY_POOLS_MAX (NET_SLABS_MAX + 3)
+#define MEMORY_POOLS_MAX (NET_SLABS_MAX + 5)
 
 struct memory_pool {
     const char *name;
@@ -22,21 +25,8 @@ struct memory_pool {
 };
 
 /* Fills in the pools of one worker, in the same order for all; returns how many. A worker that is
- * starting may not have all yet. */
+ * starting may not have all yet. What libraries hold is that of the last heap_read. */
 uint32_t memory_pools(const struct worker *worker, struct memory_pool pools[MEMORY_POOLS_MAX]);
-
-/* The heap of the whole process as jemalloc counts it (jemalloc(3), stats.*), in bytes. `resident`
- * is far more than there is, as whole blocks of metadata are in it that are never touched; `active`
- * is a little more. */
-struct memory_heap {
-    uint64_t allocated;
-    uint64_t active;
-    uint64_t metadata;
-    uint64_t resident;
-    uint64_t mapped;
-};
-/* False when the allocator cannot tell. */
-bool memory_heap(struct memory_heap *heap);
 
 /* The kernel's view, proc(5) statm, in bytes. */
 struct memory_process {

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "control/command.h"
+#include "control/heap.h"
 #include "control/memory.h"
 
 #define PREFIX "weir_"
@@ -307,7 +308,17 @@ static uint64_t program_bytes(const struct scrape *scrape, const struct memory_p
     return process->files > rings ? process->files - rings : 0;
 }
 
-static void write_heap(struct page *page, const struct memory_heap *heap) {
+/* Without what the workers' own arenas have: that is in pools. */
+static uint64_t shared_heap(const struct scrape *scrape, const struct heap *heap) {
+    uint64_t arenas = 0;
+    for (uint32_t i = 0; i < scrape->config->workers; i++) {
+        struct heap_arena use;
+        if (heap_read_arena(READ(scrape->admin->workers[i]->arena), &use)) arenas += use.active;
+    }
+    return heap->active > arenas ? heap->active - arenas : 0;
+}
+
+static void write_heap(struct page *page, const struct heap *heap) {
     write_count(page, "heap_bytes", LABELS({"state", "allocated"}), heap->allocated);
     write_count(page, "heap_bytes", LABELS({"state", "active"}), heap->active);
     write_count(page, "heap_bytes", LABELS({"state", "metadata"}), heap->metadata);
@@ -317,14 +328,15 @@ static void write_heap(struct page *page, const struct memory_heap *heap) {
 
 static void write_memory(const struct scrape *scrape) {
     struct page *page = scrape->page;
-    struct memory_heap heap = {0};
+    struct heap heap = {0};
     struct memory_process process = {0};
-    bool heap_known = memory_heap(&heap);
+    bool heap_known = heap_read(&heap);
     bool process_known = memory_process(&process);
     write_about(page, "memory_bytes", "gauge",
                 "memory held: of the pools, the heap, the program; their sum is about the next");
     write_pools(scrape, "memory_bytes", POOL_HELD);
-    if (heap_known) write_count(page, "memory_bytes", LABELS({"pool", "heap"}), heap.active);
+    if (heap_known)
+        write_count(page, "memory_bytes", LABELS({"pool", "heap"}), shared_heap(scrape, &heap));
     if (process_known)
         write_count(page, "memory_bytes", LABELS({"pool", "program"}),
                     program_bytes(scrape, &process));

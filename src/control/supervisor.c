@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "control/admin.h"
 #include "control/command.h"
+#include "control/heap.h"
 #include "control/memory.h"
 #include "ring/mail.h"
 
@@ -270,6 +271,8 @@ static bool supervisor_serve(struct supervisor *supervisor, const sigset_t *sign
         uint64_t wait_ms = SUPERVISOR_LOOK_MS;
         if (tls_store_tick(&supervisor->tls, clock_ms(clock_now_ns()), &wait_ms))
             supervisor_mail(supervisor, MAIL_TLS);
+        for (uint32_t i = 0; i < supervisor->started; i++)
+            heap_trim(__atomic_load_n(&supervisor->workers[i]->arena, __ATOMIC_RELAXED));
         int signal = supervisor_signal(signals, (int)wait_ms);
         if (supervisor_is_end(signal)) return true;
         if (signal == SIGHUP)

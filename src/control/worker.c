@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "control/heap.h"
 #include "ring/mail.h"
 #include "service/echo.h"
 #include "service/respond.h"
@@ -10,9 +11,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
-#ifndef WEIR_NO_JEMALLOC
-#include <jemalloc/jemalloc.h>
-#endif
 
 /* Sizes of one worker's fixed parts. Small buffers hold nearly every head whole; a bulk buffer is
  * what one receive of a long body brings at most. The queue mark is how much may wait to be sent
@@ -451,6 +449,14 @@ static bool worker_all_gone(const struct worker *worker) {
            net->ring.ops_in_flight == 0;
 }
 
+static int worker_begin_heap(struct worker *worker) {
+    uint32_t arena = HEAP_NO_ARENA;
+    int error = heap_begin_arena(&arena);
+    __atomic_store_n(&worker->arena, arena, __ATOMIC_RELAXED);
+    worker->heap_allocated = heap_thread_allocated();
+    return error;
+}
+
 static int worker_start(struct worker *worker) {
     if (worker->cpu >= 0) {
         cpu_set_t cpus;
@@ -461,19 +467,12 @@ static int worker_start(struct worker *worker) {
             log_warn("worker %u: cannot run on CPU %d alone: %s", worker->index, worker->cpu,
                      strerror(error));
     }
-    int error = net_start(&worker->net);
+    int error = worker_begin_heap(worker);
+    if (error == 0) error = net_start(&worker->net);
     if (error < 0) return error;
     for (uint32_t i = 0; i < worker->opened; i++) {
         listener_start(&worker->listeners[i].listener, &worker->net, worker->listeners[i].fd);
     }
-#ifndef WEIR_NO_JEMALLOC
-    size_t size = sizeof worker->heap_allocated;
-    (void)mallctl("thread.allocatedp", (void *)&worker->heap_allocated, &size, NULL, 0); /* the
-                                                                                            metric
-                                                                                            stays 0
-                                                                                            without
-                                                                                          */
-#endif
     return 0;
 }
 

@@ -66,7 +66,8 @@ struct worker {
     uint32_t listener_count;
     uint32_t opened; /* listeners whose socket is open */
     pthread_t thread;
-    /* Changes in routine work; `state`, `error` and `cut` are read by the main thread. */
+    /* Changes in routine work; `arena`, `state`, `error` and `cut` are read by other threads. */
+    uint32_t arena; /* of the worker's thread (control/heap.h), once it runs */
     enum worker_state state;
     int error;    /* of WORKER_FAILED */
     uint64_t cut; /* requests and TCP connections a drain ended early */

@@ -32,6 +32,17 @@
 #define H2_FRAME_BUFFER_MIN 16384
 #define H2_FRAME_BUFFER_SIZE 20480
 
+/* What a session takes of nghttp2's memory at most, beside its streams: both of HPACK's tables full
+ * of the smallest fields, a name and a value of the greatest length begun, as many answers waiting
+ * as nghttp2 lets wait. And a stream, with a head to be sent of so many bytes and fields: nghttp2
+ * keeps a copy until it can be sent. Measured (h2_memory_test.c). */
+#define H2_SESSION_MEMORY UINT64_C(393216)
+#define H2_STREAM_MEMORY UINT64_C(640)
+static inline uint64_t h2_stream_memory(uint64_t head_size, uint64_t fields) {
+    /* The allocator rounds up by a quarter at most. */
+    return H2_STREAM_MEMORY + (head_size + fields * (sizeof(nghttp2_nv) + 2)) * 5 / 4;
+}
+
 struct h2_codec {
     /* Fixed after init. */
     struct slab frames; /* these buffers: idle connections have no memory behind them */

@@ -35,6 +35,13 @@
 /* More than any record, and than the tickets that a server sends. */
 #define TLS_USELESS_MAX (64 * 1024)
 
+/* What OpenSSL takes at most: for a connection, with a record of which a part has come; more while
+ * its handshake is under way, of which the longest message it reads has begun; more where the other
+ * side shows certificates, as many as it reads. Measured (tls_memory_test.c). */
+#define TLS_OPEN_MEMORY UINT64_C(65536)
+#define TLS_SHAKE_MEMORY UINT64_C(327680)
+#define TLS_CERTIFICATES_MEMORY UINT64_C(1572864)
+
 struct tls;
 
 struct tls_events {

@@ -467,6 +467,22 @@ const struct session_ops session_h2 = {
     .close = h2_close,
 };
 
+/* Of a stream with a head as long as one may be that routes have added to. */
+static uint64_t h2_room_stream_size(const struct session_room *room) {
+    return h2_stream_memory(2 * (uint64_t)room->max_header_size, room->h2->list.max);
+}
+
+struct h2_room_memory h2_room_memory(const struct session_room *room) {
+    const struct h2_room *h2 = room->h2;
+    if (!h2) return (struct h2_room_memory){0};
+    return (struct h2_room_memory){.used =
+                                       __atomic_load_n(&h2->codec.memory_used, __ATOMIC_RELAXED),
+                                   .max = h2->codec.memory_max,
+                                   .sessions = h2->sessions.capacity,
+                                   .streams = h2->streams.capacity,
+                                   .stream_size = h2_room_stream_size(room)};
+}
+
 int h2_room_init(struct session_room *room, const struct session_room_options *options) {
     struct h2_room *h2 = calloc(1, sizeof *h2);
     room->h2 = h2;
@@ -476,8 +492,11 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
     struct h2_head_limits limits = {.head_size_max = room->max_header_size,
                                     .fields_max = room->max_headers};
     uint32_t streams = 2 * options->exchanges_max;
-    int error = h2_codec_init(&h2->codec, options->h2_memory_max, H2_CONTINUATIONS_MAX,
-                              options->sessions_max);
+    h2->list.max = 2 * room->max_headers + H2_LIST_SPARE;
+    uint64_t memory =
+        options->sessions_max * H2_SESSION_MEMORY + streams * h2_room_stream_size(room);
+    if (memory > options->h2_memory_max) memory = options->h2_memory_max;
+    int error = h2_codec_init(&h2->codec, memory, H2_CONTINUATIONS_MAX, options->sessions_max);
     if (error == 0)
         error = slab_init(&h2->sessions, "h2_session", sizeof(struct h2), options->sessions_max);
     if (error == 0) error = slab_init(&h2->streams, "h2_stream", sizeof(struct h2_stream), streams);
@@ -492,7 +511,6 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
     net_add_slab(room->net, &h2->codec.frames);
     h2_set_callbacks(h2->codec.callbacks);
     h2_set_send_callbacks(h2->codec.callbacks);
-    h2->list.max = 2 * room->max_headers + H2_LIST_SPARE;
     h2->list.items = calloc(h2->list.max, sizeof *h2->list.items);
     h2->list.text = writer_make(room->text, room->text_size);
     return h2->list.items ? 0 : -ENOMEM;

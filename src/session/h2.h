@@ -1,4 +1,5 @@
-/* h2.h: what a session of HTTP/1 hands over to HTTP/2 on the same connection. */
+/* h2.h: what a session of HTTP/1 hands over to HTTP/2 on the same connection, and the room's part
+ * for HTTP/2. */
 #ifndef WEIR_SESSION_H2_H
 #define WEIR_SESSION_H2_H
 
@@ -20,8 +21,18 @@ struct session *h2_take_upgrade(struct session *from, const struct h1_parser *pa
 /* `bytes` lie in `lease`, which is borrowed. */
 void h2_feed(struct session *session, struct bytes bytes, struct lease *lease);
 
-/* The room's part for HTTP/2: 0 or -ENOMEM. */
+/* 0 or -ENOMEM. */
 int h2_room_init(struct session_room *room, const struct session_room_options *options);
 void h2_room_fini(struct session_room *room);
+
+/* What nghttp2 has for all sessions of the room, and may have at most: by any thread. */
+struct h2_room_memory {
+    uint64_t used; /* bytes */
+    uint64_t max;
+    uint32_t sessions; /* how many there may be, of H2_SESSION_MEMORY at most */
+    uint32_t streams;
+    uint64_t stream_size; /* bytes of one at most */
+};
+struct h2_room_memory h2_room_memory(const struct session_room *room);
 
 #endif

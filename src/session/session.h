@@ -158,7 +158,7 @@ struct session_room_options {
     uint32_t exchanges_max; /* requests at once: arenas */
     uint32_t max_header_size;
     uint32_t max_headers;
-    uint64_t h2_memory_max; /* bytes nghttp2 may have for all sessions */
+    uint64_t h2_memory_max; /* bytes nghttp2 may have for all sessions, if they can take so much */
 };
 
 /* 0 or -ENOMEM. */

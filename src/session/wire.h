@@ -38,6 +38,10 @@ enum wire_state {
     WIRE_STATE_COUNT
 };
 
+/* Handshakes of clients under way at once in a worker; more wait. Each holds some 50 KB until it is
+ * done, and at most TLS_SHAKE_MEMORY. */
+#define WIRE_SHAKING_MAX 1024
+
 struct wire_room {
     /* Fixed after init. */
     struct net *net;

@@ -15,10 +15,8 @@
 #include "session/session.h"
 #include "session/wire.h"
 
-/* Handshakes of clients under way at once: each holds some 50 KB until it is done (150 KB, if its
- * hello claims to be as long as OpenSSL reads). More wait, and those that have taken a second give
- * their place to who waits: so nobody can keep all places by being slow. */
-#define WIRE_SHAKING_MAX 1024
+/* Handshakes that have taken so long give their place to who waits: so nobody can keep all places
+ * by being slow. */
 #define WIRE_PATIENCE_MS 1000
 /* Begun in one turn: each takes the worker some 100 us, which all others wait for. */
 #define WIRE_BEGUN_MAX 16
