@@ -88,7 +88,9 @@ static void a_late_handshake_is_reset(void **state) {
     struct wire_world *world = wire_world_new(4);
     world->accepting.timeout_handshake_ms = 30;
     struct far_end silent = far_enter(world, 0);
-    struct far_end slow = half_greeted(world);
+    struct far_end slow = far_enter(world, 0);
+    far_step(&slow);
+    assert_int_equal(far_send(&slow, 20), 20);
     peer_expect_reset(world->net, silent.fd);
     peer_expect_reset(world->net, slow.fd);
     assert_int_equal(wire_failures(world, REASON_HANDSHAKE_TIMEOUT), 2);
