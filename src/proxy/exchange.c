@@ -67,6 +67,7 @@ void exchange_drop_kept(struct exchange *x) {
     for (struct exchange_piece *piece = x->kept_first; piece; piece = piece->next)
         lease_unref(piece->lease);
     if (x->kept_first) x->kept_lost = true;
+    if (x->upstream) x->upstream->given = true;
     x->kept_first = x->kept_last = NULL;
     x->kept_bytes = 0;
 }

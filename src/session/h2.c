@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* What nghttp2 takes before it gives up, where the options set no limit of their own. */
+#define H2_CONTINUATIONS_MAX 64
 /* Fields of one head that routes may add to those of a client. */
 #define H2_LIST_SPARE 64
 
@@ -58,9 +60,15 @@ static void h2_stream_free(struct h2 *h2, struct h2_stream *s) {
     stat_sub(h2_net(h2)->stats, STAT_H2_STREAMS_ACTIVE, 1);
 }
 
+void h2_unqueue(struct h2_stream *s) {
+    if (!s->queued) return;
+    s->queued = false;
+    h2_of(s)->queued--;
+}
+
 void h2_stream_release(struct h2_stream *s) {
     struct h2 *h2 = h2_of(s);
-    CHECK(!s->user_open);
+    CHECK(!s->user_open && !s->queued);
     /* The rest of the block may still come: nobody waits for it, nor is it late. */
     if (h2->head_stream == s) {
         if (h2->head) slab_release(&h2_room(h2)->heads, h2->head);
@@ -114,6 +122,7 @@ void h2_stream_abort(struct h2_stream *s, uint32_t code) {
     s->in = H2_IN_BROKEN;
     if (s->gone || s->aborted || h2_is_deaf(h2)) return;
     s->aborted = true;
+    h2_unqueue(s);
     if (nghttp2_submit_rst_stream(h2->ng, NGHTTP2_FLAG_NONE, s->id, code) != 0)
         h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
     h2_mark(h2);
@@ -139,6 +148,7 @@ void h2_lose_streams(struct h2 *h2, enum reason reason) {
     h2_walk_begin(h2, &walk);
     for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
         s->gone = true;
+        h2_unqueue(s);
         if (s->user_open) {
             h2_stream_reset(s, h2_lost_reason(h2, s, reason));
         } else {

@@ -3,6 +3,8 @@
 #include "proto/grpc.h"
 #include "session/h2_internal.h"
 
+/* What the streams of a client's connection may hold that nobody has taken yet. */
+#define H2_HELD_MAX (1024 * 1024)
 /* How long a body may be slow before min_read_rate is asked for. */
 #define H2_RATE_GRACE_MS 5000
 /* Header sections of so many times the limits are no mistake. */
@@ -493,6 +495,7 @@ static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, vo
     /* All of a tunnel has come ahead, and waits for its user to go on. */
     bool held = s->in == H2_IN_HELD && s->ahead_end && s->tunnelled;
     s->gone = true;
+    h2_unqueue(s);
     s->deaf = !held;
     if (!s->user_open) {
         h2_stream_release(s);

@@ -30,12 +30,6 @@
 #include "session/h2_queue.h"
 #include "session/session.h"
 
-/* What a stream holds to be sent before it says that it is full. */
-#define H2_STREAM_MARK (64 * 1024)
-/* What the streams of a client's connection may hold that nobody has taken yet. */
-#define H2_HELD_MAX (1024 * 1024)
-/* What nghttp2 takes before it gives up, where the options set no limit of their own. */
-#define H2_CONTINUATIONS_MAX 64
 /* After a drain was announced requests are taken for so long. */
 #define H2_DRAIN_MS 1000
 
@@ -68,8 +62,9 @@ struct h2_stream {
     enum reason failure;     /* to be told the user by the task; NONE: nothing */
     bool user_open;
     bool told_reset;
-    bool gone; /* nghttp2 has closed it, or never had it */
-    bool deaf; /* it was reset: the user's calls do nothing */
+    bool gone;   /* nghttp2 has closed it, or never had it */
+    bool queued; /* upstream role: nghttp2 has its head, and may not have sent it */
+    bool deaf;   /* it was reset: the user's calls do nothing */
     bool paused;
     bool told_full;
     bool deferred; /* nghttp2 waits to be told that there is data */
@@ -117,6 +112,7 @@ struct h2 {
     uint32_t failure_code;
     enum reason end_reason; /* of on_closed */
     uint32_t continuations; /* frames of the header block under way */
+    uint32_t queued;        /* streams that are */
     uint8_t busy;
     bool connecting;
     bool torn; /* a frame went out in part: nothing may follow */
@@ -153,6 +149,8 @@ struct h2_stream *h2_stream_new(struct h2 *h2, struct arena *arena);
 /* Slot, queues and arena, at once or when not busy; the session ends with its last one if the
  * connection has gone. */
 void h2_stream_release(struct h2_stream *s);
+/* Its head was sent, or will not be; harmless when it was not queued. */
+void h2_unqueue(struct h2_stream *s);
 /* Tells the user, if there is one that was not told; nothing more comes. */
 void h2_stream_reset(struct h2_stream *s, enum reason reason);
 void h2_unbusy(struct h2 *h2);

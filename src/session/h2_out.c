@@ -4,6 +4,8 @@
 #include "proto/http_error.h"
 #include "session/h2_internal.h"
 
+/* What a stream holds to be sent before it says that it is full. */
+#define H2_STREAM_MARK (64 * 1024)
 /* Behind so many frames that wait no interim answer is queued. */
 #define H2_INTERIM_QUEUE 1000
 
@@ -88,6 +90,7 @@ static int h2_on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, voi
     struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
     if (!s) return 0;
     s->stream.sent = true;
+    h2_unqueue(s);
     if (!end) return 0;
     s->end_sent = true;
     s->in_ms = h2_net(h2)->now_ms; /* the answer is waited for from now on */
@@ -110,6 +113,21 @@ static void h2_tell_drained(struct h2 *h2) {
     }
 }
 
+/* Of all that nghttp2 was given it keeps only heads that the server's limit on streams holds back,
+ * as when the server has lowered it just now: what is not sent may go elsewhere. What its user
+ * could not give again waits. */
+static void h2_turn_away(struct h2 *h2) {
+    struct h2_walk walk;
+    h2_walk_begin(h2, &walk);
+    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
+        if (!s->queued) continue;
+        h2_unqueue(s);
+        if (s->stream.given) continue;
+        h2_stream_abort(s, NGHTTP2_CANCEL);
+        h2_stream_reset(s, REASON_SERVER_REFUSED);
+    }
+}
+
 void h2_flush(struct h2 *h2) {
     struct conn *conn = h2->session.conn;
     bool sent = true;
@@ -127,8 +145,22 @@ void h2_flush(struct h2 *h2) {
     if (h2->torn) h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
     /* No frame is left half given out: what is in the buffer does not matter. */
     if (size == 0 && h2->frame != SLAB_NONE) slab_rest(frames, h2->frame);
+    if (size == 0 && h2->queued != 0) h2_turn_away(h2);
     h2_tell_drained(h2);
     h2_unbusy(h2);
+}
+
+/* Upstream role: the request's head. */
+static bool h2_ask(struct h2_stream *s, const nghttp2_nv *items, size_t count,
+                   const nghttp2_data_provider *from) {
+    struct h2 *h2 = h2_of(s);
+    int32_t id = nghttp2_submit_request(h2->ng, NULL, items, count, from, s);
+    if (id < 0) return false;
+    s->id = id;
+    s->gone = false;
+    s->queued = true;
+    h2->queued++;
+    return true;
 }
 
 /* Gives nghttp2 a head, and where its body comes from. */
@@ -145,11 +177,7 @@ static bool h2_submit(struct h2 *h2, struct h2_stream *s, bool interim, bool bod
     }
     if (h2->session.is_client)
         return nghttp2_submit_response(h2->ng, s->id, list->items, list->count, from) == 0;
-    int32_t id = nghttp2_submit_request(h2->ng, NULL, list->items, list->count, from, s);
-    if (id < 0) return false;
-    s->id = id;
-    s->gone = false;
-    return true;
+    return h2_ask(s, list->items, list->count, from);
 }
 
 static bool h2_put_response(struct h2 *h2, struct h2_stream *s, const struct http_message *message,
@@ -195,13 +223,7 @@ static void h2_ask_one(struct h2 *h2, struct h2_stream *s) {
         h2_fail_later(s, REASON_UPGRADE_UNSUPPORTED);
         return;
     }
-    int32_t id = nghttp2_submit_request(h2->ng, NULL, items, s->waiting_count, &provider, s);
-    if (id < 0) {
-        h2_fail_later(s, REASON_NO_MEMORY);
-        return;
-    }
-    s->id = id;
-    s->gone = false;
+    if (!h2_ask(s, items, s->waiting_count, &provider)) h2_fail_later(s, REASON_NO_MEMORY);
     h2_mark(h2);
 }
 

@@ -104,6 +104,9 @@ struct stream {
     bool sent;     /* some of what it was given may have left this process */
     bool answered; /* some byte of an answer has arrived */
     bool bulk;     /* much is arriving, or announced: passing would pay */
+    /* Upstream role, set by the user: it could not give again what it gave. One that has to wait
+     * for the server waits then, others are reset, to go elsewhere. */
+    bool given;
     /* In on_reset: the code by which the other side reset it (RFC 9113 section 7), 0: by none. A
      * client stream that is given one before close is reset with it, if it has to be. */
     uint32_t reset_code;

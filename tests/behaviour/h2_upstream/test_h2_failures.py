@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from harness.h2_client import H2Client
-from harness.h2_server import (CANCEL, DATA, GOAWAY, HEADERS, INTERNAL_ERROR, MAX_STREAMS,
+from harness.h2_server import (CANCEL, DATA, GOAWAY, HEADERS, INTERNAL_ERROR,
                                PROTOCOL_ERROR, REFUSED_STREAM, WINDOW, WINDOW_UPDATE, H2Server)
 from harness.http1 import get, post
 
@@ -429,21 +429,3 @@ def test_a_client_that_leaves_while_it_is_dialled_leaves_the_others(stage):
         seen[request.path] = request
     for number in (0, 2, 3):
         finish(clients[number], server, seen[f"/{number}"])
-
-
-def test_streams_run_into_the_limit_the_server_enforces(stage):
-    """It lowers its limit, and refuses what was on its way: nothing is lost."""
-    clients = {"/0": ask(stage, get("/0"))}
-    server = H2Server(stage.origin.accept())
-    first = server.next_request()
-    server.until(lambda: server.acknowledged, "the acknowledgement of the first SETTINGS")
-    server.h2.update_settings({MAX_STREAMS: 1})
-    clients["/1"] = ask(stage, get("/1"))
-    second = server.next_request()
-    server.flush()
-    server.refuse(second, REFUSED_STREAM)
-    other = H2Server(stage.origin.accept())
-    again = other.next_request()
-    assert again.path == "/1"
-    finish(clients["/1"], other, again)
-    finish(clients["/0"], server, first)

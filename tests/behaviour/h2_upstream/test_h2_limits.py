@@ -1,0 +1,118 @@
+"""A server that takes fewer streams at once than weir knew: nothing is lost, or waits in vain."""
+
+import pytest
+
+from harness.bulk import Stopped
+from harness.h2_client import H2Client
+from harness.h2_server import MAX_STREAMS, REFUSED_STREAM, H2Server, H2Service
+from harness.http1 import get
+
+INI = """
+[listener web]
+bind = @web
+upstream = app
+[listener two]
+bind = @two
+upstream = two
+[upstream app]
+protocol = h2
+server = @origin
+[upstream two]
+protocol = h2
+balance = first
+server = @origin
+server = @origin_b
+"""
+
+
+def ask(stage, request):
+    client = stage.connect()
+    client.send(request)
+    return client
+
+
+def finish(client, server, request):
+    server.answer(request, 200, b"good")
+    assert client.read_response().body == b"good"
+
+
+def test_streams_run_into_the_limit_the_server_enforces(stage):
+    """It lowers its limit, and refuses what was on its way: nothing is lost."""
+    clients = {"/0": ask(stage, get("/0"))}
+    server = H2Server(stage.origin.accept())
+    first = server.next_request()
+    server.until(lambda: server.acknowledged, "the acknowledgement of the first SETTINGS")
+    server.h2.update_settings({MAX_STREAMS: 1})
+    clients["/1"] = ask(stage, get("/1"))
+    second = server.next_request()
+    server.flush()
+    server.refuse(second, REFUSED_STREAM)
+    other = H2Server(stage.origin.accept())
+    again = other.next_request()
+    assert again.path == "/1"
+    finish(clients["/1"], other, again)
+    finish(clients["/0"], server, first)
+
+
+def lowered(stage, name, ask):
+    """(client, server, first): a connection with one request, whose server lowers its limit to 1 as
+    weir gives it what `ask` asks for: nghttp2 has that, and keeps it."""
+    client = H2Client(stage.connect(name))
+    client.get(1, "/0")
+    server = H2Server(stage.origin.accept())
+    first = server.next_request()
+    server.until(lambda: server.acknowledged, "the acknowledgement of the first SETTINGS")
+    client.echo()
+    client.until(lambda: 0 in client.opened, "the connection's window")
+    with Stopped(stage.weir):
+        ask(client)
+        server.settings({MAX_STREAMS: 1})
+    return client, server, first
+
+
+@pytest.mark.parametrize("name, origin", [("web", "origin"), ("two", "origin_b")])
+def test_what_a_lowered_limit_holds_back_goes_elsewhere(stage, name, origin):
+    """Nothing of it was sent: so it may, whatever its method."""
+    before = stage.count("weir_upstream_retries_total", reason="server_refused")
+
+    def ask(client):
+        client.get(3, "/get")
+        client.post(5, "/post", b"body")
+
+    client, server, first = lowered(stage, name, ask)
+    with H2Service(stage.origins[origin],
+                   lambda other, again: other.answer(again, 200, b"got " + again.body)):
+        assert client.answer(3).body == b"got " and client.answer(5).body == b"got body"
+    assert stage.count("weir_upstream_retries_total", reason="server_refused") == before + 2
+    server.answer(first, 200, b"first")
+    assert client.answer(1).body == b"first"
+    assert not server.unseen
+
+
+def test_what_cannot_be_given_again_waits_for_the_limit(stage):
+    """Of a long body weir keeps no copy, so that it cannot go elsewhere: it has its turn."""
+    body = b"b" * 60_000
+    client, server, first = lowered(stage, "web", lambda client: client.post(3, "/long", body))
+    server.echo()
+    client.echo()
+    assert client.on(3).fields is None and client.on(3).code is None
+    server.answer(first, 200, b"first")
+    assert client.answer(1).body == b"first"
+    request = server.whole_request()
+    assert request.path == "/long" and request.body == body
+    server.answer(request, 200, b"good")
+    assert client.answer(3).body == b"good"
+
+
+def test_what_its_client_takes_back_is_not_sent_when_its_turn_comes(stage):
+    body = b"b" * 60_000
+    client, server, first = lowered(stage, "web", lambda client: client.post(3, "/long", body))
+    client.reset_stream(3)
+    client.echo()
+    server.answer(first, 200, b"first")
+    assert client.answer(1).body == b"first"
+    client.get(5, "/next")
+    request = server.next_request()
+    assert request.path == "/next"
+    server.answer(request, 200, b"good")
+    assert client.answer(5).body == b"good"
