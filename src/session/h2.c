@@ -149,11 +149,12 @@ void h2_lose_streams(struct h2 *h2, enum reason reason) {
     for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
         s->gone = true;
         h2_unqueue(s);
-        if (s->user_open) {
-            h2_stream_reset(s, h2_lost_reason(h2, s, reason));
-        } else {
+        if (!s->user_open) {
             h2_stream_release(s);
+            continue;
         }
+        if (h2_is_held(s)) h2_feed_ahead(s, true);
+        h2_stream_reset(s, h2_lost_reason(h2, s, reason)); /* unless it has just ended */
     }
     h2_check_end(h2);
 }
@@ -225,7 +226,7 @@ static void h2_tell_streams(struct h2 *h2) {
             h2_stream_abort(s, NGHTTP2_INTERNAL_ERROR);
             h2_stream_reset(s, failure);
         } else if (s->tunnelled) {
-            h2_feed_ahead(s);
+            h2_feed_ahead(s, false);
         }
     }
 }
@@ -268,8 +269,10 @@ static void h2_on_eof(struct conn *conn) {
     }
     struct h2_walk walk;
     h2_walk_begin(h2, &walk);
-    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));)
-        if (s->in != H2_IN_DONE) h2_stream_reset(s, REASON_CLIENT_CLOSED);
+    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
+        bool whole = s->in == H2_IN_DONE || (s->in == H2_IN_HELD && s->ahead_end);
+        if (!whole) h2_stream_reset(s, REASON_CLIENT_CLOSED);
+    }
     h2_mark(h2);
 }
 

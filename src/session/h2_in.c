@@ -148,16 +148,20 @@ static void h2_end_message(struct h2_stream *s, const struct http_fields *traile
     s->stream.events->on_end(&s->stream, trailers);
 }
 
-void h2_feed_ahead(struct h2_stream *s) {
+bool h2_is_held(const struct h2_stream *s) {
+    return s->in == H2_IN_HELD && s->ahead_end && s->tunnelled && s->user_open && !s->told_reset;
+}
+
+void h2_feed_ahead(struct h2_stream *s, bool all) {
     struct h2_room *room = h2_room(h2_of(s));
-    while (s->ahead.bytes != 0 && s->user_open && !s->told_reset && !s->paused) {
+    while (s->ahead.bytes != 0 && s->user_open && !s->told_reset && (all || !s->paused)) {
         struct h2_slice slice = h2_queue_front(&s->ahead, UINT32_MAX);
         lease_ref(slice.lease);
         h2_queue_drop(room, &s->ahead, slice.len);
         s->stream.events->on_data(&s->stream, bytes_make(slice.ptr, slice.len), slice.lease);
         lease_unref(slice.lease);
     }
-    if (s->ahead.bytes != 0 || !s->user_open || s->told_reset || s->paused) return;
+    if (s->ahead.bytes != 0 || !s->user_open || s->told_reset || (s->paused && !all)) return;
     h2_consume(s);
     if (s->in != H2_IN_HELD) return;
     s->in = H2_IN_BODY;
@@ -483,6 +487,11 @@ static void h2_close_early(struct h2 *h2, struct h2_stream *s, uint32_t code) {
         return;
     }
     s->stream.reset_code = s->rst_received ? code : 0;
+    if (s->in == H2_IN_DONE && s->rst_received && code == NGHTTP2_NO_ERROR) {
+        /* It has said all, and wants no more: RFC 9113 section 8.1. */
+        h2_stream_reset(s, REASON_NONE);
+        return;
+    }
     /* RFC 9113 sections 6.8 and 8.7: it was not looked at. */
     h2_stream_reset(s,
                     code == NGHTTP2_REFUSED_STREAM ? REASON_SERVER_REFUSED : REASON_SERVER_RESET);
@@ -492,16 +501,20 @@ static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, vo
     struct h2 *h2 = user;
     struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, id);
     if (!s || s->gone) return 0;
-    /* All of a tunnel has come ahead, and waits for its user to go on. */
-    bool held = s->in == H2_IN_HELD && s->ahead_end && s->tunnelled;
+    bool held = h2_is_held(s);
     s->gone = true;
     h2_unqueue(s);
-    s->deaf = !held;
     if (!s->user_open) {
         h2_stream_release(s);
-    } else if ((s->in != H2_IN_DONE && !held) || (h2->session.is_client && !s->end_sent)) {
-        h2_close_early(h2, s, code);
+        return 0;
     }
+    if (held && s->end_sent) return 0; /* both ways: its user takes the rest in its own time */
+    s->deaf = true;
+    if (held) h2_feed_ahead(s, true);
+    /* A server may leave its client's rest unread: who has its answer is told by its user. In a
+     * tunnel there is nobody else. */
+    bool owes = !s->end_sent && (h2->session.is_client || s->tunnelled);
+    if (s->user_open && (s->in != H2_IN_DONE || owes)) h2_close_early(h2, s, code);
     return 0;
 }
 

@@ -20,6 +20,7 @@
  * 4. What ends the connection for a fault of the other side is noted (h2_fail), done by the task.
  * 5. A stream's window opens as its user takes what has come: not while it has paused. The
  * connection's opens at once, but in client role no more than H2_HELD_MAX are held for all streams.
+ * 6. What is `ahead` to the end is given to the user before it is told that the stream is over.
  */
 #ifndef WEIR_SESSION_H2_INTERNAL_H
 #define WEIR_SESSION_H2_INTERNAL_H
@@ -183,8 +184,10 @@ void h2_retire(struct h2 *h2);
 void h2_flood(struct h2 *h2, enum h2_flood_kind kind);
 /* Gives window back for what the user has taken. */
 void h2_consume(struct h2_stream *s);
-/* What came ahead of the tunnel. */
-void h2_feed_ahead(struct h2_stream *s);
+/* What came ahead of the tunnel; with `all` also to a user that has paused. */
+void h2_feed_ahead(struct h2_stream *s, bool all);
+/* All of a tunnel has come, and waits for its user to go on. */
+bool h2_is_held(const struct h2_stream *s);
 
 /* h2_out.c */
 extern const struct stream_ops h2_stream_ops;
