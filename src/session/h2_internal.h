@@ -74,13 +74,11 @@ struct h2_stream {
     bool ahead_end; /* HELD: END_STREAM has come */
     bool tunnelled;
     bool upgraded;       /* an extended CONNECT */
-    nghttp2_nv *waiting; /* upstream role: its head, in `arena`, until the server's SETTINGS have
-                          * said whether it takes an extended CONNECT; NULL: it does not wait */
+    nghttp2_nv *waiting; /* its head, until SETTINGS say if it is taken; NULL: it does not wait */
     size_t waiting_count;
     bool is_call; /* client role: the request is a gRPC call */
     bool aborted; /* by us: RST_STREAM was given to nghttp2 */
     bool rst_received;
-    uint32_t last_code; /* of the RST_STREAM that follows the answer to half a request */
 };
 
 /* A walk over a session's streams: who is told something may end any of them, also the next. */

@@ -96,7 +96,7 @@ static int h2_on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, voi
     s->in_ms = h2_net(h2)->now_ms; /* the answer is waited for from now on */
     /* RFC 9113 section 8.1: with its whole answer a client may leave the rest unsent. */
     bool leaves = h2->session.is_client || s->tunnelled;
-    if (leaves && !s->user_open && s->in != H2_IN_DONE) h2_stream_abort(s, s->last_code);
+    if (leaves && !s->user_open && s->in != H2_IN_DONE) h2_stream_abort(s, NGHTTP2_NO_ERROR);
     return 0;
 }
 
