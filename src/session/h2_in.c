@@ -13,6 +13,8 @@
  * what else is answered, of which nghttp2 itself bounds acknowledgements. */
 #define H2_FRAMES_PER_STREAM 4
 #define H2_FRAMES_SPARE 4000
+/* Who is left less window than a frame of data fills may wait for more. */
+#define H2_WINDOW_LEAST 16384
 
 static const enum stat_id flood_stats[H2_FLOOD_COUNT] = {
     [H2_FLOOD_RAPID_RESET] = STAT_H2_FLOOD_RAPID_RESET,
@@ -47,6 +49,21 @@ static void h2_stream_bad(struct h2_stream *s, enum reason reason) {
     h2_stream_reset(s, h2->session.is_client ? reason : REASON_BAD_RESPONSE);
 }
 
+/* The connection's window is shut, or opens again, for all of its streams. */
+static void h2_note_shut(struct h2 *h2) {
+    bool shut = nghttp2_session_get_local_window_size(h2->ng) < H2_WINDOW_LEAST;
+    if (shut && h2->shut_ms == 0) h2->shut_ms = h2_net(h2)->now_ms;
+}
+
+static void h2_note_open(struct h2 *h2) {
+    uint64_t now_ms = h2_net(h2)->now_ms;
+    if (h2->shut_ms == 0) return;
+    h2->was_shut_ms += now_ms - h2->shut_ms;
+    h2->shut_ms = 0;
+    h2->opened_ms = now_ms;
+    h2_need_step(h2);
+}
+
 void h2_consume(struct h2_stream *s) {
     struct h2 *h2 = h2_of(s);
     uint32_t bytes = s->unconsumed;
@@ -58,6 +75,7 @@ void h2_consume(struct h2_stream *s) {
     if (h2->owed != 0 && h2->held < H2_HELD_MAX) {
         (void)nghttp2_session_consume_connection(h2->ng, h2->owed); /* likewise */
         h2->owed = 0;
+        h2_note_open(h2);
     }
     h2_mark(h2);
 }
@@ -71,6 +89,7 @@ static void h2_receive(struct h2 *h2, struct h2_stream *s, uint32_t bytes) {
     }
     if (h2->session.is_client && h2->held >= H2_HELD_MAX) {
         h2->owed += bytes;
+        h2_note_shut(h2);
     } else {
         (void)nghttp2_session_consume_connection(h2->ng, bytes); /* a failure shows in the next call
                                                                   */
@@ -86,7 +105,7 @@ static enum reason h2_body_refused(const struct h2 *h2, const struct h2_stream *
         return REASON_BODY_TOO_LARGE;
     uint64_t grace_ms = options->timeout_client_ms < H2_RATE_GRACE_MS ? options->timeout_client_ms
                                                                       : H2_RATE_GRACE_MS;
-    uint64_t took_ms = h2_net(h2)->now_ms - s->since_ms;
+    uint64_t took_ms = (s->paused ? s->paused_ms : h2_fair_ms(h2)) - s->since_ms;
     if (options->min_read_rate == 0 || took_ms <= grace_ms || s->is_call) return REASON_NONE;
     bool slow = s->in_read * 1000 < options->min_read_rate * (took_ms - grace_ms);
     return slow ? REASON_CLIENT_TOO_SLOW : REASON_NONE;
@@ -261,7 +280,8 @@ void h2_begin_stream(struct h2 *h2, struct h2_stream *s, struct http_message *me
     s->method = message->method;
     s->upgraded = message->upgrade.len != 0;
     if (tunnels) s->in_length = HTTP_LENGTH_UNKNOWN;
-    s->since_ms = s->in_ms = h2_net(h2)->now_ms;
+    s->since_ms = h2_fair_ms(h2);
+    s->in_ms = h2_net(h2)->now_ms;
     message->body_length = end || tunnels ? 0 : s->in_length;
     s->in = tunnels ? H2_IN_HELD : end ? H2_IN_DONE : H2_IN_BODY;
     s->ahead_end = tunnels && end;

@@ -50,8 +50,8 @@ struct h2_stream {
     const struct http_fields *trailers; /* to send behind `out`, in `arena` */
     uint64_t in_length;                 /* of content-length, HTTP_LENGTH_UNKNOWN: none */
     uint64_t in_read;
-    uint64_t since_ms;  /* BODY: start of it, moved on by pauses */
-    uint64_t paused_ms; /* when the stream's user paused it */
+    uint64_t since_ms;  /* BODY: start of it by h2_fair_ms, moved on by pauses */
+    uint64_t paused_ms; /* when the stream's user paused it, likewise */
     uint64_t in_ms;     /* when something last came for it, or was last wanted */
     uint64_t out_ms;    /* when some of `out` was last sent */
     uint64_t tunnel_ms;
@@ -100,14 +100,17 @@ struct h2 {
     struct list dead;     /* streams to be given back, when not busy */
     struct h2_walk *walk; /* under way; NULL: none */
     struct h2_flood flood;
-    uint64_t since_ms;   /* without a stream since */
-    uint64_t head_ms;    /* when the header block under way began */
-    uint64_t heard_ms;   /* when something last came */
-    uint64_t moved_ms;   /* when the other side was last seen to take what is sent */
-    uint64_t drain_ms;   /* when a drain was announced; 0: it was not */
-    uint32_t held;       /* bytes received that users have not taken */
-    uint32_t owed;       /* bytes for which the connection's window was not given back */
-    enum reason failure; /* ends the connection, by the task; NONE: nothing does */
+    uint64_t since_ms;    /* without a stream since */
+    uint64_t head_ms;     /* when the header block under way began */
+    uint64_t heard_ms;    /* when something last came */
+    uint64_t moved_ms;    /* when the other side was last seen to take what is sent */
+    uint64_t drain_ms;    /* when a drain was announced; 0: it was not */
+    uint32_t held;        /* bytes received that users have not taken */
+    uint32_t owed;        /* bytes for which the connection's window was not given back */
+    uint64_t shut_ms;     /* since when that has left the client no window; 0: it has some */
+    uint64_t was_shut_ms; /* for how long it was so before, in all */
+    uint64_t opened_ms;   /* when that last ended */
+    enum reason failure;  /* ends the connection, by the task; NONE: nothing does */
     uint32_t failure_code;
     enum reason end_reason; /* of on_closed */
     uint32_t continuations; /* frames of the header block under way */
@@ -170,6 +173,7 @@ void h2_touch(struct h2 *h2);
 void h2_on_deadline(struct conn *conn);
 void h2_need_step(struct h2 *h2);
 uint64_t h2_stream_idle_ms(struct h2_stream *s);
+uint64_t h2_fair_ms(const struct h2 *h2); /* stands still while the connection's window is shut */
 
 /* h2_in.c */
 void h2_set_callbacks(nghttp2_session_callbacks *callbacks);
@@ -180,12 +184,10 @@ void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease);
 void h2_retire(struct h2 *h2);
 /* Counts one more of a client's; too many end the connection. */
 void h2_flood(struct h2 *h2, enum h2_flood_kind kind);
-/* Gives window back for what the user has taken. */
-void h2_consume(struct h2_stream *s);
+void h2_consume(struct h2_stream *s); /* gives window back for what the user has taken */
 /* What came ahead of the tunnel; with `all` also to a user that has paused. */
 void h2_feed_ahead(struct h2_stream *s, bool all);
-/* All of a tunnel has come, and waits for its user to go on. */
-bool h2_is_held(const struct h2_stream *s);
+bool h2_is_held(const struct h2_stream *s); /* a tunnel that is `ahead` to its end */
 
 /* h2_out.c */
 extern const struct stream_ops h2_stream_ops;

@@ -345,7 +345,7 @@ static void h2_pause_op(struct stream *stream) {
     struct h2_stream *s = h2_of_stream(stream);
     if (s->paused) return;
     s->paused = true;
-    s->paused_ms = h2_net(h2_of(s))->now_ms;
+    s->paused_ms = h2_fair_ms(h2_of(s));
 }
 
 static void h2_resume_op(struct stream *stream) {
@@ -355,7 +355,7 @@ static void h2_resume_op(struct stream *stream) {
     s->paused = false;
     s->in_ms = h2_net(h2)->now_ms;
     /* Time spent paused does not count against the sender. */
-    s->since_ms += s->in_ms - s->paused_ms;
+    s->since_ms += h2_fair_ms(h2) - s->paused_ms;
     if (h2_ignores(s)) return;
     h2_need_step(h2);
     if (s->tunnelled && s->in == H2_IN_HELD) {

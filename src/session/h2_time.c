@@ -18,9 +18,13 @@ static uint64_t h2_step_ms(const struct h2 *h2) {
 
 void h2_need_step(struct h2 *h2) { h2_need(h2, h2_net(h2)->now_ms + h2_step_ms(h2)); }
 
+uint64_t h2_fair_ms(const struct h2 *h2) {
+    return (h2->shut_ms != 0 ? h2->shut_ms : h2_net(h2)->now_ms) - h2->was_shut_ms;
+}
+
 static bool h2_reads(const struct h2_stream *s) {
     if (s->paused || s->tunnelled || s->told_reset || !s->user_open) return false;
-    if (s->in == H2_IN_BODY) return true;
+    if (s->in == H2_IN_BODY) return h2_of(s)->shut_ms == 0;
     /* While the request still comes from the client, the server is not late. Of a tunnel nothing
      * comes before its answer. */
     bool is_client = h2_of(s)->session.is_client;
@@ -44,7 +48,9 @@ static uint64_t h2_stream_deadline(const struct h2 *h2, const struct h2_stream *
     uint64_t step_ms = h2_step_ms(h2);
     /* What moves the other way in the same stream is progress too: a bidirectional one may be
      * silent on one side for long. */
-    if (h2_reads(s)) at_ms = (s->in_ms > s->out_ms ? s->in_ms : s->out_ms) + step_ms;
+    uint64_t moved_ms = s->in_ms > s->out_ms ? s->in_ms : s->out_ms;
+    if (h2->opened_ms > moved_ms) moved_ms = h2->opened_ms;
+    if (h2_reads(s)) at_ms = moved_ms + step_ms;
     if (h2_sends(s) && s->out_ms + step_ms < at_ms) at_ms = s->out_ms + step_ms;
     return at_ms;
 }

@@ -27,9 +27,17 @@ bind = @rate
 upstream = app
 timeout_client = 1s
 min_read_rate = 1m
+[listener shut]
+bind = @shut
+upstream = app
+timeout_client = 1s
+min_read_rate = 200k
 [route hello]
 path = /hello
 service = hello
+[route one]
+path = /one
+upstream = one
 [service hello]
 type = respond
 body = hello
@@ -41,6 +49,8 @@ upstream = slow
 server = @originslow
 [upstream app]
 server = @origin
+[upstream one]
+server = @origin_b max_connections=1
 """
 
 MB = 1 << 20
@@ -222,6 +232,85 @@ def test_a_request_body_that_is_too_slow(stage):
         time.sleep(0.05)
     got = h2.answer(1)
     assert (got.status, got.reason) == (408, "client_too_slow")
+
+
+def a_second_passes(stage, name):
+    """For who was there before, more than timeout_client, which another client meets."""
+    other = H2Client(stage.connect(name))
+    other.request(1, "POST", "/", end=False)
+    upstream = stage.origin.accept()
+    upstream.read_head("request")
+    assert other.answer(1).reason == "client_timeout"
+    upstream.expect_end()
+
+
+def test_a_body_that_weir_holds_back_is_not_too_slow(stage):
+    """Its server is busy, and weir does not read on: what has come by then says nothing."""
+    h2 = H2Client(stage.connect("rate"))
+    h2.echo()
+    h2.get(1, "/one")
+    upstream = stage.origins["origin_b"].accept()
+    upstream.read_request()
+    body = pattern(100_000)
+    h2.request(3, "POST", "/one", ("content-length", str(len(body))), end=False)
+    h2.data(3, body[:1000])
+    h2.echo()
+    a_second_passes(stage, "rate")
+    h2.data(3, body[1000:2000])
+    h2.echo()
+    assert h2.on(3).fields is None
+    upstream.send(answer(200, b"first"))
+    assert h2.answer(1).body == b"first"
+    h2.data(3, body[2000:], end=True)
+    seen = upstream.read_request()
+    assert seen.body == body
+    upstream.send(answer(200, b"second"))
+    assert h2.answer(3).body == b"second"
+
+
+def test_a_body_without_window_is_neither_late_nor_too_slow(stage):
+    """Others of its connection have used up the window, as their server does not read."""
+    h2 = H2Client(stage.connect("shut"))
+    h2.echo()
+    stuck = range(1, 41, 2)
+    for n in stuck:
+        h2.request(n, "POST", "/slow", end=False, authority="slow.example")
+        stage.origins["originslow"].accept().read_head("request")
+        h2.send_until_stuck(n)
+        if h2.room(0) == 0:
+            break
+    assert h2.room(0) == 0
+    body = pattern(60_000)
+    h2.request(101, "POST", "/", ("content-length", str(len(body))), end=False)
+    upstream = stage.origin.accept()
+    upstream.read_head("request")
+    a_second_passes(stage, "shut")
+    h2.echo()
+    assert h2.on(101).fields is None and h2.on(101).code is None
+    for used in stuck:
+        if used <= n:
+            h2.reset_stream(used)
+    h2.data(101, body, end=True)
+    assert upstream.read_exactly(len(body)) == body
+    upstream.send(answer(200, b"thanks"))
+    assert h2.answer(101).body == b"thanks"
+
+
+def test_a_body_is_late_again_once_there_is_window(stage):
+    h2 = H2Client(stage.connect("shut"))
+    h2.echo()
+    for n in range(1, 41, 2):
+        h2.request(n, "POST", "/slow", end=False, authority="slow.example")
+        stage.origins["originslow"].accept().read_head("request")
+        h2.send_until_stuck(n)
+        if h2.room(0) == 0:
+            break
+    h2.request(101, "POST", "/", end=False)
+    stage.origin.accept().read_head("request")
+    for used in range(1, n + 2, 2):
+        h2.reset_stream(used)
+    h2.until(lambda: h2.room(0) > 0, "a window")
+    assert h2.answer(101).reason == "client_timeout"
 
 
 def test_a_head_that_does_not_end(stage):
