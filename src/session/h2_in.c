@@ -458,6 +458,18 @@ static int h2_on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *us
     return 0;
 }
 
+/* A request beyond h2_max_streams, from a client that has not acknowledged them: nghttp2 refuses it
+ * by itself. One that does not acknowledge them at all could have that done without end. */
+static int h2_on_invalid(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user) {
+    struct h2 *h2 = user;
+    (void)ng;
+    (void)frame;
+    if (h2_is_deaf(h2) || !h2->session.is_client || error != NGHTTP2_ERR_REFUSED_STREAM) return 0;
+    h2->session.host->on_refused(&h2->session, REASON_MAX_STREAMS);
+    h2_flood(h2, H2_FLOOD_MADE_RESET);
+    return 0;
+}
+
 /* By header block, not by time. */
 static void h2_continue(struct h2 *h2) {
     uint32_t max = h2->session.options->h2_flood.max[H2_FLOOD_CONTINUATION];
@@ -543,6 +555,7 @@ void h2_set_callbacks(nghttp2_session_callbacks *callbacks) {
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, h2_on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, h2_on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, h2_on_frame);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, h2_on_invalid);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, h2_on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, h2_on_stream_close);
 }

@@ -35,6 +35,10 @@ h2_max_pings = 0
 h2_max_empty_data = 0
 h2_max_priority = 0
 h2_max_window_updates = 0
+[listener few]
+bind = @few
+upstream = app
+h2_max_streams = 3
 [route hello]
 path = /hello
 service = hello
@@ -238,6 +242,39 @@ def test_streams_too_many_of_who_reads_nothing(stage):
     assert stage.count("weir_h2_flood_total", kind="made_reset") == before + 1
     assert stage.weir.rss_bytes() < 400 << 20
     assert stage.connect().ask(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+
+
+def beyond_the_limit(stage, count):
+    """A client that never acknowledges how many streams it may have, and asks for more."""
+    h2 = H2Client(stage.connect("few"))
+    h2.stingy = True
+    for n in range(3):
+        h2.request(2 * n + 1, "POST", "/hello", end=False)
+    try:
+        for n in range(3, 3 + count):
+            h2.get(2 * n + 1)
+    except OSError:
+        pass
+    return h2
+
+
+def test_streams_beyond_a_limit_that_is_not_acknowledged_are_a_flood(stage):
+    before = stage.count("weir_h2_flood_total", kind="made_reset")
+    flooded(stage, beyond_the_limit(stage, 60), "made_reset", before)
+    assert stage.origin.saw_nothing()
+
+
+def test_some_streams_beyond_the_limit_are_no_flood(stage):
+    """A client knows of no limit before it has read the SETTINGS."""
+    before = stage.count("weir_h2_flood_total")
+    refused = stage.count("weir_http_parse_errors_total", reason="max_streams")
+    h2 = beyond_the_limit(stage, 20)
+    h2.echo()
+    for n in range(3):
+        h2.data(2 * n + 1, b"", end=True)
+        assert h2.answer(2 * n + 1).body == b"hello"
+    assert stage.count("weir_h2_flood_total") == before
+    assert stage.count("weir_http_parse_errors_total", reason="max_streams") == refused + 20
 
 
 def test_windows_that_stay_shut(stage):

@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
-from harness.h2_client import (CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED,
-                               PREFACE, PRIORITY, REFUSED_STREAM, WITH_PRIORITY, H2Client, pack,
-                               settings)
+from harness.h2_client import (CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS,
+                               MAX_CONCURRENT_STREAMS, PADDED, PREFACE, PRIORITY, PROTOCOL_ERROR,
+                               REFUSED_STREAM, WITH_PRIORITY, H2Client, pack, settings)
 from harness.http1 import answer, answer_chunked, get
 
 INI = """
@@ -15,6 +15,10 @@ max_body_size = 0
 [listener web]
 bind = @web
 upstream = app
+[listener few]
+bind = @few
+upstream = app
+h2_max_streams = 3
 [route tunnel]
 host = tunnel.example
 connect = on
@@ -249,6 +253,36 @@ def test_a_stream_too_many_is_refused(stage, h2):
         upstream.read_request()
         upstream.send(answer(200))
     assert h2.answer(199).status == 200
+
+
+def test_h2_max_streams_is_told_and_held(stage):
+    """One beyond the limit is refused, and counted; the others know nothing of it."""
+    before = stage.count("weir_http_parse_errors_total", reason="max_streams")
+    h2 = H2Client(stage.connect("few"))
+    for n in range(1, 13, 2):
+        h2.get(n, f"/{n}")
+    for n in (7, 9, 11):
+        h2.expect_reset(n, REFUSED_STREAM)
+    assert h2.settings[MAX_CONCURRENT_STREAMS] == 3
+    assert stage.count("weir_http_parse_errors_total", reason="max_streams") == before + 3
+    upstreams = [stage.origin.accept() for _ in range(3)]
+    assert sorted(upstream.read_request().target for upstream in upstreams) == ["/1", "/3", "/5"]
+    upstreams[0].send(answer(200))
+    h2.until(lambda: any(h2.on(n).ended for n in (1, 3, 5)), "an answer")
+    h2.get(13, "/13")       # there is room again
+    for upstream in (stage.origin.next(), *upstreams[1:]):
+        upstream.send(answer(200))
+    for n in (1, 3, 5, 13):
+        assert h2.answer(n).status == 200
+    assert stage.count("weir_http_parse_errors_total", reason="max_streams") == before + 3
+
+
+def test_who_has_acknowledged_h2_max_streams_is_held_to_it(stage):
+    h2 = H2Client(stage.connect("few"))
+    h2.echo()               # its SETTINGS are acknowledged
+    for n in range(1, 9, 2):
+        h2.request(n, "POST", "/hello", end=False)
+    h2.expect_goaway(PROTOCOL_ERROR)
 
 
 def test_connect_where_a_route_allows_it(stage, h2):
