@@ -249,7 +249,14 @@ static void pool_grow(struct server *server, const struct session_ops *ops) {
     }
 }
 
-static struct stream *pool_take_open(struct server *server, struct arena *arena) {
+/* It gives no stream. Else memory is short, and no other connection would give one. */
+static bool pool_is_lost(const struct session *session) {
+    return !session->ops->multiplexed || !session->conn || session->streams_max == 0;
+}
+
+/* NULL: none is open; or *failure says why none gives a stream. */
+static struct stream *pool_take_open(struct server *server, struct arena *arena,
+                                     enum reason *failure) {
     for (struct session *session; (session = pool_choose(server));) {
         bool loaded = session->host_state == POOL_LOADED;
         struct stream *stream = session->ops->open(session, arena);
@@ -259,7 +266,11 @@ static struct stream *pool_take_open(struct server *server, struct arena *arena)
             if (loaded) pool_grow(server, session->ops);
             return stream;
         }
-        /* Lost, without having said so yet; or it comes back when one of its streams ends. */
+        if (!pool_is_lost(session)) {
+            *failure = REASON_NO_MEMORY;
+            return NULL;
+        }
+        /* It has not said so yet. */
         pool_set_state(session, session->streams_open != 0 ? POOL_FULL : POOL_ENDING);
     }
     return NULL;
@@ -276,8 +287,8 @@ static void pool_join(struct session *session, struct arena *arena, struct pool_
 struct stream *pool_take(struct server *server, struct arena *arena, bool fresh,
                          struct pool_wait *wait, enum reason *failure) {
     *failure = REASON_NONE;
-    struct stream *stream = fresh ? NULL : pool_take_open(server, arena);
-    if (stream) return stream;
+    struct stream *stream = fresh ? NULL : pool_take_open(server, arena, failure);
+    if (stream || *failure != REASON_NONE) return stream;
     if (!list_empty(&server->dialling) && !wait->ops->one_stream) {
         pool_join(LIST_OWNER(server->dialling.next, struct session, link), arena, wait);
         return NULL;

@@ -44,7 +44,8 @@ struct pool_wait {
 
 /* A stream on an open connection; or NULL with `wait` under way and *failure REASON_NONE; or NULL
  * with the reason why not even a dial could begin: SERVER_BUSY when the server is at its limit, and
- * then it is not available until there is room. `fresh`: only a new connection will do, and an idle
+ * then it is not available until there is room; NO_MEMORY when a connection has room for a stream,
+ * but the worker has none. `fresh`: only a new connection will do, and an idle
  * one makes room for it where the server is at its max_connections. `arena` outlives the stream;
  * NULL where nothing is built for it. */
 struct stream *pool_take(struct server *server, struct arena *arena, bool fresh,

@@ -426,7 +426,10 @@ static struct session *h2_connect(struct session_room *room, const struct sessio
 static struct stream *h2_open(struct session *session, struct arena *arena) {
     struct h2 *h2 = h2_of_session(session);
     CHECK(!session->is_client);
-    if (session->closing || h2_is_deaf(h2) || h2->connecting) return NULL;
+    if (session->closing || h2_is_deaf(h2) || h2->connecting) {
+        session->streams_max = 0;
+        return NULL;
+    }
     if (session->streams_open >= session->streams_max) return NULL;
     struct h2_stream *s = h2_stream_new(h2, arena);
     if (!s) return NULL;

@@ -84,7 +84,8 @@ struct session_ops {
                                const struct session_options *options,
                                const struct session_host *host, enum reason *reason);
     /* Upstream role, ready, and streams_open < streams_max: a new stream whose answers are built in
-     * `arena`. NULL when the connection has been lost meanwhile, or memory is short. */
+     * `arena`. NULL when the connection has been lost meanwhile: a multiplexed one has no conn or a
+     * streams_max of 0 then, or memory is short. */
     struct stream *(*open)(struct session *session, struct arena *arena);
     /* Takes no new streams, lets those at work end, then closes. An idle session closes: at once,
      * or when it has been idle long enough that no request can be on its way. */

@@ -43,7 +43,7 @@ static struct stream *mux_open(struct session *session, struct arena *arena) {
     struct mux *mux = LIST_OWNER(session, struct mux, session);
     assert_true(mux->ready && !mux->gone);
     assert_true(session->streams_open < session->streams_max);
-    if (mux->lost) return NULL;
+    if (mux->lost || session->conn) return NULL;
     for (uint32_t i = 0; i < MUX_STREAMS; i++) {
         struct mux_stream *it = &mux->streams[i];
         if (it->open) continue;
@@ -71,6 +71,11 @@ const struct session_ops mux_ops = {.proto = "mux",
                                     .open = mux_open,
                                     .drain = NULL,
                                     .close = mux_close};
+
+void mux_short_of_memory(struct mux *mux, bool is_short) {
+    static struct conn conn; /* never looked into */
+    mux->session.conn = is_short ? &conn : NULL;
+}
 
 void mux_ready(struct mux *mux) {
     mux->ready = true;

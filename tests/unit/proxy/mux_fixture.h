@@ -32,6 +32,8 @@ extern uint32_t mux_takes; /* streams_max before the server has said it: 4 */
 extern bool mux_refuses;   /* connect fails at once */
 
 void mux_ready(struct mux *mux);
+/* Its connection is there, and open gives nothing: otherwise it has no conn. */
+void mux_short_of_memory(struct mux *mux, bool is_short);
 /* The server says how many streams it takes. */
 void mux_set(struct mux *mux, uint32_t streams_max);
 void mux_gone(struct mux *mux, enum reason reason);

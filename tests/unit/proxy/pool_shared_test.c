@@ -317,13 +317,40 @@ static void a_shared_connection_that_is_gone_is_passed_over(void **state) {
     assert_null(waiters[2].stream);
     assert_int_equal(mux_count, 2);
     assert_gauges(world, 1, 1, 0);
-    /* Or memory was short: then it is as good as before once it has said so. */
+    /* Or so it seemed: when one of its streams has ended it is as good as before. */
     muxes[0]->lost = false;
     waiter_close(&waiters[0]);
     take(world, &waiters[0]);
     assert_ptr_equal(waiters[0].stream->session, &muxes[0]->session);
     mux_ready(muxes[1]);
     close_many(waiters, 3);
+    shared_world_free(world);
+}
+
+/* Neither is it given up, idle or shared, nor is another one dialled, which could not help. */
+static void a_connection_stays_where_it_is_while_memory_is_short(void **state) {
+    (void)state;
+    struct proxy_world *world = shared_world(CONFIG);
+    struct waiter waiters[2];
+    take(world, &waiters[0]);
+    mux_ready(muxes[0]);
+    waiter_close(&waiters[0]);
+    assert_gauges(world, 0, 0, 1);
+    for (uint32_t shared = 0; shared < 2; shared++) {
+        mux_short_of_memory(muxes[0], true);
+        take(world, &waiters[1]);
+        assert_null(waiters[1].stream);
+        assert_int_equal(waiters[1].reason, REASON_NO_MEMORY);
+        assert_null(waiters[1].wait.session);
+        assert_int_equal(mux_count, 1);
+        assert_gauges(world, 0, shared, 1 - shared);
+        mux_short_of_memory(muxes[0], false);
+        take(world, &waiters[shared]);
+        assert_ptr_equal(waiters[shared].stream->session, &muxes[0]->session);
+        assert_gauges(world, 0, 1, 0);
+    }
+    close_many(waiters, 2);
+    assert_gauges(world, 0, 0, 1);
     shared_world_free(world);
 }
 
@@ -570,6 +597,7 @@ int main(void) {
         cmocka_unit_test(who_is_given_a_stream_may_do_anything),
         cmocka_unit_test(what_is_lost_while_streams_are_given_out_fails_the_rest),
         cmocka_unit_test(a_shared_connection_that_is_gone_is_passed_over),
+        cmocka_unit_test(a_connection_stays_where_it_is_while_memory_is_short),
         cmocka_unit_test(fresh_ones_share_what_is_being_dialled_only),
         cmocka_unit_test(a_relay_does_not_wait_for_a_shared_dial),
         cmocka_unit_test(without_keepalive_it_is_shared_as_long_as_it_is_used),
