@@ -19,7 +19,7 @@
 #define WORKER_CQ_ENTRIES 16384
 #define WORKER_SMALL_SIZE 8192
 #define WORKER_SMALL_MIN 4096 /* count */
-#define WORKER_SMALL_PER_CLIENT 4
+#define WORKER_SMALL_PER_REQUEST 4
 #define WORKER_BULK_SIZE (512 * 1024)
 #define WORKER_BULK_COUNT 32
 #define WORKER_QUEUE_MARK (64 * 1024)
@@ -65,8 +65,9 @@ static bool worker_sends_pp(const struct config *config) {
 }
 
 static struct net_options worker_net_options(const struct worker *worker,
-                                             const struct descriptors *files) {
-    uint32_t small = worker->clients_max * WORKER_SMALL_PER_CLIENT;
+                                             const struct descriptors *files,
+                                             uint32_t exchanges_max) {
+    uint32_t small = exchanges_max * WORKER_SMALL_PER_REQUEST;
     uint32_t conns =
         worker->clients_max * 2 + worker_share(worker, files->idle) + WORKER_CONNS_EXTRA;
     return (struct net_options){
@@ -196,9 +197,9 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     worker->file_max = options->file_max;
     int error = worker_make_quotas(worker, options->files);
     if (error < 0) return error;
-    uint32_t exchanges_max =
-        worker->clients_max + DESCRIPTORS_ADMINS_MAX + worker_more_streams(worker);
-    struct net_options net_options = worker_net_options(worker, options->files);
+    uint32_t more = worker_more_streams(worker);
+    uint32_t exchanges_max = worker->clients_max + DESCRIPTORS_ADMINS_MAX + more;
+    struct net_options net_options = worker_net_options(worker, options->files, exchanges_max);
     error = net_init(&worker->net, &net_options, &worker->stats);
     if (error < 0) return error;
     ring_handle(&worker->net.ring, RING_MAIL, worker_on_mail, worker);
@@ -211,6 +212,7 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
         .tcp_max = has_tcp ? net_options.conns_max : 0,
         .wires_max = worker_has_tls(config) ? net_options.conns_max : 0,
         .exchanges_max = exchanges_max,
+        .streams_more = more,
         .h2_memory_max = WORKER_H2_MEMORY};
     worker_limits(config, &room_options.max_header_size, &room_options.max_headers);
     error = session_room_init(&worker->room, &worker->net, &room_options);
@@ -478,6 +480,7 @@ static int worker_start(struct worker *worker) {
 
 static int worker_turn(struct worker *worker) {
     int error = net_turn(&worker->net);
+    if (net_is_spent(&worker->net)) session_room_relieve(&worker->room);
     if (worker->heap_allocated)
         stat_set(&worker->stats, STAT_HEAP_ALLOCATED, *worker->heap_allocated);
     if (worker->state == WORKER_DRAINING && worker_clients_gone(worker)) {

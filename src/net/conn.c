@@ -19,6 +19,11 @@
  * that no RST destroys ours. */
 #define CONN_LINGER_MS 1000
 
+/* What a multishot receive brings before it has to be asked for again, in small buffers, while all
+ * are spare. It is the kernel that counts: a pause takes a turn to reach it, and in one turn a
+ * socket may have more than there are buffers. */
+#define CONN_RECV_BUFFERS 4
+
 /* All that fits a token's 24 bits but 0. */
 #define CONN_GENERATION_MAX 0xffffff
 
@@ -182,6 +187,11 @@ void conn_lose(struct conn *conn, int error) {
     conn_begin_close(conn);
 }
 
+void conn_abandon(struct conn *conn, int error) {
+    conn->abort = true;
+    conn_lose(conn, error);
+}
+
 void conn_send_fin(struct conn *conn) {
     CHECK(conn->state == CONN_OPEN && !conn->pump_in);
     conn->fin_wanted = true;
@@ -325,9 +335,15 @@ static void conn_flush_recv(struct conn *conn) {
         conn_starve(conn, BUF_BULK);
         return;
     }
+    /* Where the kernel cannot count, buffers that are short are asked for one by one. */
+    bool may_repeat = !net->recv_unlimited || !net_is_short(net);
     struct op_recv_options options = {.group = bulk ? BUF_BULK : BUF_SMALL,
-                                      .multishot = !bulk && !conn->recv_first && !conn->pumped,
+                                      .multishot =
+                                          !bulk && !conn->recv_first && !conn->pumped && may_repeat,
                                       .poll_first = conn->recv_poll_first};
+    conn->recv_limited = options.multishot && !net->recv_unlimited;
+    if (conn->recv_limited)
+        options.limit = net_share(net, CONN_RECV_BUFFERS * net->options.small_size);
     conn->recv_armed = true;
     conn->recv_bulk_armed = bulk;
     conn->recv_cancelling = false;
@@ -457,6 +473,8 @@ static void conn_on_recv(struct conn *conn, const struct ring_completion *comple
     } else if (result == -ENOBUFS) {
         stat_add(conn->net->stats, STAT_URING_ENOBUFS, 1);
         conn_starve(conn, conn->recv_bulk_armed ? BUF_BULK : BUF_SMALL);
+    } else if (result == -EINVAL && conn->recv_limited) {
+        conn->net->recv_unlimited = true; /* before Linux 6.17 */
     } else if (result != -ECANCELED && result != -EINTR && result != -EAGAIN) {
         conn_lose(conn, -result);
     }
@@ -552,8 +570,10 @@ void conn_fini_room(struct net *net) {
 int conn_init_room(struct net *net) {
     int error = slab_init(&net->conns, "conn", sizeof(struct conn), net->options.conns_max);
     if (error == 0) {
-        error = slab_init(&net->queues, "send_queue", sizeof(struct conn_queue),
-                          net->options.conns_max * 2);
+        /* One for each queue, and as many as it takes to name a part of each buffer: those who
+         * write hold buffers, and find a block whenever they find a buffer. */
+        uint32_t count = net->options.conns_max * 2 + net->options.small_count / 4;
+        error = slab_init(&net->queues, "send_queue", sizeof(struct conn_queue), count);
     }
     if (error == 0) {
         error = slab_init(&net->pumps, "pump", sizeof(struct pump), net->options.conns_max);

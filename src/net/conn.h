@@ -98,6 +98,7 @@ struct conn {
     uint8_t pp_version;         /* of the PROXY header to be sent once connected; 0: none */
     bool recv_first : 1;        /* nothing was received: many a client sends one request only */
     bool recv_poll_first : 1;   /* the next receive will surely find nothing yet */
+    bool recv_limited : 1;      /* the receive in flight ends after some bytes */
     bool bulk_switch : 1;       /* the receive in flight should make room for `bulk`, once */
     bool pumped : 1;            /* the last bytes came by a pump: the next are expected to */
     bool linger : 1;            /* wait for the other side's FIN when finishing */
@@ -154,6 +155,8 @@ bool conn_send_copy(struct conn *conn, struct bytes bytes);
 bool conn_send_lease(struct conn *conn, struct bytes bytes, struct lease *lease);
 /* Whether more is queued than the mark; on_drained follows if so. */
 bool conn_is_full(struct conn *conn);
+/* As !conn_is_full, and there is memory for a frame: on_drained follows if not. */
+bool conn_has_room(struct conn *conn);
 /* Bytes queued and not yet accepted by the kernel. */
 uint32_t conn_queued(const struct conn *conn);
 void conn_notify_sent(struct conn *conn);
@@ -185,6 +188,8 @@ void conn_finish(struct conn *conn, uint64_t flush_ms, bool linger);
 void conn_close(struct conn *conn);
 /* As conn_close, with RST instead of FIN: for the other side nothing looks complete. */
 void conn_reset(struct conn *conn);
+/* The same, and the user is told: on_lost with -error. */
+void conn_abandon(struct conn *conn, int error);
 
 /* Ends those that have no user and still send; returns how many. */
 uint32_t conn_close_finishing(struct net *net);

@@ -43,10 +43,16 @@ static bool conn_can_copy(const struct net *net, const struct conn_out *out, siz
     return fits || net->small.spare_count != 0;
 }
 
+/* A piece that is not copied holds all of its buffer. */
+static uint32_t conn_copy_max(const struct net *net) {
+    uint32_t half = net->small.buffer_size / 2;
+    return net_is_short(net) && half > CONN_COPY_MAX ? half : CONN_COPY_MAX;
+}
+
 bool conn_send_lease(struct conn *conn, struct bytes bytes, struct lease *lease) {
     struct conn_out *out = conn_user_out(conn);
     conn_mark_dirty(conn);
-    if (bytes.len <= CONN_COPY_MAX && conn_can_copy(conn->net, out, bytes.len)) {
+    if (bytes.len <= conn_copy_max(conn->net) && conn_can_copy(conn->net, out, bytes.len)) {
         return conn_out_copy(conn->net, out, bytes);
     }
     return conn_out_append(conn->net, out, bytes, lease);
@@ -56,21 +62,25 @@ uint32_t conn_queued(const struct conn *conn) {
     return conn->filter ? conn->out.queued + conn->filter->plain.queued : conn->out.queued;
 }
 
-/* How much may be queued before its sender is paused: less, the more buffers are in use, so that
- * many slow readers leave some for everybody else. By the square of what is free: with all clients
- * slow, about half of the buffers stay free. A buffer's worth is always right. */
+/* How much may be queued before its sender is paused. */
 static uint32_t conn_queue_mark(const struct net *net) {
-    const struct buf_pool *pool = &net->small;
-    uint64_t usable = pool->total - pool->kernel_count;
-    uint64_t mark = net->options.queue_mark;
-    if (usable != 0) mark = mark * pool->spare_count / usable * pool->spare_count / usable;
-    return mark > pool->buffer_size ? (uint32_t)mark : pool->buffer_size;
+    return net_share(net, net->options.queue_mark);
 }
 
 bool conn_is_full(struct conn *conn) {
     if (conn_queued(conn) <= conn_queue_mark(conn->net)) return false;
     conn->told_full = true;
     return true;
+}
+
+bool conn_has_room(struct conn *conn) {
+    const struct net *net = conn->net;
+    if (conn_is_full(conn)) return false;
+    if (net->small.spare_count != 0 && net->queues.used < net->queues.capacity) return true;
+    conn->told_full = true;
+    /* With nothing queued no send ends, after which it would be told. */
+    if (conn_queued(conn) == 0) conn_send_again(conn);
+    return false;
 }
 
 void conn_notify_sent(struct conn *conn) {
@@ -122,11 +132,19 @@ void conn_send_later(struct conn *conn) {
     conn_send_again(conn);
 }
 
+static void conn_tell_drained(struct conn *conn) {
+    if (!conn->told_full || conn->state != CONN_OPEN) return;
+    if (conn_queued(conn) > conn_queue_mark(conn->net) / 2) return;
+    conn->told_full = false;
+    conn->events->on_drained(conn);
+}
+
 void conn_on_send_timer(struct wheel_timer *timer, uint64_t now_ms) {
     (void)now_ms;
     struct conn *conn = LIST_OWNER(timer, struct conn, send_timer);
     conn_mark_dirty(conn);
     if (conn->pump_in) conn_mark_dirty(conn->pump_in->from);
+    conn_tell_drained(conn);
 }
 
 void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
@@ -150,10 +168,7 @@ void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
     }
     if (queued != 0 || conn->notify_sent || conn->state != CONN_OPEN || conn->fin_wanted)
         conn_mark_dirty(conn);
-    if (conn->told_full && queued <= conn_queue_mark(conn->net) / 2 && conn->state == CONN_OPEN) {
-        conn->told_full = false;
-        conn->events->on_drained(conn);
-    }
+    conn_tell_drained(conn);
 }
 
 bool conn_send_progressed(struct conn *conn) {

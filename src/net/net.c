@@ -70,9 +70,8 @@ int net_start(struct net *net) {
     int error = ring_enable(&net->ring);
     if (error == 0) {
         uint32_t entries = 1;
-        /* Half of the buffers stay for sending: were all lent after a lack of them, no answer could
-         * be written any more. */
-        while (entries * 4 <= options->small_count && entries * 2 <= BUF_IDS_PER_GROUP)
+        /* A quarter of the buffers is lent at most: the others are for what has been received. */
+        while (entries * 8 <= options->small_count && entries * 2 <= BUF_IDS_PER_GROUP)
             entries *= 2;
         error = buf_pool_init(&net->small, &net->ring, BUF_SMALL, options->small_size,
                               options->small_count, entries);
@@ -95,6 +94,14 @@ void net_fini(struct net *net) {
     buf_pool_fini(&net->small);
     buf_pool_fini(&net->bulk);
     ring_fini(&net->ring);
+}
+
+uint32_t net_share(const struct net *net, uint32_t most) {
+    const struct buf_pool *pool = &net->small;
+    uint64_t usable = pool->total - pool->kernel_count;
+    uint64_t share = most;
+    if (usable != 0) share = share * pool->spare_count / usable * pool->spare_count / usable;
+    return share > pool->buffer_size ? (uint32_t)share : pool->buffer_size;
 }
 
 void net_defer(struct net *net, struct net_task *task) {

@@ -64,7 +64,8 @@ struct net {
     uint32_t pumped_count;      /* how many did in it so far, */
     uint32_t pumped_before;     /* and in the one before it */
     struct wheel_timer trim_timer;
-    uint32_t trim_slab; /* which of the slabs a pass of trimming has come to */
+    uint32_t trim_slab;  /* which of the slabs a pass of trimming has come to */
+    bool recv_unlimited; /* the kernel knows no limit of a receive (op_recv_options.limit) */
 };
 
 /* By any thread. 0 or -errno. `stats` must outlive the net. */
@@ -79,6 +80,19 @@ void net_fini(struct net *net);
 
 /* One turn. 0 or -errno: the ring is broken. */
 int net_turn(struct net *net);
+/* How many bytes one holder may have in small buffers, of the `most` that it may have when all are
+ * spare: less, the more are in use, so that many who are slow leave some for everybody else. By the
+ * square of what is free: with all of them slow, about half of the buffers stay free. A buffer's
+ * worth is always right. */
+uint32_t net_share(const struct net *net, uint32_t most);
+/* Fewer than half of the small buffers are spare: they are no longer to be held by a few bytes. */
+static inline bool net_is_short(const struct net *net) {
+    return net->small.spare_count < net->small.total / 2;
+}
+/* Hardly any is left, for whatever purpose. */
+static inline bool net_is_spent(const struct net *net) {
+    return net->small.spare_count + net->small.kernel_count < net->small.total / 16;
+}
 /* Harmless when the task is already waiting. */
 void net_defer(struct net *net, struct net_task *task);
 static inline void net_task_init(struct net_task *task, void (*run)(struct net_task *)) {

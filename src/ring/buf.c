@@ -105,13 +105,20 @@ static struct lease *buf_pop(struct buf_pool *pool) {
     return slab_at(&pool->slab, index);
 }
 
+/* Of the small ones, in which bytes to send are written too, never more are lent than stay spare:
+ * however fast others send, one turn receives into half of what is free at most, and the other half
+ * is there for answers. */
+static bool buf_may_lend(const struct buf_pool *pool) {
+    if (pool->kernel_count >= pool->kernel_target) return false;
+    return pool->group == BUF_BULK || pool->kernel_count + 2 <= pool->spare_count;
+}
+
 bool buf_pool_refill(struct buf_pool *pool, bool starved) {
     if (pool->kernel_count < pool->kernel_low) pool->kernel_low = pool->kernel_count;
     if (starved && pool->kernel_target < pool->ring_entries) pool->kernel_target *= 2;
-    if (pool->kernel_count >= pool->kernel_target) return true;
     int added = 0;
     int mask = io_uring_buf_ring_mask(pool->ring_entries);
-    while (pool->kernel_count < pool->kernel_target) {
+    while (buf_may_lend(pool)) {
         struct lease *lease = buf_pop(pool);
         if (!lease) break;
         uint16_t id = pool->free_ids[pool->ring_entries - pool->kernel_count - 1];

@@ -65,8 +65,8 @@ int buf_pool_init(struct buf_pool *pool, struct ring *ring, enum buf_group group
                   uint32_t buffer_size, uint32_t total, uint32_t ring_entries);
 /* CHECKs that no lease is out. */
 void buf_pool_fini(struct buf_pool *pool);
-/* Lends spare buffers until the target is reached; raises the target when `starved`. True when the
- * kernel has some. */
+/* Lends spare buffers until the target is reached, small ones only as long as no fewer stay spare;
+ * raises the target when `starved`. True when the kernel has some. */
 bool buf_pool_refill(struct buf_pool *pool, bool starved);
 /* Now and then: halves the target when half of it would have done since the last call. */
 void buf_pool_calm(struct buf_pool *pool);

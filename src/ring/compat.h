@@ -15,6 +15,9 @@
 #define IORING_ENTER_NO_IOWAIT (1U << 7)
 #endif
 
+/* The word that newer headers call optlen (io_uring_prep_recv(3), "multishot"). */
+static inline __u32 *compat_optlen(struct io_uring_sqe *sqe) { return &sqe->file_index; }
+
 /* struct io_uring_getevents_arg with the word that 2.3 calls pad (io_uring_enter(2),
  * IORING_ENTER_EXT_ARG). */
 struct compat_getevents_arg {

@@ -14,7 +14,10 @@ void op_recv(struct ring *ring, struct ring_token token, int fd,
     io_uring_prep_recv(sqe, fd, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = (uint16_t)options->group;
-    if (options->multishot) sqe->ioprio |= IORING_RECV_MULTISHOT;
+    if (options->multishot) {
+        sqe->ioprio |= IORING_RECV_MULTISHOT;
+        *compat_optlen(sqe) = options->limit;
+    }
     if (options->poll_first) sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
 }
 

@@ -19,6 +19,9 @@ struct op_recv_options {
     enum buf_group group;
     bool multishot;  /* goes on until an error, the end of the stream or a lack of buffers */
     bool poll_first; /* does not try before the socket says it is readable */
+    /* A multishot ends with the receive that brings it to so many bytes (since Linux 6.17; before
+     * that such an operation fails with -EINVAL). 0: it has no limit. */
+    uint32_t limit;
 };
 /* Into buffers lent to the kernel (io_uring_prep_recv(3), io_uring_provided_buffers(7)). */
 void op_recv(struct ring *ring, struct ring_token token, int fd,

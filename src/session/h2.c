@@ -37,8 +37,11 @@ static void h2_check_end(struct h2 *h2) {
 
 struct h2_stream *h2_stream_new(struct h2 *h2, struct arena *arena) {
     struct session_room *room = h2->session.room;
+    bool more = h2->session.is_client && !list_empty(&h2->streams);
+    if (more && room->h2->more == room->h2->more_max) return NULL;
     struct h2_stream *s = slab_acquire(&room->h2->streams);
     if (!s) return NULL;
+    room->h2->more += more;
     *s = (struct h2_stream){.in_length = HTTP_LENGTH_UNKNOWN};
     arena_init(&s->arena, &room->arenas);
     s->stream = (struct stream){.ops = &h2_stream_ops,
@@ -79,6 +82,7 @@ void h2_stream_release(struct h2_stream *s) {
         if (walk->next == &s->link) walk->next = s->link.next;
     list_remove(&s->drained_link);
     list_remove(&s->link);
+    h2_room(h2)->more -= h2->session.is_client && !list_empty(&h2->streams);
     if (h2->busy != 0) {
         list_push_back(&h2->dead, &s->link);
     } else {
@@ -473,6 +477,15 @@ static void h2_close(struct session *session, enum reason reason) {
     h2_fail(h2, reason, NGHTTP2_NO_ERROR);
 }
 
+static size_t h2_held(const struct session *session) {
+    const struct h2 *h2 = LIST_OWNER(session, struct h2, session);
+    size_t bytes = 0;
+    LIST_FOR_EACH(node, &h2->streams) {
+        bytes += LIST_OWNER(node, struct h2_stream, link)->out.bytes;
+    }
+    return bytes;
+}
+
 const struct session_ops session_h2 = {
     .proto = "h2",
     .multiplexed = true,
@@ -481,6 +494,7 @@ const struct session_ops session_h2 = {
     .open = h2_open,
     .drain = h2_drain,
     .close = h2_close,
+    .held = h2_held,
 };
 
 /* Of a stream with a head as long as one may be that routes have added to. */
@@ -508,6 +522,7 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
     struct h2_head_limits limits = {.head_size_max = room->max_header_size,
                                     .fields_max = room->max_headers};
     uint32_t streams = 2 * options->exchanges_max;
+    h2->more_max = options->streams_more;
     h2->list.max = 2 * room->max_headers + H2_LIST_SPARE;
     uint64_t memory =
         options->sessions_max * H2_SESSION_MEMORY + streams * h2_room_stream_size(room);
@@ -518,7 +533,9 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
     if (error == 0) error = slab_init(&h2->streams, "h2_stream", sizeof(struct h2_stream), streams);
     if (error == 0)
         error = slab_init(&h2->heads, "h2_head", h2_head_memory(&limits), options->sessions_max);
-    if (error == 0) error = slab_init(&h2->blocks, "h2_queue", sizeof(struct h2_block), streams);
+    /* One for each stream, and as many as it takes to name a part of each buffer. */
+    uint32_t blocks = streams + room->net->options.small_count / 2;
+    if (error == 0) error = slab_init(&h2->blocks, "h2_queue", sizeof(struct h2_block), blocks);
     if (error < 0) return error;
     net_add_slab(room->net, &h2->sessions);
     net_add_slab(room->net, &h2->streams);

@@ -4,8 +4,6 @@
 #include "proto/http_error.h"
 #include "session/h2_internal.h"
 
-/* What a stream holds to be sent before it says that it is full. */
-#define H2_STREAM_MARK (64 * 1024)
 /* Behind so many frames that wait no interim answer is queued. */
 #define H2_INTERIM_QUEUE 1000
 
@@ -70,7 +68,7 @@ static int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint
     }
     h2_flood_allow(&h2->flood, H2_FLOOD_WINDOW_UPDATE, 4);
     h2_flood_allow(&h2->flood, H2_FLOOD_PING, 1); /* gRPC measures by one how much is on its way */
-    if (s->told_full && s->out.bytes <= H2_STREAM_MARK / 2 && !list_linked(&s->drained_link))
+    if (s->told_full && !list_linked(&s->drained_link) && h2_queue_is_low(h2_room(h2), &s->out))
         list_push_back(&h2->drained, &s->drained_link);
     return 0;
 }
@@ -135,7 +133,7 @@ void h2_flush(struct h2 *h2) {
     struct slab *frames = &h2_room(h2)->codec.frames;
     h2->busy++;
     if (h2->frame != SLAB_NONE) slab_touch(frames, h2->frame);
-    while (sent && size > 0 && !conn_is_full(conn)) {
+    while (sent && size > 0 && conn_has_room(conn)) {
         const uint8_t *frame;
         size = nghttp2_session_mem_send(h2->ng, &frame);
         if (size > 0) sent = conn_send_copy(conn, bytes_make((const char *)frame, (size_t)size));
@@ -336,7 +334,7 @@ static enum stream_room h2_data_op(struct stream *stream, struct bytes data, str
         h2_wake(h2, s);
     }
     if (end) h2_end_op(stream, NULL);
-    if (s->out.bytes <= H2_STREAM_MARK) return STREAM_ROOM;
+    if (!h2_queue_is_full(room, &s->out)) return STREAM_ROOM;
     s->told_full = true;
     return STREAM_FULL;
 }

@@ -95,11 +95,23 @@ bool h2_queue_copy(struct h2_room *room, struct h2_queue *queue, struct bytes by
 
 bool h2_queue_add(struct h2_room *room, struct h2_queue *queue, struct bytes bytes,
                   struct lease *lease) {
-    bool copy = queue->bytes != 0 && bytes.len <= H2_COPY_MAX;
+    /* The first of a stream as well, when buffers are short: its window may be shut for long. */
+    bool waits = queue->bytes != 0 || net_is_short(room->net);
+    bool copy = waits && bytes.len <= H2_COPY_MAX;
     bool fits = queue->copy && queue->copy->size - queue->copy_used >= bytes.len;
     if (copy && (fits || room->net->small.spare_count != 0))
         return h2_queue_copy(room, queue, bytes);
     return h2_queue_append(room, queue, bytes, lease);
+}
+
+bool h2_queue_is_full(const struct h2_room *room, const struct h2_queue *queue) {
+    /* A buffer's worth is always right: most answers are no longer. */
+    if (queue->bytes <= room->net->small.buffer_size) return false;
+    return queue->bytes > net_share(room->net, H2_STREAM_MARK);
+}
+
+bool h2_queue_is_low(const struct h2_room *room, const struct h2_queue *queue) {
+    return queue->bytes <= net_share(room->net, H2_STREAM_MARK) / 2;
 }
 
 struct h2_slice h2_queue_front(const struct h2_queue *queue, uint32_t max) {

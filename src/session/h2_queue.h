@@ -10,6 +10,9 @@
 #include "net/net.h"
 #include "proto/h2_write.h"
 
+/* What a stream holds to be sent before it says that it is full, while all buffers are spare. */
+#define H2_STREAM_MARK (64 * 1024)
+
 #define H2_BLOCK_SLICES 7
 struct h2_slice {
     const char *ptr;
@@ -40,6 +43,8 @@ struct h2_room {
     struct slab streams;
     struct slab heads;
     struct slab blocks;
+    uint32_t more_max;  /* streams of clients beyond the first of each connection */
+    uint32_t more;      /* of them, those there are */
     struct lease *copy; /* what the streams of this turn are given in small pieces; NULL: none */
     uint32_t copy_used;
     struct net_task copy_task; /* lets it go */
@@ -53,6 +58,9 @@ bool h2_queue_add(struct h2_room *room, struct h2_queue *queue, struct bytes byt
 void h2_queue_init(struct h2_room *room);
 void h2_queue_fini(struct h2_room *room);
 bool h2_queue_copy(struct h2_room *room, struct h2_queue *queue, struct bytes bytes);
+/* Whether it holds more than its share (net_share) of H2_STREAM_MARK; and less than half of it. */
+bool h2_queue_is_full(const struct h2_room *room, const struct h2_queue *queue);
+bool h2_queue_is_low(const struct h2_room *room, const struct h2_queue *queue);
 /* The first slice, at most `max` bytes of it; the caller has `len` of them taken off by drop. */
 struct h2_slice h2_queue_front(const struct h2_queue *queue, uint32_t max);
 void h2_queue_drop(struct h2_room *room, struct h2_queue *queue, uint32_t bytes);

@@ -1,6 +1,7 @@
 #include "session/session.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "net/conn_ends.h"
 #include "session/h1_internal.h"
 #include "session/h2.h"
@@ -83,6 +84,24 @@ uint32_t session_room_cut(struct session_room *room) {
         session->ops->close(session, REASON_DRAIN_CUT);
     }
     return count;
+}
+
+void session_room_relieve(struct session_room *room) {
+    struct session *greatest = NULL;
+    size_t most = 2 * (size_t)room->net->options.queue_mark;
+    LIST_FOR_EACH(node, &room->clients) {
+        struct session *session = LIST_OWNER(node, struct session, link);
+        if (!session->ops->held || !session->is_client || !session->conn) continue;
+        size_t held = session->ops->held(session);
+        if (held <= most) continue;
+        most = held;
+        greatest = session;
+    }
+    if (!greatest) return;
+    struct bytes client = session_client_ip(greatest);
+    log_warn("the small buffers are used up: client %.*s, for which %zu bytes wait, is reset",
+             BYTES_FMT(client), most);
+    conn_abandon(greatest->conn, ENOBUFS);
 }
 
 uint32_t session_room_used(const struct session_room *room) {

@@ -92,6 +92,8 @@ struct session_ops {
     void (*drain)(struct session *session);
     /* Ends at once: streams are reset with `reason`. */
     void (*close)(struct session *session, enum reason reason);
+    /* Client role, multiplexed: bytes that wait in its streams for the client to take them. */
+    size_t (*held)(const struct session *session);
 };
 
 struct session {
@@ -157,6 +159,7 @@ struct session_room_options {
     uint32_t tcp_max;       /* of session_tcp, in both roles; 0: there are none */
     uint32_t wires_max;     /* TLS connections, in both roles; 0: there are none */
     uint32_t exchanges_max; /* requests at once: arenas */
+    uint32_t streams_more;  /* of them, those beyond the first of each client's connection */
     uint32_t max_header_size;
     uint32_t max_headers;
     uint64_t h2_memory_max; /* bytes nghttp2 may have for all sessions, if they can take so much */
@@ -171,6 +174,9 @@ void session_room_drain(struct session_room *room);
 /* Ends all client sessions with DRAIN_CUT, and those to servers that were still sending what a
  * client had left; returns how many of the latter. */
 uint32_t session_room_cut(struct session_room *room);
+/* After a turn that leaves hardly a buffer (net_is_spent): of the clients whose many streams let
+ * them hold more than anybody with one could, who holds most is reset. */
+void session_room_relieve(struct session_room *room);
 /* Sessions that hold a slot, of all kinds. */
 uint32_t session_room_used(const struct session_room *room);
 /* Sets the gauge of slots in use. */

@@ -34,6 +34,7 @@ enum reason session_dial(struct session *session, const struct session_address *
 }
 
 enum reason session_lost_reason(const struct session *session, int error) {
+    if (error == ENOBUFS) return REASON_NO_MEMORY; /* session_room_relieve */
     if (session->is_client) return REASON_CLIENT_RESET;
     return error == ETIMEDOUT ? REASON_SERVER_TIMEOUT : REASON_SERVER_RESET;
 }

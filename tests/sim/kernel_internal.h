@@ -67,6 +67,7 @@ struct op {
     struct io_uring_sqe sqe;
     struct sock *sock; /* NULL: none, or its descriptor was no socket */
     bool multishot;
+    uint32_t limit; /* of a multishot receive: bytes until it ends, 0: none */
     bool tried;
     bool ended; /* the final completion is on its way */
     struct sim_event *attempt;

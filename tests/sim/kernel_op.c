@@ -2,6 +2,7 @@
  * whenever its socket has changed. */
 #include "base/check.h"
 #include "base/hash.h"
+#include "ring/compat.h"
 #include "ring/ring.h"
 #include "sim/kernel_internal.h"
 
@@ -112,7 +113,9 @@ static bool recv_once(struct op *op) {
     uint32_t size = buffer.len < sock->in.arrived ? buffer.len : sock->in.arrived;
     if (sim_fault(FAULT_SHORT_RECV)) size = (uint32_t)sim_between(1, size);
     size = sock_take(sock, (char *)(uintptr_t)buffer.addr, size);
-    if (!op->multishot || sim_fault(FAULT_MULTISHOT_ENDS)) {
+    bool last = op->limit != 0 && size >= op->limit;
+    if (op->limit != 0 && !last) op->limit -= size;
+    if (!op->multishot || last || sim_fault(FAULT_MULTISHOT_ENDS)) {
         op_end(op, (int32_t)size, buffer_flags(&buffer));
         return false;
     }
@@ -368,7 +371,13 @@ static void start_on_socket(struct op *op) {
         break;
     case IORING_OP_RECV:
         op->multishot = op->sqe.ioprio & IORING_RECV_MULTISHOT;
+        op->limit = *compat_optlen(&op->sqe);
         CHECK(op->sqe.flags & IOSQE_BUFFER_SELECT && op_group(op) < GROUPS_MAX);
+        CHECK(op->multishot || op->limit == 0);
+        if (op->limit != 0 && sim_has(FAULT_NO_RECV_LIMIT)) {
+            op_end(op, -EINVAL, 0);
+            return;
+        }
         break;
     case IORING_OP_ACCEPT:
         op->multishot = op->sqe.ioprio & IORING_ACCEPT_MULTISHOT;

@@ -30,6 +30,7 @@ struct session_world *session_world_new(const struct session_options *options,
     struct session_room_options room_options = {.sessions_max = 16,
                                                 .tcp_max = 16,
                                                 .exchanges_max = 16,
+                                                .streams_more = 16,
                                                 .max_header_size = 4096,
                                                 .max_headers = 32,
                                                 .h2_memory_max = 1 << 20};
