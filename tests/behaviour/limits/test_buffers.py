@@ -199,6 +199,8 @@ def test_who_holds_most_gives_way_when_buffers_run_out(new_stage):
                    stage.weir.log.count("small buffers are used up"), "who was said to be is reset")
         assert sum(map(was_reset, attackers)) < len(attackers)
         others.are_served()
+        for client in attackers:
+            client.peer.reset()
 
 
 def was_reset(client):
@@ -230,7 +232,7 @@ def test_each_connection_has_a_stream_of_its_own(new_stage):
     client.get(5, "/hello")
     client.expect_reset(5, REFUSED_STREAM)
     for one in greedy:
-        one.peer.close()
+        one.peer.reset()
     stage.weir.eventually_metric(1, "weir_h2_streams_active")
     client.get(7, "/hello")
     assert client.answer(7).body == b"hello"
