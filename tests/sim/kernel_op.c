@@ -378,6 +378,8 @@ static void start_on_socket(struct op *op) {
             op_end(op, -EINVAL, 0);
             return;
         }
+        if (op->multishot && op->limit == 0 && !sim_has(FAULT_NO_RECV_LIMIT))
+            sim_fail(INVARIANT_BUFFERS, "a receive may bring as much as a socket has");
         break;
     case IORING_OP_ACCEPT:
         op->multishot = op->sqe.ioprio & IORING_ACCEPT_MULTISHOT;

@@ -71,6 +71,17 @@ static uint32_t watch_buffers(const struct buf_pool *pool, uint32_t with_kernel)
              pool->spare_count, pool->total);
 }
 
+/* When some are lent, as many stay spare to answer with. */
+static void watch_lending(const struct buf_pool *pool) {
+    static uint32_t before;
+    if (kernel_turns() <= 1) before = 0;
+    bool lends = pool->kernel_count > before;
+    before = pool->kernel_count;
+    if (!lends || pool->kernel_count <= pool->spare_count) return;
+    sim_fail(INVARIANT_BUFFERS, "%u small buffers are lent, %u are spare", pool->kernel_count,
+             pool->spare_count);
+}
+
 /* All that is alive of connections. */
 struct census {
     uint32_t conns;
@@ -180,6 +191,7 @@ static void make_defects(const struct worker *worker) {
 
 void watch_turn(const struct worker *worker) {
     struct kernel_owed owed = kernel_owed(&worker->net.ring);
+    watch_lending(&worker->net.small);
     make_defects(worker);
     struct census census = count_conns(&worker->net);
     uint32_t leased = watch_buffers(&worker->net.small, owed.buffers[BUF_SMALL]);

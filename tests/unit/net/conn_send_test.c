@@ -372,6 +372,37 @@ static void a_full_send_pool_is_a_refusal_not_a_crash(void **state) {
     free(user);
 }
 
+/* Nothing is queued whose end could tell that buffers are back. */
+static void who_finds_no_buffer_is_told_when_there_is_one(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    struct net_world *world = net_world_new(&options);
+    int peer;
+    struct conn_user *user = conn_user_accept(world, &peer);
+    assert_true(conn_has_room(user->conn));
+    struct lease *kept[32];
+    uint32_t count = 0;
+    while ((kept[count] = buf_take(&world->net.small)) != NULL)
+        count++;
+    assert_false(conn_has_room(user->conn));
+    net_world_turn_for(world, 50);
+    assert_true(user->drained > 0); /* it looks, and may find none once more */
+    user->drained = 0;
+    assert_false(conn_has_room(user->conn));
+    while (count != 0)
+        lease_unref(kept[--count]);
+    TURN_UNTIL(world, user->drained == 1);
+    assert_true(conn_has_room(user->conn));
+    assert_true(conn_send_copy(user->conn, BYTES("hello")));
+    peer_expect(world, peer, "hello");
+    net_world_turn_for(world, 50);
+    assert_int_equal(user->drained, 1);
+    conn_close(user->conn);
+    close(peer);
+    net_world_free(world);
+    free(user);
+}
+
 static void progress_of_a_send_is_seen(void **state) {
     (void)state;
     struct net_options options = net_world_options();
@@ -456,6 +487,7 @@ int main(void) {
         cmocka_unit_test(a_half_close_leaves_the_other_half),
         cmocka_unit_test(who_has_half_closed_still_gets_everything),
         cmocka_unit_test(a_full_send_pool_is_a_refusal_not_a_crash),
+        cmocka_unit_test(who_finds_no_buffer_is_told_when_there_is_one),
         cmocka_unit_test(progress_of_a_send_is_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
