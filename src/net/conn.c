@@ -4,6 +4,7 @@
 #include "net/conn_ends.h"
 #include "net/conn_filter.h"
 #include "net/conn_internal.h"
+#include "net/conn_watch.h"
 #include "net/listener.h"
 #include "net/pump.h"
 #include "ring/op.h"
@@ -56,7 +57,7 @@ static void conn_set_state(struct conn *conn, enum conn_state state) {
 /* What holds at every flush, as conn.h says it in words. */
 static void conn_check(const struct conn *conn) {
     uint32_t ops = (uint32_t)conn->connect_armed + conn->recv_armed + conn->send_armed +
-                   conn->poll_in_armed + conn->poll_out_armed;
+                   conn->poll_in_armed + conn->poll_out_armed + conn->watch_armed;
     bool attached = conn->state == CONN_CONNECTING || conn->state == CONN_OPEN;
     CHECK(conn->fd >= 0 && conn->ops_in_flight == ops);
     CHECK(!attached == !conn->events);
@@ -72,7 +73,7 @@ struct ring_token conn_token(const struct conn *conn, enum ring_kind kind) {
 }
 
 void conn_op_begin(struct conn *conn) {
-    CHECK(conn->ops_in_flight < 4); /* a connect; or a receive, a send and two polls */
+    CHECK(conn->ops_in_flight < 5); /* a connect; or a receive, a send, two polls and a watch */
     conn->ops_in_flight++;
 }
 
@@ -152,6 +153,7 @@ static void conn_begin_close(struct conn *conn) {
     wheel_disarm(&conn->net->wheel, &conn->timer);
     wheel_disarm(&conn->net->wheel, &conn->send_timer);
     list_remove(&conn->starved_link);
+    if (conn->watch_armed) op_cancel(&conn->net->ring, conn_token(conn, RING_WATCH));
     if (connecting) {
         conn_cancel_ops(conn);
     } else if (conn->abort) {
@@ -515,6 +517,8 @@ static void conn_on_completion(void *owner, const struct ring_completion *comple
         conn_on_send(conn, completion);
     } else if (completion->token.kind == RING_CONNECT) {
         conn_on_connect(conn, completion);
+    } else if (completion->token.kind == RING_WATCH) {
+        conn_on_watch(conn, completion);
     } else {
         pump_on_poll(conn, completion);
     }
@@ -592,6 +596,7 @@ int conn_init_room(struct net *net) {
     net_add_slab(net, &net->ends);
     ring_handle(&net->ring, RING_POLL_IN, conn_on_completion, net);
     ring_handle(&net->ring, RING_POLL_OUT, conn_on_completion, net);
+    ring_handle(&net->ring, RING_WATCH, conn_on_completion, net);
     ring_handle(&net->ring, RING_RECV, conn_on_completion, net);
     ring_handle(&net->ring, RING_SEND, conn_on_completion, net);
     ring_handle(&net->ring, RING_CONNECT, conn_on_completion, net);

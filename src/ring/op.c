@@ -42,6 +42,11 @@ void op_poll(struct ring *ring, struct ring_token token, int fd, uint32_t events
     io_uring_prep_poll_add(sqe, fd, events);
 }
 
+void op_watch(struct ring *ring, struct ring_token token, int fd) {
+    struct io_uring_sqe *sqe = ring_sqe(ring, token);
+    io_uring_prep_poll_multishot(sqe, fd, 0); /* what it waits for always counts */
+}
+
 void op_connect(struct ring *ring, struct ring_token token, int fd, const struct sockaddr *address,
                 socklen_t address_size) {
     struct io_uring_sqe *sqe = ring_sqe(ring, token);

@@ -36,6 +36,9 @@ void op_sendmsg(struct ring *ring, struct ring_token token, int fd, const struct
 /* Once: completes with what happened of `events` (poll(2); errors and hang-ups always count), at
  * once if it is so already. */
 void op_poll(struct ring *ring, struct ring_token token, int fd, uint32_t events);
+/* Over and over, until it is cancelled: completes when the socket fails, is hung up, or the other
+ * side has sent FIN (io_uring_prep_poll_multishot(3)). */
+void op_watch(struct ring *ring, struct ring_token token, int fd);
 void op_connect(struct ring *ring, struct ring_token token, int fd, const struct sockaddr *address,
                 socklen_t address_size);
 /* Cancels by token. Its own completion is counted and dropped; the target's completion is what ends

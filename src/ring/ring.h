@@ -25,6 +25,7 @@ enum ring_kind {
     RING_SEND,
     RING_POLL_IN,   /* readable */
     RING_POLL_OUT,  /* writable */
+    RING_WATCH,     /* failed */
     RING_MAIL,      /* mail that arrives */
     RING_MAIL_SENT, /* the sender's completion */
     RING_KIND_COUNT

@@ -1,5 +1,6 @@
 /* h1.c: life and time of an HTTP/1.x session. */
 #include "base/check.h"
+#include "net/conn_watch.h"
 #include "session/h1_internal.h"
 #include "session/session_life.h"
 
@@ -26,13 +27,19 @@ static bool h1_is_raw(const struct h1 *h1) { return h1->in == H1_IN_RAW || h1->o
 /* Nothing is read because whoever it is for has no room. */
 static bool h1_is_held(const struct h1 *h1) { return h1->paused || conn_is_held(h1->session.conn); }
 
+/* In a tunnel, for how long there is nothing to look at if no byte moves any more. */
+static uint64_t h1_rest_ms(const struct h1 *h1) {
+    bool is_blind = h1->tunnel_ms > CONN_BLIND_MS && conn_is_blind(h1->session.conn);
+    return is_blind ? CONN_BLIND_MS : h1->tunnel_ms;
+}
+
 /* 0: nothing is waited for that this side could be late with. */
 static uint64_t h1_deadline(const struct h1 *h1) {
     const struct session_options *options = h1->session.options;
     uint64_t now_ms = h1_net(h1)->now_ms;
     bool sending = conn_is_sending(h1->session.conn);
     bool held = h1_is_held(h1);
-    if (h1_is_raw(h1)) return now_ms + h1->tunnel_ms;
+    if (h1_is_raw(h1)) return now_ms + h1_rest_ms(h1);
     if (h1->head && h1->in == H1_IN_HEAD && h1->session.is_client)
         return h1->since_ms + options->timeout_request_ms;
     if (!h1->stream_open) return h1_idle_deadline(h1);
@@ -200,6 +207,7 @@ uint64_t h1_idle_ms(struct h1 *h1) {
 
 /* Bytes that move on either side keep both. */
 static void h1_on_tunnel_deadline(struct h1 *h1) {
+    if (conn_is_blind(h1->session.conn)) conn_watch(h1->session.conn);
     uint64_t idle_ms = h1_idle_ms(h1);
     if (h1->stream_open && !h1->stream_reset && h1->stream.events->on_idle) {
         uint64_t other_ms = h1->stream.events->on_idle(&h1->stream);

@@ -493,6 +493,7 @@ static void h1_on_client_eof(struct h1 *h1) {
         h1_reset_stream(h1, REASON_CLIENT_CLOSED);
         return;
     case H1_IN_RAW:
+        h1_touch(h1);
         h1->stream.events->on_end(&h1->stream, NULL);
         return;
     case H1_IN_DONE: /* a half-close: the answers still go out */
@@ -523,6 +524,7 @@ static void h1_on_upstream_eof(struct h1 *h1) {
         if (h1->session.conn->cut) {
             h1_reset_stream(h1, REASON_SERVER_RESET);
         } else {
+            h1_touch(h1);
             h1->stream.events->on_end(&h1->stream, NULL);
         }
         return;

@@ -1,6 +1,7 @@
 /* tcp.c: a connection that carries nothing but bytes: the session of listeners with mode = tcp, and
  * of the servers behind them. */
 #include "base/check.h"
+#include "net/conn_watch.h"
 #include "session/session_life.h"
 #include "session/tcp_internal.h"
 
@@ -32,11 +33,24 @@ static void tcp_set_state(struct tcp *tcp, enum tcp_state state) {
     tcp->state = (uint8_t)state;
 }
 
+/* For how long there is nothing to look at, if no byte moves any more. */
+static uint64_t tcp_rest_ms(const struct tcp *tcp) {
+    bool is_blind = tcp->tunnel_ms > CONN_BLIND_MS && conn_is_blind(tcp->session.conn);
+    return is_blind ? CONN_BLIND_MS : tcp->tunnel_ms;
+}
+
 /* A byte has moved. */
 static void tcp_touch(struct tcp *tcp) {
     if (tcp->state != TCP_RAW && tcp->state != TCP_FLUSHING) return;
     tcp->moved_ms = (uint32_t)tcp_net(tcp)->now_ms;
-    conn_deadline(tcp->session.conn, tcp_net(tcp)->now_ms + tcp->tunnel_ms);
+    conn_deadline(tcp->session.conn, tcp_net(tcp)->now_ms + tcp_rest_ms(tcp));
+}
+
+/* Nothing is read any more, though no byte has moved. */
+static void tcp_note_blind(struct tcp *tcp) {
+    if (tcp->state != TCP_RAW || !tcp->session.conn) return;
+    if (tcp_rest_ms(tcp) < tcp->tunnel_ms)
+        conn_deadline(tcp->session.conn, tcp_net(tcp)->now_ms + CONN_BLIND_MS);
 }
 
 /* Also by what the other side has acknowledged since the last look. */
@@ -184,7 +198,9 @@ static void tcp_end_op(struct stream *stream, const struct http_fields *trailers
 static void tcp_pause_op(struct stream *stream) {
     struct tcp *tcp = tcp_of_stream(stream);
     tcp->paused = true;
-    if (tcp->session.conn) conn_pause(tcp->session.conn);
+    if (!tcp->session.conn) return;
+    conn_pause(tcp->session.conn);
+    tcp_note_blind(tcp);
 }
 
 static void tcp_resume_op(struct stream *stream) {
@@ -364,7 +380,11 @@ static uint64_t tcp_pump_limit(struct conn *conn) {
 static void tcp_on_pumped(struct conn *conn, uint64_t bytes) {
     struct tcp *tcp = tcp_of_conn(conn);
     if (!tcp_is_listening(tcp)) return;
-    if (bytes != 0) tcp_touch(tcp);
+    if (bytes != 0) {
+        tcp_touch(tcp);
+    } else {
+        tcp_note_blind(tcp);
+    }
     tcp->stream.events->on_passed(&tcp->stream, bytes);
 }
 
@@ -431,6 +451,7 @@ static void tcp_on_deadline(struct conn *conn) {
         tcp_drop(tcp, wire_late_reason(conn));
         return;
     }
+    if (conn_is_blind(conn)) conn_watch(conn);
     uint64_t idle_ms = tcp_idle_ms(tcp);
     if (tcp_is_listening(tcp) && tcp->stream.events->on_idle) {
         uint64_t other_ms = tcp->stream.events->on_idle(&tcp->stream);

@@ -215,9 +215,10 @@ static void try_send(struct op *op) {
     }
 }
 
+/* The kernel adds to what is asked for what always counts (IO_POLL_UNMASK). */
 static void try_poll(struct op *op) {
     struct sock *sock = op->sock;
-    uint32_t wanted = op->sqe.poll32_events | POLLERR | POLLHUP;
+    uint32_t wanted = op->sqe.poll32_events | POLLERR | POLLHUP | POLLRDHUP;
     uint32_t found = 0;
     if (sock->state == SOCK_LISTENING) {
         if (!list_empty(&sock->queue)) found |= POLLIN;
@@ -229,7 +230,12 @@ static void try_poll(struct op *op) {
         if (sock->in.fin_arrived && sock->shut_write) found |= POLLHUP;
     }
     if (sock->reset) found |= POLLIN | POLLOUT | POLLRDHUP | POLLERR | POLLHUP;
-    if (found & wanted) op_end(op, (int32_t)(found & wanted), 0);
+    if (!(found & wanted)) return;
+    if (!op->multishot || sim_fault(FAULT_MULTISHOT_ENDS)) {
+        op_end(op, (int32_t)(found & wanted), 0);
+    } else {
+        ring_post(op, (int32_t)(found & wanted), IORING_CQE_F_MORE);
+    }
 }
 
 static void on_attempt(void *owner, uint64_t argument) {
@@ -383,6 +389,9 @@ static void start_on_socket(struct op *op) {
         break;
     case IORING_OP_ACCEPT:
         op->multishot = op->sqe.ioprio & IORING_ACCEPT_MULTISHOT;
+        break;
+    case IORING_OP_POLL_ADD:
+        op->multishot = op->sqe.len & IORING_POLL_ADD_MULTI;
         break;
     default:
         break;

@@ -1,11 +1,14 @@
 """CONNECT: refused, unless a route says `connect = on`; then the server decides (RFC 9110 section
 9.3.6)."""
 
+import errno
+import socket
 import threading
 
 import pytest
 
 from harness.http1 import answer, answer_head, get
+from harness.wait import eventually
 
 INI = """
 [listener web]
@@ -94,6 +97,21 @@ def test_half_close_is_passed_on(stage, client, origin):
     client.expect(b"still here")
     upstream.close()
     client.expect_close()
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_reset_after_ones_own_fin(stage, client, origin, side):
+    """Nothing is read of who has sent FIN, nor sent to it: it is watched."""
+    upstream = open_tunnel(client, origin)
+    one, other = (client, upstream) if side == "client" else (upstream, client)
+    one.half_close()
+    other.expect_close()
+    one.reset()
+    stage.weir.eventually_metric(0, "weir_tunnel_slots_used")
+    if side == "client":
+        # Having read the FIN, a socket says EPIPE where it would say ECONNRESET.
+        eventually(lambda: other.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE,
+                   "the server is reset")
 
 
 def test_megabytes_through_the_tunnel_are_spliced(stage, client, origin):

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import time
 
 import pytest
 
@@ -150,8 +151,52 @@ def test_a_reset_after_the_other_sides_fin(stage):
     upstream.expect_reset()
 
 
+@pytest.mark.parametrize("front, origin", [("raw", "origin"), ("unix", "originunix")])
+def test_a_reset_after_ones_own_fin(stage, front, origin):
+    """Who has sent FIN is not read any more, and nothing is sent to it: it is watched."""
+    reasons = ["client_reset", "server_reset"]
+    for reason in reasons:
+        ends = pair(stage, front, origin)
+        first, other = ends if reason == "client_reset" else reversed(ends)
+        before = ended(stage, reason)
+        first.half_close()
+        other.expect_close()
+        if front == "unix":  # a reset there: the end of who has not read all
+            other.send(b"x" * 100)
+            eventually(lambda: len(first.sock.recv(1000, socket.MSG_PEEK)) == 100, "it arrived")
+            first.close()
+        else:
+            first.reset()
+        is_counted(stage, before, reason)
+
+
+def test_a_close_after_ones_own_fin_is_no_reset(stage):
+    """It says nothing new: the server may still be reading."""
+    for front, origin in (("raw", "origin"), ("unix", "originunix")):
+        client, upstream = pair(stage, front, origin)
+        before = ended(stage, "client_reset")
+        upstream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.send(BULK)
+        client.half_close()
+        client.close()
+        time.sleep(1.5)  # the server is slow, and weir has had a look
+        upstream.expect(BULK)
+        upstream.expect_close()
+        assert ended(stage, "client_reset") == before
+
+
+def test_a_reset_of_who_is_not_read_reaches_the_other_side(stage):
+    """The server reads nothing, so nothing is read from the client either."""
+    client, upstream = pair(stage)
+    before = ended(stage, "client_reset")
+    client.send_until_stuck(b"x" * 1000000)
+    client.reset()
+    is_counted(stage, before, "client_reset")
+    upstream.expect_reset()
+
+
 def test_a_reset_after_ones_own_fin_shows_with_the_next_bytes(stage):
-    """A client that has sent FIN is not read any more: only sending tells that it has gone."""
+    """Before anybody has looked."""
     client, upstream = pair(stage)
     client.half_close()
     upstream.expect_close()
