@@ -35,15 +35,17 @@ static void explain_parameter(struct bytes name, struct writer *why) {
     writer_print(why, " (did you mean \"%.*s\"?)", BYTES_FMT(suggest.best));
 }
 
-static bool read_bounded(struct bytes text, uint32_t min, uint32_t max, uint32_t *number,
+/* The number of NAME=N. */
+static bool read_bounded(struct bytes item, const uint32_t range[2], uint32_t *number,
                          struct writer *why) {
     uint64_t value;
-    if (bytes_to_u64(text, &value) && value >= min && value <= max) {
+    struct bytes text = bytes_slice(item, bytes_find(item, '=') + 1, item.len);
+    if (bytes_to_u64(text, &value) && value >= range[0] && value <= range[1]) {
         *number = (uint32_t)value;
         return true;
     }
-    writer_print(why, "\"%.*s\" is not a number from %u to %u", BYTES_FMT(value_shown(text)), min,
-                 max);
+    writer_print(why, "\"%.*s\" needs a number from %u to %u", BYTES_FMT(value_shown(item)),
+                 range[0], range[1]);
     return false;
 }
 
@@ -55,13 +57,13 @@ static bool read_parameter(struct bytes item, struct config_server *server, stru
     }
     size_t sign = bytes_find(item, '=');
     struct bytes name = bytes_slice(item, 0, sign);
-    struct bytes value = bytes_slice(item, sign + 1, item.len);
     bool has_value = sign != item.len;
     if (has_value && bytes_equal(name, BYTES("weight"))) {
-        return read_bounded(value, 1, WEIGHT_MAX, &server->weight, why);
+        return read_bounded(item, (const uint32_t[]){1, WEIGHT_MAX}, &server->weight, why);
     }
     if (has_value && bytes_equal(name, BYTES("max_connections"))) {
-        return read_bounded(value, 0, SERVER_CONNECTIONS_MAX, &server->max_connections, why);
+        return read_bounded(item, (const uint32_t[]){0, SERVER_CONNECTIONS_MAX},
+                            &server->max_connections, why);
     }
     bool lacks_value =
         bytes_equal(name, BYTES("weight")) || bytes_equal(name, BYTES("max_connections"));

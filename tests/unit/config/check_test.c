@@ -341,9 +341,9 @@ static void bad_upstreams_are_named(void **state) {
         {"[upstream a]\nserver = unix:/a weight\n",
          "10: upstream a.server: \"weight\" needs a value, as in weight=2\n"},
         {"[upstream a]\nserver = unix:/a weight=0\n",
-         "10: upstream a.server: \"0\" is not a number from 1 to 1000\n"},
+         "10: upstream a.server: \"weight=0\" needs a number from 1 to 1000\n"},
         {"[upstream a]\nserver = unix:/a max_connections=-1\n",
-         "10: upstream a.server: \"-1\" is not a number from 0 to 1000000\n"},
+         "10: upstream a.server: \"max_connections=-1\" needs a number from 0 to 1000000\n"},
         {"[upstream a]\nserver = 127.0.0.1:1 127.0.0.1:2\n",
          "10: upstream a.server: \"127.0.0.1:2\" belongs in a line of its own, one server a "
          "line\n"},
