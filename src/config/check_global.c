@@ -119,6 +119,7 @@ void check_global(struct check *check) {
     const struct ini_section *section = ini_section_find(check->ini, SECTION_GLOBAL, BYTES(""));
     struct config *config = check->config;
     config->max_connections = (uint32_t)check_number(check, section, KEY_MAX_CONNECTIONS);
+    config->max_handshakes = (uint32_t)check_number(check, section, KEY_MAX_HANDSHAKES);
     config->drain_timeout_ms = check_number(check, section, KEY_DRAIN_TIMEOUT);
     config->log_level = (enum log_level)check_number(check, section, KEY_LOG_LEVEL);
     check_workers(check, section);

@@ -297,6 +297,7 @@ struct config {
     uint32_t workers; /* resolved: >= 1 */
     int *cpus;        /* one per worker; NULL: cpu_affinity = off */
     uint32_t max_connections;
+    uint32_t max_handshakes; /* of each worker */
     uint64_t drain_timeout_ms;
     enum log_level log_level;
     char *user; /* NULL: stay */

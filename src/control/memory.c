@@ -71,7 +71,8 @@ static uint32_t openssl_terms(const struct worker *worker,
                               struct memory_term terms[MEMORY_TERMS_MAX]) {
     uint64_t wires = worker->room.wires.wires.capacity;
     bool dials = dials_tls(worker->config);
-    uint64_t shakes = dials || wires < WIRE_SHAKING_MAX ? wires : WIRE_SHAKING_MAX;
+    uint64_t most = worker->room.wires.shaking_max;
+    uint64_t shakes = dials || wires < most ? wires : most;
     uint32_t count = 0;
     terms[count++] = (struct memory_term){"arena", 1, MEMORY_ARENA_SIZE};
     if (wires == 0) return count;

@@ -211,6 +211,7 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
         .sessions_max = net_options.conns_max,
         .tcp_max = has_tcp ? net_options.conns_max : 0,
         .wires_max = worker_has_tls(config) ? net_options.conns_max : 0,
+        .handshakes_max = config->max_handshakes,
         .exchanges_max = exchanges_max,
         .streams_more = more,
         .h2_memory_max = WORKER_H2_MEMORY};

@@ -156,10 +156,12 @@ struct session_room {
 
 struct session_room_options {
     uint32_t sessions_max;
-    uint32_t tcp_max;       /* of session_tcp, in both roles; 0: there are none */
-    uint32_t wires_max;     /* TLS connections, in both roles; 0: there are none */
-    uint32_t exchanges_max; /* requests at once: arenas */
-    uint32_t streams_more;  /* of them, those beyond the first of each client's connection */
+    uint32_t tcp_max;        /* of session_tcp, in both roles; 0: there are none */
+    uint32_t wires_max;      /* TLS connections, in both roles; 0: there are none */
+    uint32_t handshakes_max; /* TLS, client role, under way at once; at least 1 where there are any
+                              */
+    uint32_t exchanges_max;  /* requests at once: arenas */
+    uint32_t streams_more;   /* of them, those beyond the first of each client's connection */
     uint32_t max_header_size;
     uint32_t max_headers;
     uint64_t h2_memory_max; /* bytes nghttp2 may have for all sessions, if they can take so much */

@@ -240,8 +240,10 @@ struct bytes wire_alpn(const struct conn *conn) {
     return facts.alpn;
 }
 
-int wire_room_init(struct wire_room *room, struct net *net, uint32_t wires_max) {
-    *room = (struct wire_room){.net = net};
+int wire_room_init(struct wire_room *room, struct net *net, uint32_t wires_max,
+                   uint32_t shaking_max) {
+    CHECK(wires_max == 0 || shaking_max != 0); /* or nobody would ever be let in */
+    *room = (struct wire_room){.net = net, .shaking_max = shaking_max};
     wire_gate_init(room);
     int error = slab_init(&room->wires, "wire", sizeof(struct wire), wires_max);
     if (error < 0) return error;

@@ -38,18 +38,17 @@ enum wire_state {
     WIRE_STATE_COUNT
 };
 
-/* Handshakes of clients under way at once in a worker; more wait. Each holds some 50 KB until it is
- * done, and at most TLS_SHAKE_MEMORY. */
-#define WIRE_SHAKING_MAX 1024
-
 struct wire_room {
     /* Fixed after init. */
     struct net *net;
-    struct slab wires; /* struct wire */
-    char *record;      /* TLS_RECORD_MAX bytes: small pieces that become one record */
+    struct slab wires;    /* struct wire */
+    uint32_t shaking_max; /* handshakes of clients under way at once, each with some 50 KB until it
+                             is done and TLS_SHAKE_MEMORY at most; more wait */
+    char *record;         /* TLS_RECORD_MAX bytes: small pieces that become one record */
     /* Changes in routine work. */
     struct list accepted[WIRE_STATE_COUNT]; /* by state until OPEN; SHAKING: the oldest first */
     uint32_t shaking;                       /* how many are there */
+    uint32_t waiting;                       /* and in WAITING */
     uint32_t begun;                         /* handshakes begun in the turn of turn_ns */
     uint64_t turn_ns;
     bool draining;
@@ -73,8 +72,10 @@ struct wire_gate {
     void *user;
 };
 
-/* 0 or -ENOMEM. `wires_max`: TLS connections, in both roles; 0: there are none. */
-int wire_room_init(struct wire_room *room, struct net *net, uint32_t wires_max);
+/* 0 or -ENOMEM. `wires_max`: TLS connections, in both roles; 0: there are none. `shaking_max`:
+ * accepted ones whose handshakes are under way at once. */
+int wire_room_init(struct wire_room *room, struct net *net, uint32_t wires_max,
+                   uint32_t shaking_max);
 /* CHECKs that no connection is left. */
 void wire_room_fini(struct wire_room *room);
 /* From now on a handshake has a second. */

@@ -16,6 +16,8 @@ void wire_set_state(struct wire *wire, enum wire_state state) {
     if (wire->gate) {
         list_remove(&wire->link);
         room->shaking += (state == WIRE_SHAKING) - (uint32_t)(wire->state == WIRE_SHAKING);
+        room->waiting += (state == WIRE_WAITING) - (uint32_t)(wire->state == WIRE_WAITING);
+        stat_set(room->net->stats, STAT_TLS_HANDSHAKES_IN_FLIGHT, room->shaking);
         if (state < WIRE_OPEN) list_push_back(&room->accepted[state], &wire->link);
         bool place_free = wire->state == WIRE_SHAKING && !list_empty(&room->accepted[WIRE_WAITING]);
         if (place_free) net_defer(room->net, &room->task);
@@ -59,19 +61,28 @@ void wire_fail(struct wire *wire, enum reason reason) {
 
 /* Handshakes that have to wait. */
 
+/* When the oldest handshake under way has had its time. Places change hands as fast as
+ * WIRE_PATIENCE_MS for all who are there, waiting or not, would have it: so whoever waits, behind
+ * however many who are slow, waits for a small multiple of that. */
+static uint64_t wire_patience_ends_ms(const struct wire_room *room) {
+    const struct list *oldest = room->accepted[WIRE_SHAKING].next;
+    uint64_t places = room->shaking_max;
+    uint64_t patience_ms = WIRE_PATIENCE_MS * places / (places + room->waiting);
+    return LIST_OWNER(oldest, struct wire, link)->began_ms + patience_ms;
+}
+
 static bool wire_may_begin(struct wire_room *room) {
     struct net *net = room->net;
     if (room->turn_ns != net->now_ns) {
         room->turn_ns = net->now_ns;
         room->begun = 0;
     }
-    struct list *oldest = room->accepted[WIRE_SHAKING].next;
-    if (room->shaking >= WIRE_SHAKING_MAX) {
-        struct wire *wire = LIST_OWNER(oldest, struct wire, link);
-        if (wire->began_ms + WIRE_PATIENCE_MS > net->now_ms) return false;
-        wire_reject(wire, REASON_HANDSHAKE_TIMEOUT);
-    }
-    return room->begun < WIRE_BEGUN_MAX;
+    if (room->begun >= WIRE_BEGUN_MAX) return false;
+    if (room->shaking < room->shaking_max) return true;
+    if (wire_patience_ends_ms(room) > net->now_ms) return false;
+    wire_reject(LIST_OWNER(room->accepted[WIRE_SHAKING].next, struct wire, link),
+                REASON_HANDSHAKE_TIMEOUT);
+    return true;
 }
 
 void wire_stash(struct wire *wire, struct bytes bytes, struct lease *lease) {
@@ -112,10 +123,12 @@ static void wire_wake(struct wire_room *room) {
     while (!list_empty(waiting) && wire_may_begin(room))
         wire_begin_pending(LIST_OWNER(waiting->next, struct wire, link));
     if (list_empty(waiting)) return;
-    if (room->shaking < WIRE_SHAKING_MAX) {
+    bool is_due =
+        room->shaking < room->shaking_max || wire_patience_ends_ms(room) <= room->net->now_ms;
+    if (is_due) {
         net_defer(room->net, &room->task); /* in the next turn */
-    } else if (!wheel_timer_armed(&room->timer)) {
-        wheel_arm(&room->net->wheel, &room->timer, room->net->now_ms + WIRE_PATIENCE_MS / 10);
+    } else {
+        wheel_arm(&room->net->wheel, &room->timer, wire_patience_ends_ms(room));
     }
 }
 

@@ -15,8 +15,9 @@
 #include "session/session.h"
 #include "session/wire.h"
 
-/* Handshakes that have taken so long give their place to who waits: so nobody can keep all places
- * by being slow. */
+/* Those that have taken so long give their place to who waits: so nobody can keep all places by
+ * being slow. The more wait the less patience there is: else a few thousand who send one byte and
+ * no more would have everybody wait behind them until timeout_handshake. */
 #define WIRE_PATIENCE_MS 1000
 /* Begun in one turn: each takes the worker some 100 us, which all others wait for. */
 #define WIRE_BEGUN_MAX 16

@@ -6,9 +6,11 @@ import time
 
 import pytest
 from harness.bulk import Stopped
+from harness.h2_client import NO_ERROR, H2Client
 from harness.http1 import answer, get, post
 from harness.proxy_protocol import v1, v2
 from harness.tls import client_context, make_certificates
+from harness.wait import eventually
 
 INI = """
 [tls site]
@@ -350,6 +352,38 @@ def test_all_places_taken_by_who_is_slow_are_given_on(new_stage):
     assert failures(stage, "client_reset") == 0
 
 
+def test_max_handshakes(new_stage):
+    """One too many waits until the oldest has had a second, or is through."""
+    stage = new_stage(INI.replace("timeout_handshake = 300ms", "timeout_handshake = 60s"),
+                      max_handshakes=2)
+    stage.origin.serve()
+    text = hello(stage)
+    slow = [stage.connect("hasty") for _ in range(2)]
+    for client in slow:
+        client.send(text[:50])
+        stage.weir.eventually_metric(slow.index(client) + 1, "weir_tls_handshakes_in_flight")
+    assert stage.connect_tls("hasty").ask(get()).status == 200
+    assert failures(stage, "handshake_timeout") == 1
+    slow[0].expect_reset()
+    slow[1].send(text[50:])
+    slow[1].read_exactly(1)
+    slow[1].reset()
+    stage.weir.eventually_metric(0, "weir_tls_handshakes_in_flight")
+
+
+def test_many_who_say_one_byte_keep_nobody_out(new_stage):
+    """Were each given a second, the client behind them would be late by far."""
+    stage = new_stage(INI.replace("timeout_handshake = 300ms", "timeout_handshake = 3s") +
+                      "[defaults]\ntimeout_handshake = 60s\n", max_handshakes=4)
+    stage.origin.serve()
+    slow = [stage.connect("secure") for _ in range(20)]
+    for client in slow:
+        client.send(b"\x16")
+    assert stage.connect_tls("hasty").ask(get()).status == 200
+    for client in slow[:12]:
+        client.expect_reset()
+
+
 def test_a_proxy_header_comes_before_tls(new_stage):
     stage = new_stage("""
         [tls site]
@@ -391,6 +425,20 @@ def test_a_drain_waits_for_no_handshake(new_stage):
     idle.expect_end()
     assert stage.weir.wait_exit() == 0
     assert time.monotonic() - began < 15
+
+
+def test_a_drain_is_told_to_whose_handshake_ends_in_it(new_stage):
+    stage = new_stage(INI, drain_timeout="20s")
+    client = stage.connect_tls(alpn=["h2"], handshake=False)
+    client.sock.step()
+    assert client.sock.get()
+    stage.weir.signal(15)
+    eventually(lambda: b"draining" in stage.weir.admin_get("/readyz").body, "the drain")
+    client.sock.handshake()
+    h2 = H2Client(client)
+    h2.expect_goaway(NO_ERROR)
+    assert h2.goaways == [(0x7fffffff, NO_ERROR), (0, NO_ERROR)]
+    assert stage.weir.wait_exit() == 0
 
 
 def test_a_slow_client_that_is_gone_when_its_place_is_wanted(new_stage):

@@ -53,6 +53,8 @@ static void bad_globals_are_named(void **state) {
          "10: global.cpu_affinity: CPU 1023 is none this process may use\n"},
         {"[global]\nmax_connections = 0\n",
          "10: global.max_connections: \"0\" is out of range, it must be 1 to 10000000\n"},
+        {"[global]\nmax_handshakes = 0\n",
+         "10: global.max_handshakes: \"0\" is out of range, it must be 1 to 10000000\n"},
         {"[global]\ndrain_timeout = 30\n",
          "10: global.drain_timeout: \"30\" is not a duration with "
          "a unit (500ms 10s 5m 1h)\n"},

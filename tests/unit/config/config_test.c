@@ -41,6 +41,7 @@ static void what_is_not_said_has_its_default(void **state) {
         assert_true(i == 0 || config->cpus[i] > config->cpus[i - 1]);
     }
     assert_int_equal(config->max_connections, 100000);
+    assert_int_equal(config->max_handshakes, 1024);
     assert_int_equal(config->drain_timeout_ms, 30000);
     assert_int_equal(config->log_level, LOG_INFO);
     assert_null(config->user);

@@ -102,7 +102,7 @@ struct wire_world *wire_world_new(uint32_t wires_max) {
                                         .refusals = &world->refusals,
                                         .on_refused = on_refused,
                                         .user = world};
-    assert_int_equal(wire_room_init(&world->room, &world->net->net, wires_max), 0);
+    assert_int_equal(wire_room_init(&world->room, &world->net->net, wires_max, wires_max), 0);
     return world;
 }
 
