@@ -56,6 +56,15 @@ def test_curl_upgrades(stage):
     assert got.stdout.startswith(b"HTTP/1.1 101") and b"HTTP/2 200" in got.stdout
 
 
+def test_curl_is_upgraded_once_it_asks_without_a_body(stage):
+    """With one it is answered in HTTP/1.1, as the server may (RFC 7540 section 3.2)."""
+    stage.origin.serve(lambda request: answer(200, b"%d bytes" % len(request.body)))
+    version = ("-sS", "--http2", "--max-time", "30", "-w", " in %{http_version}, ")
+    got = run("curl", *version, "-d", "x" * 5000, stage.url("/a"), "--next", *version,
+              stage.url("/b"))
+    assert got.stdout == b"5000 bytes in 1.1, 0 bytes in 2, "
+
+
 @pytest.mark.parametrize("arguments", [[], ["--no-dep"], ["-u"], ["-H", "x-long: " + "y" * 3000],
                                        ["--padding=100"], ["--continuation"]])
 def test_nghttp(stage, arguments):
