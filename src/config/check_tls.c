@@ -203,7 +203,10 @@ void check_listener_tls(struct check *check, const struct ini_section *section,
     const struct ini_entry *entry = ini_find(section, KEY_LISTENER_TLS);
     const struct ini_entry *alpn = ini_find(section, KEY_ALPN);
     if (!entry) {
-        if (alpn) check_fault(check, section, alpn, "needs tls = NAME");
+        if (alpn && listener->mode == CONFIG_MODE_TCP)
+            check_fault(check, section, alpn, "needs tls = NAME");
+        else if (alpn)
+            read_alpn(check, section, listener);
         return;
     }
     if (entry->value.len == 0) return; /* reported already */

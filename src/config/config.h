@@ -243,8 +243,8 @@ struct config_listener {
     bool via;                        /* via = on */
     enum config_forwarded forwarded; /* forwarded = x_forwarded | rfc7239 | off */
     const struct config_tls *tls;    /* NULL: in clear */
-    struct bytes alpn;               /* with tls: names with their lengths before them (RFC 7301
-                                        section 3.1), the preferred one first; may be empty */
+    struct bytes alpn;               /* names with their lengths before them (RFC 7301 section 3.1),
+                                        the preferred one first; in clear empty if not said */
     uint8_t proxy_protocol;          /* set of versions: 1 is v1, 2 is v2; 0: off */
     struct cidr_list trusted;        /* trusted_proxies; none: not said */
     struct config_limits limits;

@@ -224,11 +224,15 @@ static enum reason h1_side_reason(const struct h1 *h1, enum reason reason) {
     return h1->session.is_client || reason == REASON_NO_MEMORY ? reason : REASON_BAD_RESPONSE;
 }
 
-/* RFC 9113 section 3.3: a client that knows begins with what HTTP/1 refuses. Over TLS it asks by
- * ALPN (section 3.2), where the listener may have said no. */
+/* Over TLS a client asks by ALPN (RFC 9113 section 3.2), where the listener may have said no. */
+static bool h1_may_be_h2(const struct h1 *h1) {
+    return !wire_tls(h1->session.conn) && !h1->session.options->h2_refused;
+}
+
+/* RFC 9113 section 3.3: a client that knows begins with what HTTP/1 refuses. */
 static bool h1_is_h2(const struct h1 *h1, struct bytes text) {
-    return h1->session.is_client && h1->session.streams == 0 &&
-           bytes_starts_with(text, BYTES(H2_PREFACE_LINE)) && !wire_tls(h1->session.conn);
+    return h1->session.is_client && h1->session.streams == 0 && h1_may_be_h2(h1) &&
+           bytes_starts_with(text, BYTES(H2_PREFACE_LINE));
 }
 
 static void h1_to_h2(struct h1 *h1, struct bytes rest, struct lease *lease) {
@@ -247,7 +251,7 @@ static struct session *h1_try_h2c(struct h1 *h1, const struct h1_parser *parser,
     struct bytes settings = BYTES_NONE;
     struct bytes wanted = bytes_slice(text, parser->upgrade_at, parser->upgrade_len);
     if (!parser->upgrade_named || parser->body_kind != H1_BODY_NONE) return NULL;
-    if (wire_tls(h1->session.conn) || h1->session.conn->paused) return NULL;
+    if (!h1_may_be_h2(h1) || h1->session.conn->paused) return NULL;
     if (!bytes_equal_nocase(wanted, BYTES("h2c"))) return NULL;
     for (uint32_t i = 0; i < parser->span_count; i++) {
         const struct h1_span *span = &parser->spans[i];

@@ -36,6 +36,7 @@ struct session_options {
     uint32_t max_target;
     uint32_t h2_streams_max; /* client role, HTTP/2: requests of one connection at once */
     struct h2_flood_limits h2_flood;
+    bool h2_refused;    /* client role: HTTP/1 leads to no HTTP/2 */
     uint8_t send_proxy; /* version of the PROXY header a dialled connection begins with, 0: none */
     const struct tls_context *tls; /* for connections from now on: it may change; NULL: in clear */
 };

@@ -11,6 +11,10 @@ INI = """
 [listener web]
 bind = @web
 upstream = app
+[listener only_h1]
+bind = @only_h1
+upstream = app
+alpn = http/1.1
 [route hello]
 path = /hello
 service = hello
@@ -115,6 +119,13 @@ def test_who_asks_behind_a_request_under_way_stays_in_http1(stage):
     upstream.send(answer(200, b"first"))
     assert [client.read_response().body for _ in range(3)] == [b"first", b"hello", b"hello"]
     client.expect_close()
+
+
+def test_where_h2_is_not_listed_nobody_gets_it(stage):
+    asks, knows = stage.connect("only_h1"), stage.connect("only_h1")
+    assert asks.ask(get("/hello", *ASKS)).body == b"hello"
+    knows.send(PREFACE + settings())
+    assert knows.read_response().status == 505
 
 
 def test_settings_that_are_no_settings_end_the_connection(stage):

@@ -110,6 +110,15 @@ static void a_server_is_known_by_the_host_of_its_line(void **state) {
     assert_false(upstreams[3].tls.verify);
 }
 
+static void versions_may_be_listed_in_clear(void **state) {
+    (void)state;
+    const struct config *config = load("[listener a]\nbind = 127.0.0.1:1\nupstream = app\n"
+                                       "alpn = http/1.1\n"
+                                       "[listener b]\nbind = 127.0.0.1:2\nupstream = app\n");
+    assert_true(bytes_equal(config->listeners[1].alpn, BYTES("\x08http/1.1")));
+    assert_int_equal(config->listeners[2].alpn.len, 0);
+}
+
 static void raw_bytes_may_be_offered_as_any_protocol(void **state) {
     (void)state;
     const struct config *config =
@@ -145,8 +154,10 @@ static void bad_sections_are_named(void **state) {
          "10: tls site.ticket_rotation: has no effect with session_tickets = off\n"},
         {"ticket_rotation = 200h\n", "9: tls site.ticket_rotation: \"200h\" is out of range, it "
                                      "must be 1s to 168h\n"},
-        {"[listener a]\nbind = 127.0.0.1:1\nupstream = app\nalpn = http/1.1\n",
-         "12: listener a.alpn: needs tls = NAME\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nmode = tcp\nupstream = app\nalpn = imap\n",
+         "13: listener a.alpn: needs tls = NAME\n"},
+        {"[listener a]\nbind = 127.0.0.1:1\nupstream = app\nalpn = h3\n",
+         "12: listener a.alpn: \"h3\" is none of h2 http/1.1\n"},
         {"[listener a]\nbind = 127.0.0.1:1\nupstream = app\ntls = sit\n",
          "12: listener a.tls: there is no [tls sit] (did you mean \"site\"?)\n"},
         {"[listener a]\nbind = 127.0.0.1:1\nupstream = app\ntls = site\nalpn = http/2\n",
@@ -237,6 +248,7 @@ int main(void) {
         cmocka_unit_test(the_least_has_sane_defaults),
         cmocka_unit_test(certificates_keys_and_staples_are_paired_in_order),
         cmocka_unit_test(a_server_is_known_by_the_host_of_its_line),
+        cmocka_unit_test(versions_may_be_listed_in_clear),
         cmocka_unit_test(raw_bytes_may_be_offered_as_any_protocol),
         cmocka_unit_test(bad_sections_are_named),
         cmocka_unit_test(bad_upstreams_are_named),
