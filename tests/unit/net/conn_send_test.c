@@ -12,11 +12,6 @@
 
 #include <cmocka.h>
 
-static struct net_world *world_new(void) {
-    struct net_options options = net_world_options();
-    return net_world_new(&options);
-}
-
 /* Reserved, copied and leased pieces of all sizes, more than two queue blocks hold, while a send is
  * in flight most of the time. */
 static void a_mixed_queue_keeps_its_order(void **state) {
@@ -75,249 +70,209 @@ static void a_mixed_queue_keeps_its_order(void **state) {
 
 static void an_empty_commit_queues_nothing(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    assert_non_null(conn_reserve(user->conn, 100));
-    conn_commit(user->conn, 0);
-    assert_int_equal(user->conn->out.queued, 0);
-    net_world_turn(world);
-    assert_true(conn_send_copy(user->conn, BYTES("x")));
-    peer_expect(world, peer, "x");
-    conn_close(user->conn);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    assert_non_null(conn_reserve(line.user->conn, 100));
+    conn_commit(line.user->conn, 0);
+    assert_int_equal(line.user->conn->out.queued, 0);
+    net_world_turn(line.world);
+    assert_true(conn_send_copy(line.user->conn, BYTES("x")));
+    peer_expect(line.world, line.peer, "x");
+    conn_close(line.user->conn);
+    conn_line_free(&line);
 }
 
 static void a_received_lease_can_be_sent_on(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    user->echo_lease = true;
+    struct conn_line line = conn_line_new();
+    line.user->echo_lease = true;
     size_t at = 0;
     size_t seen = 0;
     for (int round = 0; round < 50; round++) {
         char memory[3000];
         struct bytes some = pattern_bytes(memory, at, sizeof memory);
-        assert_int_equal(send(peer, some.ptr, some.len, MSG_NOSIGNAL), (ssize_t)some.len);
+        assert_int_equal(send(line.peer, some.ptr, some.len, MSG_NOSIGNAL), (ssize_t)some.len);
         at += some.len;
-        TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
+        TURN_UNTIL(line.world, (seen = peer_read_pattern(line.peer, seen)) == at);
     }
-    conn_close(user->conn);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    conn_close(line.user->conn);
+    conn_line_free(&line);
 }
 
 static void drained_comes_at_half_of_the_mark(void **state) {
     (void)state;
     struct net_options options = net_world_options();
     options.small_count = 1024;
-    struct net_world *world = net_world_new(&options);
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    conn_user_narrow(user, peer);
+    struct conn_line line = conn_line_with(&options);
+    conn_user_narrow(line.user, line.peer);
     char memory[4096];
     size_t at = 0;
-    assert_false(conn_is_full(user->conn));
+    assert_false(conn_is_full(line.user->conn));
     while (at < 1000000) {
-        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, at, sizeof memory)));
+        assert_true(conn_send_copy(line.user->conn, pattern_bytes(memory, at, sizeof memory)));
         at += sizeof memory;
-        if (at % 65536 == 0) net_world_turn(world);
+        if (at % 65536 == 0) net_world_turn(line.world);
     }
-    assert_true(conn_is_full(user->conn));
-    net_world_turn_for(world, 10);
-    assert_int_equal(user->drained, 0);
-    assert_true(user->conn->out.queued > 16384);
+    assert_true(conn_is_full(line.user->conn));
+    net_world_turn_for(line.world, 10);
+    assert_int_equal(line.user->drained, 0);
+    assert_true(line.user->conn->out.queued > 16384);
     size_t seen = 0;
-    TURN_UNTIL(world, ({
-                   seen = peer_read_pattern(peer, seen);
-                   user->drained != 0;
+    TURN_UNTIL(line.world, ({
+                   seen = peer_read_pattern(line.peer, seen);
+                   line.user->drained != 0;
                }));
-    assert_true(user->conn->out.queued <= 8192);
-    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
-    net_world_turn_for(world, 10);
-    assert_int_equal(user->drained, 1); /* once for one "full" */
-    conn_close(user->conn);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    assert_true(line.user->conn->out.queued <= 8192);
+    TURN_UNTIL(line.world, (seen = peer_read_pattern(line.peer, seen)) == at);
+    net_world_turn_for(line.world, 10);
+    assert_int_equal(line.user->drained, 1); /* once for one "full" */
+    conn_close(line.user->conn);
+    conn_line_free(&line);
 }
 
 static void sent_is_told_once_when_asked_for(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    assert_true(conn_send_copy(user->conn, BYTES("abc")));
-    conn_notify_sent(user->conn);
-    TURN_UNTIL(world, user->sent == 1);
-    peer_expect(world, peer, "abc");
-    assert_true(conn_send_copy(user->conn, BYTES("d")));
-    peer_expect(world, peer, "d");
-    net_world_turn_for(world, 10);
-    assert_int_equal(user->sent, 1);
-    conn_close(user->conn);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    assert_true(conn_send_copy(line.user->conn, BYTES("abc")));
+    conn_notify_sent(line.user->conn);
+    TURN_UNTIL(line.world, line.user->sent == 1);
+    peer_expect(line.world, line.peer, "abc");
+    assert_true(conn_send_copy(line.user->conn, BYTES("d")));
+    peer_expect(line.world, line.peer, "d");
+    net_world_turn_for(line.world, 10);
+    assert_int_equal(line.user->sent, 1);
+    conn_close(line.user->conn);
+    conn_line_free(&line);
 }
 
 static void a_finish_sends_all_then_fin_and_waits_for_the_others(void **state) {
     (void)state;
     struct net_options options = net_world_options();
     options.small_count = 1024;
-    struct net_world *world = net_world_new(&options);
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    TURN_UNTIL(world, user->conn->recv_armed);
+    struct conn_line line = conn_line_with(&options);
+    TURN_UNTIL(line.world, line.user->conn->recv_armed);
     char memory[4096];
     size_t at = 0;
     for (; at < 2000000; at += sizeof memory)
-        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, at, sizeof memory)));
-    conn_finish(user->conn, 3000, true);
+        assert_true(conn_send_copy(line.user->conn, pattern_bytes(memory, at, sizeof memory)));
+    conn_finish(line.user->conn, 3000, true);
     size_t seen = 0;
-    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
-    peer_expect_eof(world, peer);
+    TURN_UNTIL(line.world, (seen = peer_read_pattern(line.peer, seen)) == at);
+    peer_expect_eof(line.world, line.peer);
     /* Bytes that come now are dropped, and do not make a RST of the FIN. */
-    peer_send(peer, "late");
-    net_world_turn_for(world, 30);
-    assert_int_equal(world->net.conns.used, 1);
-    close(peer);
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    assert_int_equal(user->len + user->eofs + user->lost + user->drained, 0);
-    net_world_free(world);
-    free(user);
+    peer_send(line.peer, "late");
+    net_world_turn_for(line.world, 30);
+    assert_int_equal(line.world->net.conns.used, 1);
+    conn_line_hang_up(&line);
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    assert_int_equal(line.user->len + line.user->eofs + line.user->lost + line.user->drained, 0);
+    conn_line_free(&line);
 }
 
 static void a_finish_after_the_others_fin_ends_at_once(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    shutdown(peer, SHUT_WR);
-    TURN_UNTIL(world, user->eofs == 1);
-    assert_true(conn_send_copy(user->conn, BYTES("bye")));
-    conn_finish(user->conn, 3000, true);
-    peer_expect(world, peer, "bye");
-    peer_expect_eof(world, peer);
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    shutdown(line.peer, SHUT_WR);
+    TURN_UNTIL(line.world, line.user->eofs == 1);
+    assert_true(conn_send_copy(line.user->conn, BYTES("bye")));
+    conn_finish(line.user->conn, 3000, true);
+    peer_expect(line.world, line.peer, "bye");
+    peer_expect_eof(line.world, line.peer);
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    conn_line_free(&line);
 }
 
 /* The request came whole and nothing is being received: nothing of ours can get lost. */
 static void a_finish_with_nothing_to_read_closes_at_once(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    conn_pause(user->conn);
-    net_world_turn(world);
-    assert_true(conn_send_copy(user->conn, BYTES("answer")));
-    conn_finish(user->conn, 3000, false);
-    peer_expect(world, peer, "answer");
-    peer_expect_eof(world, peer);
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    conn_pause(line.user->conn);
+    net_world_turn(line.world);
+    assert_true(conn_send_copy(line.user->conn, BYTES("answer")));
+    conn_finish(line.user->conn, 3000, false);
+    peer_expect(line.world, line.peer, "answer");
+    peer_expect_eof(line.world, line.peer);
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    conn_line_free(&line);
 }
 
 static void a_finish_with_unread_bytes_does_not_reset(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    conn_pause(user->conn);
-    net_world_turn(world);
-    peer_send(peer, "more than was read");
-    assert_true(conn_send_copy(user->conn, BYTES("answer")));
-    conn_finish(user->conn, 3000, false);
-    net_world_turn_for(world, 20);
-    peer_expect(world, peer, "answer");
-    peer_expect_eof(world, peer);
-    close(peer);
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    conn_pause(line.user->conn);
+    net_world_turn(line.world);
+    peer_send(line.peer, "more than was read");
+    assert_true(conn_send_copy(line.user->conn, BYTES("answer")));
+    conn_finish(line.user->conn, 3000, false);
+    net_world_turn_for(line.world, 20);
+    peer_expect(line.world, line.peer, "answer");
+    peer_expect_eof(line.world, line.peer);
+    conn_line_hang_up(&line);
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    conn_line_free(&line);
 }
 
 static void a_finish_gives_up_after_its_time(void **state) {
     (void)state;
     struct net_options options = net_world_options();
     options.small_count = 4096;
-    struct net_world *world = net_world_new(&options);
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    conn_user_narrow(user, peer);
+    struct conn_line line = conn_line_with(&options);
+    conn_user_narrow(line.user, line.peer);
     char memory[4096] = {0};
     for (size_t i = 0; i < 300; i++) {
-        assert_true(conn_send_copy(user->conn, bytes_make(memory, sizeof memory)));
-        if (i % 100 == 0) net_world_turn(world);
+        assert_true(conn_send_copy(line.user->conn, bytes_make(memory, sizeof memory)));
+        if (i % 100 == 0) net_world_turn(line.world);
     }
-    conn_finish(user->conn, 40, true); /* nobody reads */
-    net_world_turn_for(world, 20);
-    assert_int_equal(world->net.conns.used, 1);
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    conn_finish(line.user->conn, 40, true); /* nobody reads */
+    net_world_turn_for(line.world, 20);
+    assert_int_equal(line.world->net.conns.used, 1);
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    conn_line_free(&line);
 }
 
 static void a_finish_waits_for_a_reader_that_goes_on(void **state) {
     (void)state;
     struct net_options options = net_world_options();
     options.small_count = 4096;
-    struct net_world *world = net_world_new(&options);
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    conn_user_narrow(user, peer);
+    struct conn_line line = conn_line_with(&options);
+    conn_user_narrow(line.user, line.peer);
     char memory[4096];
     size_t at = 0;
     for (; at < 4000000; at += sizeof memory) {
-        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, at, sizeof memory)));
-        if (at % 65536 == 0) net_world_turn(world);
+        assert_true(conn_send_copy(line.user->conn, pattern_bytes(memory, at, sizeof memory)));
+        if (at % 65536 == 0) net_world_turn(line.world);
     }
-    conn_finish(user->conn, 100, true);
-    uint64_t began_ms = world->net.now_ms;
+    conn_finish(line.user->conn, 100, true);
+    uint64_t began_ms = line.world->net.now_ms;
     size_t seen = 0;
     /* Far longer than it may take without progress. */
-    while (world->net.now_ms < began_ms + 500) {
+    while (line.world->net.now_ms < began_ms + 500) {
         char some[16384];
-        ssize_t got = recv(peer, some, sizeof some, MSG_DONTWAIT);
+        ssize_t got = recv(line.peer, some, sizeof some, MSG_DONTWAIT);
         for (ssize_t i = 0; i < got; i++)
             assert_int_equal(some[i], *pattern_bytes(memory, seen++, 1).ptr);
-        net_world_turn_for(world, 10);
+        net_world_turn_for(line.world, 10);
     }
     assert_true(seen < at);
-    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) == at);
-    peer_expect_eof(world, peer);
-    close(peer);
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    net_world_free(world);
-    free(user);
+    TURN_UNTIL(line.world, (seen = peer_read_pattern(line.peer, seen)) == at);
+    peer_expect_eof(line.world, line.peer);
+    conn_line_hang_up(&line);
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    conn_line_free(&line);
 }
 
 static void a_half_close_leaves_the_other_half(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    assert_true(conn_send_copy(user->conn, BYTES("all")));
-    conn_send_fin(user->conn);
-    peer_expect(world, peer, "all");
-    peer_expect_eof(world, peer);
-    peer_send(peer, "more");
-    TURN_UNTIL(world, user->len == 4);
-    close(peer);
-    TURN_UNTIL(world, user->eofs == 1);
-    conn_close(user->conn);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    assert_true(conn_send_copy(line.user->conn, BYTES("all")));
+    conn_send_fin(line.user->conn);
+    peer_expect(line.world, line.peer, "all");
+    peer_expect_eof(line.world, line.peer);
+    peer_send(line.peer, "more");
+    TURN_UNTIL(line.world, line.user->len == 4);
+    conn_line_hang_up(&line);
+    TURN_UNTIL(line.world, line.user->eofs == 1);
+    conn_close(line.user->conn);
+    conn_line_free(&line);
 }
 
 /* io_uring cannot wait for room to send once the other side's FIN is there. */
@@ -407,25 +362,21 @@ static void progress_of_a_send_is_seen(void **state) {
     (void)state;
     struct net_options options = net_world_options();
     options.small_count = 4096;
-    struct net_world *world = net_world_new(&options);
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
+    struct conn_line line = conn_line_with(&options);
     char memory[4096];
     size_t at = 0;
     for (; at < 8000000; at += sizeof memory) {
-        assert_true(conn_send_copy(user->conn, pattern_bytes(memory, at, sizeof memory)));
-        if (at % (1 << 20) == 0) net_world_turn(world);
+        assert_true(conn_send_copy(line.user->conn, pattern_bytes(memory, at, sizeof memory)));
+        if (at % (1 << 20) == 0) net_world_turn(line.world);
     }
-    net_world_turn_for(world, 300); /* the receiver's window fills */
-    (void)conn_send_progressed(user->conn);
-    assert_false(conn_send_progressed(user->conn));
+    net_world_turn_for(line.world, 300); /* the receiver's window fills */
+    (void)conn_send_progressed(line.user->conn);
+    assert_false(conn_send_progressed(line.user->conn));
     size_t seen = 0;
-    TURN_UNTIL(world, (seen = peer_read_pattern(peer, seen)) > 3000000);
-    assert_true(conn_send_progressed(user->conn));
-    conn_reset(user->conn);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    TURN_UNTIL(line.world, (seen = peer_read_pattern(line.peer, seen)) > 3000000);
+    assert_true(conn_send_progressed(line.user->conn));
+    conn_reset(line.user->conn);
+    conn_line_free(&line);
 }
 
 /* Before the first turn, so that nothing has been sent yet. */

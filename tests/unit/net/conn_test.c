@@ -39,87 +39,76 @@ static void bytes_come_in_and_go_out_in_order(void **state) {
 
 static void a_pause_stops_receiving_until_the_resume(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    peer_send(peer, "a");
-    TURN_UNTIL(world, user->len == 1);
-    conn_pause(user->conn);
-    TURN_UNTIL(world, !user->conn->recv_armed);
-    peer_send(peer, "bcd");
-    net_world_turn_for(world, 30);
-    assert_int_equal(user->len, 1);
-    conn_resume(user->conn);
-    TURN_UNTIL(world, user->len == 4);
+    struct conn_line line = conn_line_new();
+    peer_send(line.peer, "a");
+    TURN_UNTIL(line.world, line.user->len == 1);
+    conn_pause(line.user->conn);
+    TURN_UNTIL(line.world, !line.user->conn->recv_armed);
+    peer_send(line.peer, "bcd");
+    net_world_turn_for(line.world, 30);
+    assert_int_equal(line.user->len, 1);
+    conn_resume(line.user->conn);
+    TURN_UNTIL(line.world, line.user->len == 4);
     /* Both in one turn, and before the cancel has completed. */
-    conn_pause(user->conn);
-    conn_resume(user->conn);
-    peer_send(peer, "e");
-    TURN_UNTIL(world, user->len == 5);
-    conn_pause(user->conn);
-    net_world_turn(world);
-    conn_resume(user->conn);
-    peer_send(peer, "f");
-    TURN_UNTIL(world, user->len == 6);
-    assert_string_equal(user->bytes, "abcdef");
-    conn_close(user->conn);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    conn_pause(line.user->conn);
+    conn_resume(line.user->conn);
+    peer_send(line.peer, "e");
+    TURN_UNTIL(line.world, line.user->len == 5);
+    conn_pause(line.user->conn);
+    net_world_turn(line.world);
+    conn_resume(line.user->conn);
+    peer_send(line.peer, "f");
+    TURN_UNTIL(line.world, line.user->len == 6);
+    assert_string_equal(line.user->bytes, "abcdef");
+    conn_close(line.user->conn);
+    conn_line_free(&line);
 }
 
 static void a_pause_holds_back_the_end_of_the_stream(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    TURN_UNTIL(world, user->conn->recv_armed);
-    conn_pause(user->conn);
-    TURN_UNTIL(world, !user->conn->recv_armed);
-    close(peer);
-    net_world_turn_for(world, 20);
-    assert_int_equal(user->eofs, 0);
-    conn_resume(user->conn);
-    TURN_UNTIL(world, user->eofs == 1);
-    net_world_turn_for(world, 20);
-    assert_int_equal(user->eofs, 1);
-    conn_close(user->conn);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    TURN_UNTIL(line.world, line.user->conn->recv_armed);
+    conn_pause(line.user->conn);
+    TURN_UNTIL(line.world, !line.user->conn->recv_armed);
+    conn_line_hang_up(&line);
+    net_world_turn_for(line.world, 20);
+    assert_int_equal(line.user->eofs, 0);
+    conn_resume(line.user->conn);
+    TURN_UNTIL(line.world, line.user->eofs == 1);
+    net_world_turn_for(line.world, 20);
+    assert_int_equal(line.user->eofs, 1);
+    conn_close(line.user->conn);
+    conn_line_free(&line);
 }
 
 static void a_long_stream_comes_in_bulk_buffers(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    peer_send(peer, "x");
-    TURN_UNTIL(world, user->len == 1);
-    assert_int_equal(user->reads_bulk, 0);
-    conn_expect_bulk(user->conn, true);
-    net_world_turn(world);
-    net_world_turn(world);
+    struct conn_line line = conn_line_new();
+    peer_send(line.peer, "x");
+    TURN_UNTIL(line.world, line.user->len == 1);
+    assert_int_equal(line.user->reads_bulk, 0);
+    conn_expect_bulk(line.user->conn, true);
+    net_world_turn(line.world);
+    net_world_turn(line.world);
     char *much = calloc(1, 200000);
     assert_non_null(much);
     size_t sent = 0;
-    TURN_UNTIL(world, ({
-                   ssize_t part = send(peer, much, 200000 - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+    TURN_UNTIL(line.world, ({
+                   ssize_t part = send(line.peer, much, 200000 - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
                    if (part > 0) sent += (size_t)part;
-                   user->len == 200001;
+                   line.user->len == 200001;
                }));
-    assert_true(user->reads_bulk > 0);
-    conn_expect_bulk(user->conn, false);
-    uint32_t before = user->reads_bulk;
-    peer_send(peer, "a");
-    TURN_UNTIL(world, user->len == 200002);
-    peer_send(peer, "b");
-    TURN_UNTIL(world, user->len == 200003);
-    assert_true(user->reads_bulk <= before + 1);
+    assert_true(line.user->reads_bulk > 0);
+    conn_expect_bulk(line.user->conn, false);
+    uint32_t before = line.user->reads_bulk;
+    peer_send(line.peer, "a");
+    TURN_UNTIL(line.world, line.user->len == 200002);
+    peer_send(line.peer, "b");
+    TURN_UNTIL(line.world, line.user->len == 200003);
+    assert_true(line.user->reads_bulk <= before + 1);
     free(much);
-    conn_close(user->conn);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    conn_close(line.user->conn);
+    conn_line_free(&line);
 }
 
 static void more_streams_than_bulk_buffers_are_all_served(void **state) {
@@ -157,33 +146,25 @@ static void more_streams_than_bulk_buffers_are_all_served(void **state) {
 
 static void a_linger_ends_without_the_others_fin(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    TURN_UNTIL(world, user->conn->recv_armed);
-    conn_finish(user->conn, 3000, true);
-    peer_expect_eof(world, peer);
-    uint64_t began_ms = world->net.now_ms;
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    assert_in_range(world->net.now_ms - began_ms, 900, 1500);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    TURN_UNTIL(line.world, line.user->conn->recv_armed);
+    conn_finish(line.user->conn, 3000, true);
+    peer_expect_eof(line.world, line.peer);
+    uint64_t began_ms = line.world->net.now_ms;
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    assert_in_range(line.world->net.now_ms - began_ms, 900, 1500);
+    conn_line_free(&line);
 }
 
 static void a_reset_is_one_for_the_other_side(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    TURN_UNTIL(world, user->conn->recv_armed);
-    conn_reset(user->conn);
-    peer_expect_reset(world, peer);
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    assert_int_equal(user->lost, 0);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    TURN_UNTIL(line.world, line.user->conn->recv_armed);
+    conn_reset(line.user->conn);
+    peer_expect_reset(line.world, line.peer);
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    assert_int_equal(line.user->lost, 0);
+    conn_line_free(&line);
 }
 
 static void a_close_keeps_the_slot_until_its_operations_ended(void **state) {
@@ -227,30 +208,24 @@ static void a_close_keeps_the_slot_until_its_operations_ended(void **state) {
 
 static void a_close_from_within_an_event_is_safe(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    user->close_on_bytes = true;
-    peer_send(peer, "first");
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    assert_int_equal(user->reads, 1);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    line.user->close_on_bytes = true;
+    peer_send(line.peer, "first");
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    assert_int_equal(line.user->reads, 1);
+    conn_line_free(&line);
 }
 
 static void a_reset_of_the_other_side_loses_the_conn(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    TURN_UNTIL(world, user->conn->recv_armed);
-    tcp_reset(peer);
-    TURN_UNTIL(world, user->lost == 1);
-    assert_int_equal(user->lost_error, ECONNRESET);
-    TURN_UNTIL(world, world->net.conns.used == 0);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    TURN_UNTIL(line.world, line.user->conn->recv_armed);
+    tcp_reset(line.peer);
+    line.peer = -1;
+    TURN_UNTIL(line.world, line.user->lost == 1);
+    assert_int_equal(line.user->lost_error, ECONNRESET);
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    conn_line_free(&line);
 }
 
 static struct conn_user *user_dial(struct net_world *world, const struct sockaddr_in *address,
@@ -329,28 +304,25 @@ static void a_dial_that_hangs_meets_its_deadline(void **state) {
 
 static void a_deadline_moves_and_fires_once(void **state) {
     (void)state;
-    struct net_world *world = world_new();
-    int peer;
-    struct conn_user *user = conn_user_accept(world, &peer);
-    net_world_turn(world);
-    uint64_t began_ms = world->net.now_ms;
-    conn_deadline(user->conn, began_ms + 10);
-    conn_deadline(user->conn, began_ms + 60);
-    net_world_turn_for(world, 30);
-    assert_int_equal(user->deadlines, 0);
-    TURN_UNTIL(world, user->deadlines == 1);
-    assert_true(world->net.now_ms >= began_ms + 60);
-    conn_deadline(user->conn, world->net.now_ms + 1000);
-    conn_deadline(user->conn, world->net.now_ms + 20); /* sooner than the timer that is armed */
-    TURN_UNTIL(world, user->deadlines == 2);
-    conn_deadline(user->conn, world->net.now_ms + 10);
-    conn_deadline(user->conn, 0);
-    net_world_turn_for(world, 40);
-    assert_int_equal(user->deadlines, 2);
-    conn_close(user->conn);
-    close(peer);
-    net_world_free(world);
-    free(user);
+    struct conn_line line = conn_line_new();
+    net_world_turn(line.world);
+    uint64_t began_ms = line.world->net.now_ms;
+    conn_deadline(line.user->conn, began_ms + 10);
+    conn_deadline(line.user->conn, began_ms + 60);
+    net_world_turn_for(line.world, 30);
+    assert_int_equal(line.user->deadlines, 0);
+    TURN_UNTIL(line.world, line.user->deadlines == 1);
+    assert_true(line.world->net.now_ms >= began_ms + 60);
+    conn_deadline(line.user->conn, line.world->net.now_ms + 1000);
+    conn_deadline(line.user->conn, line.world->net.now_ms + 20); /* sooner than the timer that is
+                                                                    armed */
+    TURN_UNTIL(line.world, line.user->deadlines == 2);
+    conn_deadline(line.user->conn, line.world->net.now_ms + 10);
+    conn_deadline(line.user->conn, 0);
+    net_world_turn_for(line.world, 40);
+    assert_int_equal(line.user->deadlines, 2);
+    conn_close(line.user->conn);
+    conn_line_free(&line);
 }
 
 /* In one turn a socket may have more than there are buffers. */

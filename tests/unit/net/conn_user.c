@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -89,6 +90,28 @@ void conn_user_narrow(struct conn_user *user, int peer) {
     int size = 32768;
     setsockopt(user->conn->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     setsockopt(peer, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+}
+
+struct conn_line conn_line_new(void) {
+    struct net_options options = net_world_options();
+    return conn_line_with(&options);
+}
+
+struct conn_line conn_line_with(const struct net_options *options) {
+    struct conn_line line = {.world = net_world_new(options)};
+    line.user = conn_user_accept(line.world, &line.peer);
+    return line;
+}
+
+void conn_line_hang_up(struct conn_line *line) {
+    close(line->peer);
+    line->peer = -1;
+}
+
+void conn_line_free(struct conn_line *line) {
+    if (line->peer >= 0) close(line->peer);
+    net_world_free(line->world);
+    free(line->user);
 }
 
 static char pattern(size_t at) { return (char)('a' + at % 23); }

@@ -43,6 +43,18 @@ struct conn_user *conn_user_accept(struct net_world *world, int *peer);
 /* Makes little room in the kernel, so that a queue builds up soon. */
 void conn_user_narrow(struct conn_user *user, int peer);
 
+/* A world of the usual options with one accepted connection. */
+struct conn_line {
+    struct net_world *world;
+    struct conn_user *user;
+    int peer; /* its other side, -1: closed */
+};
+
+struct conn_line conn_line_new(void);
+struct conn_line conn_line_with(const struct net_options *options);
+void conn_line_hang_up(struct conn_line *line);
+void conn_line_free(struct conn_line *line);
+
 /* Fills `memory` with the part of an endless text that begins at `at`. */
 struct bytes pattern_bytes(char *memory, size_t at, size_t size);
 /* Reads all there is at `fd`, checks that the text goes on with it, and returns where it ends. */

@@ -60,6 +60,29 @@ void assert_near(uint32_t count, double expected, double percent) {
     assert_true(off >= -percent && off <= percent);
 }
 
+void fixture_pick_each(struct fixture *fixture, uint32_t *picks, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        picks[i] = fixture_pick(fixture, hash_u64(i));
+    }
+}
+
+void fixture_lose_server_3(struct fixture *fixture, const uint32_t *before, uint32_t count,
+                           double percent) {
+    fixture->servers[3].available = false;
+    uint32_t moved_to[10] = {0};
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t after = fixture_pick(fixture, hash_u64(i));
+        if (before[i] == 3) {
+            moved_to[after]++;
+        } else {
+            assert_int_equal(after, before[i]);
+        }
+    }
+    for (uint32_t i = 0; i < 10; i++) {
+        if (i != 3) assert_near(moved_to[i], count / 10 / 9.0, percent);
+    }
+}
+
 void every_policy_skips_tried_servers(void **state) {
     struct fixture *fixture = fixture_new(5);
     fixture->servers[4].backup = true;

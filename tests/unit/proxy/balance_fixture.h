@@ -25,6 +25,12 @@ void fixture_free(struct fixture *fixture);
 uint32_t fixture_pick(struct fixture *fixture, uint64_t hash);
 /* Adds to counts[index] for each pick; hashes are 0, 1, 2... through a mixer. */
 void fixture_pick_many(struct fixture *fixture, uint32_t picks, uint32_t *counts);
+/* The pick for each of so many hashes, from 0 on through a mixer. */
+void fixture_pick_each(struct fixture *fixture, uint32_t *picks, uint32_t count);
+/* Of ten servers the fourth is out: the hashes that were its own (`before`: fixture_pick_each) are
+ * shared by all others within `percent`, and no other hash has moved. */
+void fixture_lose_server_3(struct fixture *fixture, const uint32_t *before, uint32_t count,
+                           double percent);
 /* Within `percent` of what is expected. */
 void assert_near(uint32_t count, double expected, double percent);
 

@@ -46,22 +46,8 @@ static void only_the_addresses_of_a_server_that_is_out_move(void **state) {
     struct fixture *fixture = fixture_new(10);
     fixture_start(fixture, &balance_source_ip);
     static uint32_t before[KEYS];
-    for (uint32_t i = 0; i < KEYS; i++) {
-        before[i] = fixture_pick(fixture, hash_u64(i));
-    }
-    fixture->servers[3].available = false;
-    uint32_t moved_to[10] = {0};
-    for (uint32_t i = 0; i < KEYS; i++) {
-        uint32_t after = fixture_pick(fixture, hash_u64(i));
-        if (before[i] == 3) {
-            moved_to[after]++;
-        } else {
-            assert_int_equal(after, before[i]);
-        }
-    }
-    for (uint32_t i = 0; i < 10; i++) {
-        if (i != 3) assert_near(moved_to[i], KEYS / 10 / 9.0, 25);
-    }
+    fixture_pick_each(fixture, before, KEYS);
+    fixture_lose_server_3(fixture, before, KEYS, 25);
     fixture_free(fixture);
 }
 

@@ -7,10 +7,6 @@
 
 #include <cmocka.h>
 
-#define ONE_SERVER                                                                                 \
-    "[global]\nworkers = 1\ncpu_affinity = off\n[listener web]\nbind = 127.0.0.1:8080\n"           \
-    "upstream = app\n[upstream app]\nserver = 127.0.0.1:9001\n"
-
 /* Nobody has a copy of what a pump has taken, also before any of it has reached the server. */
 static void a_body_on_its_way_is_not_sent_again(void **state) {
     (void)state;

@@ -20,18 +20,6 @@
 
 static struct proxy_world *world_new(void) { return proxy_world_new(CONFIG); }
 
-static uint64_t ended(struct proxy_world *world, enum reason reason) {
-    return world->net->stats.reasons[reason];
-}
-
-static void assert_answer(struct proxy_world *world, int status, enum reason closed_with) {
-    assert_int_equal(world->client.heads, 1);
-    assert_int_equal(world->client.status, status);
-    assert_int_equal(world->client.closes, 1);
-    assert_int_equal(world->client.reason, closed_with);
-    assert_int_equal(world->proxy.exchanges.used, 0);
-}
-
 static void a_failed_connect_tries_the_next_server(void **state) {
     (void)state;
     struct proxy_world *world = world_new();
@@ -83,10 +71,6 @@ static void server_refuses(struct fake_session *session) {
     server_reset(session, REASON_SERVER_REFUSED);
     server_closed(session, REASON_SERVER_RESET);
 }
-
-#define ONE_SERVER                                                                                 \
-    "[global]\nworkers = 1\ncpu_affinity = off\n[listener web]\nbind = 127.0.0.1:8080\n"           \
-    "upstream = app\n[upstream app]\nserver = 127.0.0.1:9001\n"
 
 static void a_reused_connection_that_dies_is_made_good_once(void **state) {
     (void)state;

@@ -21,18 +21,6 @@
 
 static struct proxy_world *world_new(void) { return proxy_world_new(CONFIG); }
 
-static uint64_t ended(struct proxy_world *world, enum reason reason) {
-    return world->net->stats.reasons[reason];
-}
-
-static void assert_answer(struct proxy_world *world, int status, enum reason closed_with) {
-    assert_int_equal(world->client.heads, 1);
-    assert_int_equal(world->client.status, status);
-    assert_int_equal(world->client.closes, 1);
-    assert_int_equal(world->client.reason, closed_with);
-    assert_int_equal(world->proxy.exchanges.used, 0);
-}
-
 static void a_get_goes_through(void **state) {
     (void)state;
     struct proxy_world *world = world_new();
@@ -58,9 +46,7 @@ static void a_get_goes_through(void **state) {
 
 static void the_next_request_takes_the_idle_connection(void **state) {
     (void)state;
-    struct proxy_world *world = proxy_world_new(
-        "[global]\nworkers = 1\ncpu_affinity = off\n[listener web]\nbind = 127.0.0.1:8080\n"
-        "upstream = app\n[upstream app]\nserver = 127.0.0.1:9001\n");
+    struct proxy_world *world = proxy_world_new(ONE_SERVER);
     for (int i = 0; i < 3; i++) {
         client_request(world, HTTP_GET, "/", 0);
         assert_int_equal(world->session_count, 1);

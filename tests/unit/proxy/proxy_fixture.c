@@ -393,3 +393,15 @@ void server_drained(struct fake_session *session) {
     struct stream *stream = &session->stream.stream;
     stream->events->on_drained(stream);
 }
+
+uint64_t ended(const struct proxy_world *world, enum reason reason) {
+    return world->net->stats.reasons[reason];
+}
+
+void assert_answer(const struct proxy_world *world, int status, enum reason closed_with) {
+    assert_int_equal(world->client.heads, 1);
+    assert_int_equal(world->client.status, status);
+    assert_int_equal(world->client.closes, 1);
+    assert_int_equal(world->client.reason, closed_with);
+    assert_int_equal(world->proxy.exchanges.used, 0);
+}

@@ -10,6 +10,10 @@
 
 #define FAKE_SESSIONS_MAX 16
 
+#define ONE_SERVER                                                                                 \
+    "[global]\nworkers = 1\ncpu_affinity = off\n[listener web]\nbind = 127.0.0.1:8080\n"           \
+    "upstream = app\n[upstream app]\nserver = 127.0.0.1:9001\n"
+
 struct fake_stream {
     struct stream stream;
     struct fake_session *session; /* NULL: the client's */
@@ -77,6 +81,11 @@ struct proxy_world *proxy_world_new(const char *config);
 /* Fails the test if an exchange, a stream, a lease or a count was left over. */
 void proxy_world_free(struct proxy_world *world);
 struct server *proxy_world_server(struct proxy_world *world, uint32_t index);
+
+/* How many exchanges have ended so. */
+uint64_t ended(const struct proxy_world *world, enum reason reason);
+/* The client has one answer and its stream is closed, with that reason; no exchange is left. */
+void assert_answer(const struct proxy_world *world, int status, enum reason closed_with);
 
 /* A client of a listener with mode = tcp has connected; false: it was refused. */
 bool client_connect(struct proxy_world *world);

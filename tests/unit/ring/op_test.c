@@ -17,6 +17,7 @@ struct world {
     struct ring ring;
     struct stat_block stats;
     struct buf_pool pool;
+    int fds[2]; /* of world_of_pair; -1: closed */
     uint32_t count;
     struct ring_completion seen[64];
     size_t received;
@@ -36,6 +37,7 @@ static struct world *world_new(void) {
     struct world *world = aligned_alloc(64, (sizeof *world + 63) / 64 * 64);
     assert_non_null(world);
     memset(world, 0, sizeof *world);
+    world->fds[0] = world->fds[1] = -1;
     struct ring_options options = {16, 256};
     assert_int_equal(ring_init(&world->ring, &options, &world->stats), 0);
     for (int kind = RING_ACCEPT; kind < RING_KIND_COUNT; kind++)
@@ -45,7 +47,17 @@ static struct world *world_new(void) {
     return world;
 }
 
+/* With two sockets that are connected. */
+static struct world *world_of_pair(void) {
+    struct world *world = world_new();
+    tcp_pair(world->fds);
+    return world;
+}
+
 static void world_free(struct world *world) {
+    for (int i = 0; i < 2; i++) {
+        if (world->fds[i] >= 0) close(world->fds[i]);
+    }
     assert_int_equal(world->ring.ops_in_flight, 0);
     buf_pool_fini(&world->pool);
     ring_fini(&world->ring);
@@ -83,94 +95,78 @@ static size_t read_until_done(struct world *world, int fd) {
 
 static void a_send_completes_when_all_went_out(void **state) {
     (void)state;
-    struct world *world = world_new();
-    int fds[2];
-    tcp_pair(fds);
-    narrow(fds[0], fds[1]);
+    struct world *world = world_of_pair();
+    narrow(world->fds[0], world->fds[1]);
     size_t size = 600000;
     char *much = calloc(1, size);
     assert_non_null(much);
-    op_send(&world->ring, sending, fds[0], bytes_make(much, size), OP_SEND_ALL);
+    op_send(&world->ring, sending, world->fds[0], bytes_make(much, size), OP_SEND_ALL);
     turn(world);
     turn(world);
     assert_int_equal(world->count, 0);
-    size_t got = read_until_done(world, fds[1]);
+    size_t got = read_until_done(world, world->fds[1]);
     assert_int_equal(world->seen[0].result, size);
     assert_true(got > 0 && got <= size);
     free(much);
-    close(fds[0]);
-    close(fds[1]);
     world_free(world);
 }
 
 static void a_vector_goes_out_whole_and_in_order(void **state) {
     (void)state;
-    struct world *world = world_new();
-    int fds[2];
-    tcp_pair(fds);
+    struct world *world = world_of_pair();
     struct iovec vector[3] = {{(char[]){"one "}, 4}, {(char[]){"two "}, 4}, {(char[]){"three"}, 5}};
     struct msghdr message = {.msg_iov = vector, .msg_iovlen = 3};
-    op_sendmsg(&world->ring, sending, fds[0], &message, OP_SEND_ALL);
+    op_sendmsg(&world->ring, sending, world->fds[0], &message, OP_SEND_ALL);
     turn(world);
     assert_int_equal(world->seen[0].result, 13);
     char got[20] = "";
-    assert_int_equal(peer_take(fds[1], got, sizeof got), 13);
+    assert_int_equal(peer_take(world->fds[1], got, sizeof got), 13);
     assert_string_equal(got, "one two three");
-    close(fds[0]);
-    close(fds[1]);
     world_free(world);
 }
 
 static void a_send_now_does_not_wait(void **state) {
     (void)state;
-    struct world *world = world_new();
-    int fds[2];
-    tcp_pair(fds);
-    narrow(fds[0], fds[1]);
+    struct world *world = world_of_pair();
+    narrow(world->fds[0], world->fds[1]);
     size_t size = 2000000;
     char *much = calloc(1, size);
     assert_non_null(much);
-    op_send(&world->ring, sending, fds[0], bytes_make(much, size), OP_SEND_NOW);
+    op_send(&world->ring, sending, world->fds[0], bytes_make(much, size), OP_SEND_NOW);
     turn(world);
     assert_int_equal(world->count, 1);
     assert_in_range(world->seen[0].result, 1, size - 1);
     for (int i = 0; i < 20 && world->seen[world->count - 1].result > 0; i++) {
-        op_send(&world->ring, sending, fds[0], bytes_make(much, size), OP_SEND_NOW);
+        op_send(&world->ring, sending, world->fds[0], bytes_make(much, size), OP_SEND_NOW);
         turn(world);
     }
     assert_int_equal(world->seen[world->count - 1].result, -EAGAIN);
     free(much);
-    close(fds[0]);
-    close(fds[1]);
     world_free(world);
 }
 
 static void a_send_to_nobody_is_an_error_and_no_signal(void **state) {
     (void)state;
-    struct world *world = world_new();
-    int fds[2];
-    tcp_pair(fds);
-    tcp_reset(fds[1]);
-    op_send(&world->ring, sending, fds[0], BYTES("x"), OP_SEND_ALL);
+    struct world *world = world_of_pair();
+    tcp_reset(world->fds[1]);
+    world->fds[1] = -1;
+    op_send(&world->ring, sending, world->fds[0], BYTES("x"), OP_SEND_ALL);
     turn(world);
-    op_send(&world->ring, sending, fds[0], BYTES("x"), OP_SEND_ALL);
+    op_send(&world->ring, sending, world->fds[0], BYTES("x"), OP_SEND_ALL);
     turn(world);
     assert_int_equal(world->count, 2);
     assert_int_equal(world->seen[1].result, -EPIPE);
-    close(fds[0]);
     world_free(world);
 }
 
 static void a_blocked_send_can_be_cancelled(void **state) {
     (void)state;
-    struct world *world = world_new();
-    int fds[2];
-    tcp_pair(fds);
-    narrow(fds[0], fds[1]);
+    struct world *world = world_of_pair();
+    narrow(world->fds[0], world->fds[1]);
     size_t size = 2000000;
     char *much = calloc(1, size);
     assert_non_null(much);
-    op_send(&world->ring, sending, fds[0], bytes_make(much, size), OP_SEND_ALL);
+    op_send(&world->ring, sending, world->fds[0], bytes_make(much, size), OP_SEND_ALL);
     turn(world);
     op_cancel(&world->ring, sending);
     for (int i = 0; i < 100 && world->ring.ops_in_flight != 0; i++)
@@ -179,33 +175,27 @@ static void a_blocked_send_can_be_cancelled(void **state) {
     /* Short, or nothing: never more than really went out. */
     assert_true(world->seen[0].result == -ECANCELED || (uint32_t)world->seen[0].result < size);
     free(much);
-    close(fds[0]);
-    close(fds[1]);
     world_free(world);
 }
 
 static void a_multishot_receive_goes_on_until_the_end(void **state) {
     (void)state;
-    struct world *world = world_new();
-    int fds[2];
-    tcp_pair(fds);
+    struct world *world = world_of_pair();
     struct op_recv_options options = {.group = BUF_SMALL, .multishot = true, .poll_first = true};
-    op_recv(&world->ring, receiving, fds[0], &options);
+    op_recv(&world->ring, receiving, world->fds[0], &options);
     for (int i = 0; i < 5; i++) {
-        peer_send(fds[1], "hello");
+        peer_send(world->fds[1], "hello");
         turn(world);
         assert_int_equal(world->received, 5 * (i + 1));
         assert_true(world->seen[world->count - 1].more);
     }
     assert_int_equal(world->ring.ops_in_flight, 1);
-    shutdown(fds[1], SHUT_WR);
+    shutdown(world->fds[1], SHUT_WR);
     turn(world);
     const struct ring_completion *last = &world->seen[world->count - 1];
     assert_int_equal(last->result, 0);
     assert_false(last->more);
     assert_int_equal(world->ring.ops_in_flight, 0);
-    close(fds[0]);
-    close(fds[1]);
     world_free(world);
 }
 
@@ -242,18 +232,14 @@ static void a_multishot_receive_ends_at_its_limit(void **state) {
 
 static void a_shutdown_ends_a_receive_and_a_close_would_not(void **state) {
     (void)state;
-    struct world *world = world_new();
-    int fds[2];
-    tcp_pair(fds);
+    struct world *world = world_of_pair();
     struct op_recv_options options = {.group = BUF_SMALL, .multishot = true};
-    op_recv(&world->ring, receiving, fds[0], &options);
+    op_recv(&world->ring, receiving, world->fds[0], &options);
     turn(world);
-    shutdown(fds[0], SHUT_RDWR);
+    shutdown(world->fds[0], SHUT_RDWR);
     for (int i = 0; i < 100 && world->ring.ops_in_flight != 0; i++)
         turn(world);
     assert_int_equal(world->seen[0].result, 0);
-    close(fds[0]);
-    close(fds[1]);
     world_free(world);
 }
 
