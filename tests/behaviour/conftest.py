@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from harness.stage import DEFAULT_INI, Stage  # noqa: E402
+from harness.stage import WEB, Stage  # noqa: E402
 
 # No test may hang the run, whatever weir does. Waits inside tests end much earlier.
 TEST_S = int(os.environ.get("WEIR_TEST_SECONDS", "90"))
@@ -47,7 +47,7 @@ class _Keeper:
 @pytest.fixture(scope="module")
 def _keeper(request, tmp_path_factory):
     def make():
-        ini = getattr(request.module, "INI", DEFAULT_INI)
+        ini = getattr(request.module, "INI", WEB)
         keys = getattr(request.module, "GLOBAL", {})
         return Stage(tmp_path_factory.mktemp("weir"), ini, **keys)
 
@@ -77,7 +77,7 @@ def new_stage(request, tmp_path_factory):
     stages = request.node.stages = getattr(request.node, "stages", [])
     mine = []
 
-    def make(ini=DEFAULT_INI, **keys):
+    def make(ini=WEB, **keys):
         stage = Stage(tmp_path_factory.mktemp("weir"), ini, **keys)
         stages.append(stage)
         mine.append(stage)

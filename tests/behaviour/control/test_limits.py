@@ -65,9 +65,7 @@ def test_no_memory_is_503(stage, path):
 
 def test_no_memory_for_an_answer_is_503(stage, origin):
     client = stage.connect()
-    client.send(get("/big_response", FILLER))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/big_response", FILLER))
     upstream.send(answer(200, b"x" * 100))
     got = client.read_response()
     assert (got.status, got.reason) == (503, "no_memory")
@@ -198,7 +196,7 @@ def test_the_admin_answers_when_every_client_is_being_served(new_stage):
 
 
 def test_a_drain_at_the_limit(new_stage):
-    stage = new_stage(INI, max_connections=3, drain_timeout="20s")
+    stage = new_stage(INI, max_connections=3, drain_timeout="60s")
     clients = [stage.connect() for _ in range(3)]
     for client in clients:
         client.send(get("/slow"))
@@ -212,7 +210,7 @@ def test_a_drain_at_the_limit(new_stage):
         assert client.read_response().body == b"done"
         client.close()
     late.close()
-    assert stage.weir.wait_exit() == 0
+    stage.weir.drained()
 
 
 # Descriptors.
@@ -290,6 +288,7 @@ def test_descriptors_that_run_out_while_it_runs(new_stage):
             client.close()
             waiting.remove(client)
     assert len(statuses) == 100
+    assert stage.count("weir_listener_accept_pauses_total", reason="no_descriptors") > 0
     resource.prlimit(stage.weir.pid, resource.RLIMIT_NOFILE, before)
     eventually(lambda: stage.connect().ask(get()).status == 200, "it serves again")
 

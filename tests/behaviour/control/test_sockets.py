@@ -87,9 +87,7 @@ def accepted(stage, sockets, client):
 
 def test_nodelay_is_set_on_both_sides(stage, origin, sockets):
     client = stage.connect()
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     ours = accepted(stage, sockets, client)
     assert option(ours, socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
     dialled = next(sock for sock in sockets() if not listens(sock)

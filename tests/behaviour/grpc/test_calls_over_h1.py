@@ -6,7 +6,6 @@ import time
 import pytest
 
 from harness.http1 import (answer, answer_chunked, answer_head, chunk, get, post, post_chunked)
-from harness.peer import Ended
 
 EARLY_S = 0.02
 
@@ -71,20 +70,16 @@ def is_status(got, status, reason):
     assert "Date" in got and not got.chunked
 
 
-def fails(stage, reason):
-    stage.weir.eventually_metric(1, "weir_grpc_errors_total", reason=reason)
-
-
 @pytest.mark.parametrize("name, status, reason", [
     ("down", 14, "connect_failed"),
     ("unheard", 4, "connect_timeout"),
 ])
 def test_a_call_without_a_server(stage, name, status, reason):
-    before = stage.count("weir_grpc_errors_total", reason=reason)
+    counted = stage.counter("weir_grpc_errors_total", reason=reason)
     client = stage.connect(name)
     client.send(call())
     is_status(client.read_response(), status, reason)
-    assert stage.count("weir_grpc_errors_total", reason=reason) == before + 1
+    assert counted.grown() == 1
 
 
 def test_the_connection_goes_on_after_a_failed_call(stage):
@@ -105,18 +100,14 @@ def test_other_requests_get_an_error_of_http(stage, kind):
 
 def test_a_server_that_is_silent(stage, origin):
     client = stage.connect("slow")
-    client.send(call())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, call())
     is_status(client.read_response(), 4, "server_timeout")
     upstream.expect_end()
 
 
 def test_a_busy_server(stage, origin):
     first, second = stage.connect("busy"), stage.connect("busy")
-    first.send(call())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(first, call())
     second.send(call())
     is_status(second.read_response(), 14, "server_busy")
     upstream.send(answer(200, b"", CALL, "grpc-status: 0"))
@@ -125,18 +116,14 @@ def test_a_busy_server(stage, origin):
 
 def test_a_server_that_dies_before_its_answer(stage, origin):
     client = stage.connect()
-    client.send(call())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, call())
     upstream.reset()
     is_status(client.read_response(), 14, "server_reset")
 
 
 def test_a_server_that_dies_in_its_answer_is_told_in_trailers(stage, origin):
     client = stage.connect()
-    client.send(call())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, call())
     upstream.send(answer_head(200, *GRPC) + chunk(b"half a mess"))
     client.read_until(b"half a mess\r\n")
     upstream.close()
@@ -146,9 +133,7 @@ def test_a_server_that_dies_in_its_answer_is_told_in_trailers(stage, origin):
 
 def test_an_answer_of_another_kind_is_cut(stage, origin):
     client = stage.connect()
-    client.send(call())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, call())
     upstream.send(answer_head(200, "Transfer-Encoding: chunked") + chunk(b"a page"))
     client.read_until(b"a page\r\n")
     upstream.close()
@@ -184,15 +169,14 @@ def test_answers_of_the_server_stay_as_they_are(stage, origin):
 
 
 def test_a_deadline_ends_the_call(stage, origin):
+    counted = stage.counter("weir_grpc_errors_total", reason="grpc_deadline")
     client = stage.connect()
     began = time.monotonic()
-    client.send(call("grpc-timeout: 300m"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, call("grpc-timeout: 300m"))
     is_status(client.read_response(), 4, "grpc_deadline")
     assert time.monotonic() - began >= 0.3 - EARLY_S
     upstream.expect_end()
-    fails(stage, "grpc_deadline")
+    counted.grows()
 
 
 def test_a_deadline_while_a_connection_is_made(new_stage):
@@ -205,9 +189,7 @@ def test_a_deadline_while_a_connection_is_made(new_stage):
 def test_a_deadline_in_the_answer_is_told_in_trailers(stage, origin):
     """A server that goes on and on gets no more time by it."""
     client = stage.connect()
-    client.send(call("grpc-timeout: 300m"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, call("grpc-timeout: 300m"))
     upstream.send(answer_head(200, *GRPC))
     got = b""
     while b"\r\n0\r\n" not in got:
@@ -253,20 +235,16 @@ def test_the_server_is_told_what_is_left(stage, origin):
 
 def test_a_timeout_without_a_call_bounds_nothing(stage, origin):
     client = stage.connect()
-    client.send(get("/", "grpc-timeout: 1m"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/", "grpc-timeout: 1m"))
     time.sleep(0.05)  # the time that would have been too much
     upstream.send(answer(200, b"late"))
     assert client.read_response().body == b"late"
 
 
 def test_a_client_that_leaves_is_no_failed_call(stage, origin):
-    before = stage.count("weir_grpc_errors_total")
+    counted = stage.counter("weir_grpc_errors_total")
     client = stage.connect()
-    client.send(call("grpc-timeout: 20S"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, call("grpc-timeout: 20S"))
     client.reset()
     upstream.expect_end()
-    assert stage.count("weir_grpc_errors_total") == before
+    assert counted.grown() == 0

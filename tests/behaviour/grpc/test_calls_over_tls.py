@@ -1,19 +1,19 @@
 """gRPC over TLS on both sides, as it is used: grpcio insists on ALPN h2."""
 
 import queue
-import threading
 
 import grpc
 import pytest
 
 from harness.bulk import MB, pattern
-from harness.grpc_ends import (GrpcEnds, Watched, both_stream, client_stream, failure,
-                               server_stream, unary)
+from harness.grpc_ends import (GrpcEnds, Watched, answer_together, both_stream, calls_at_once,
+                               client_stream, failure, server_stream, unary)
+from harness.tls import TO_ORIGIN
 from harness.wait import PATIENCE
 
 StatusCode = grpc.StatusCode
 
-INI = """
+INI = f"""
 ; the server's certificate: origin.test.pem
 [defaults]
 max_body_size = 0
@@ -26,9 +26,7 @@ alpn = h2 http/1.1
 upstream = app
 [upstream app]
 protocol = h2
-tls = on
-ca = ca.pem
-server_name = origin.test
+{TO_ORIGIN}
 server = @grpc
 """
 
@@ -81,16 +79,8 @@ def test_big_messages_both_ways(ends):
 
 
 def test_200_calls_at_once(ends):
-    together = threading.Barrier(200)
-
-    def wait(message, context):
-        together.wait(PATIENCE * 2)
-        return message
-
-    ends.serve(Wait=unary(wait))
-    call = [ends.unary("Wait"), ends.unary("Wait")]
-    calls = [call[i % 2].future(b"%d" % i, timeout=PATIENCE * 3) for i in range(200)]
-    assert [one.result() for one in calls] == [b"%d" % i for i in range(200)]
+    ends.serve(Wait=answer_together(200))
+    assert calls_at_once(ends, "Wait", 200) == [b"%d" % i for i in range(200)]
 
 
 def test_a_status_of_the_server(ends):

@@ -9,9 +9,9 @@ import grpc
 import pytest
 
 from harness.bulk import MB, pattern
-from harness.grpc_ends import (GrpcEnds, Watched, both_stream, client_stream, failure, path_of,
-                               server_stream, unary)
-from harness.wait import PATIENCE, eventually
+from harness.grpc_ends import (GrpcEnds, Watched, answer_together, both_stream, calls_at_once,
+                               client_stream, failure, path_of, server_stream, unary)
+from harness.wait import PATIENCE
 
 StatusCode = grpc.StatusCode
 
@@ -227,16 +227,8 @@ def test_compressed_messages(ends, kind):
 
 def test_200_calls_at_once(ends, stage):
     """None is answered before all have arrived. weir lets a connection have 100."""
-    together = threading.Barrier(200)
-
-    def wait(message, context):
-        together.wait(PATIENCE * 2)
-        return message
-
-    ends.serve(Wait=unary(wait))
-    call = [ends.unary("Wait"), ends.unary("Wait")]
-    calls = [call[i % 2].future(b"%d" % i, timeout=PATIENCE * 3) for i in range(200)]
-    assert [one.result() for one in calls] == [b"%d" % i for i in range(200)]
+    ends.serve(Wait=answer_together(200))
+    assert calls_at_once(ends, "Wait", 200) == [b"%d" % i for i in range(200)]
     assert stage.count("weir_listener_connections_active", listener="web") == 2
 
 
@@ -281,15 +273,14 @@ def test_a_deadline_ends_both_sides(ends, first):
 
 
 def test_a_cancelled_call_ends_at_the_server(ends, stage):
-    before = stage.count("weir_http_exchanges_ended_total", reason="client_reset")
+    counted = stage.ended("client_reset")
     watched = Watched(b"one")
     ends.serve(Wait=server_stream(watched))
     call = ends.server_stream("Wait")(b"", timeout=PATIENCE * 2)
     assert next(call) == b"one"
     call.cancel()
     assert watched.over.wait(PATIENCE)
-    stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total",
-                                 reason="client_reset")
+    counted.grows()
 
 
 def test_a_client_that_goes_ends_its_calls_at_the_server(ends):
@@ -410,12 +401,11 @@ def test_min_read_rate_is_not_asked_of_calls(ends):
 
 def test_calls_are_counted(ends, stage):
     ends.serve(Echo=unary(echo))
-    before = stage.count("weir_http_requests_total", listener="web", code="2xx", method="POST")
+    counted = stage.counter("weir_http_requests_total", listener="web", code="2xx", method="POST")
     call = ends.unary("Echo")
     for _ in range(5):
         call(b"", timeout=PATIENCE)
-    eventually(lambda: stage.count("weir_http_requests_total", listener="web", code="2xx",
-                                   method="POST") == before + 5, "five calls were counted")
+    counted.grows(5)
 
 
 # Draining.
@@ -428,14 +418,13 @@ def test_a_stream_goes_on_while_weir_drains(new_stage):
         call = ends.both_stream("Talk")(iter(outgoing.get, None), timeout=PATIENCE * 2)
         outgoing.put(b"before")
         assert next(call) == b"before"
-        stage.weir.signal(signal.SIGTERM)
-        eventually(lambda: "draining" in stage.weir.log, "it drains")
+        stage.weir.drain()
         for i in range(20):
             outgoing.put(b"%d" % i)
             assert next(call) == b"%d" % i
         outgoing.put(None)
         assert list(call) == [] and call.code() is StatusCode.OK
-        assert stage.weir.wait_exit() == 0
+        stage.weir.drained()
 
 
 def test_a_drain_that_runs_out_is_unavailable(new_stage):
@@ -448,4 +437,4 @@ def test_a_drain_that_runs_out_is_unavailable(new_stage):
         stage.weir.signal(signal.SIGTERM)
         assert failure(lambda: next(call)).code() is StatusCode.UNAVAILABLE
         assert watched.over.wait(PATIENCE)
-        assert stage.weir.wait_exit() == 0
+        stage.weir.drained(cut=1)

@@ -194,13 +194,13 @@ def test_a_reset_means_the_same_to_grpcio_as_without_weir(stage):
 # Servers that die.
 
 def test_a_server_killed_before_its_answer(caller, origin, stage):
-    before = stage.count("weir_grpc_errors_total", reason="server_reset")
+    counted = stage.counter("weir_grpc_errors_total", reason="server_reset")
     call = caller.call()
     server = server_of(origin)
     server.whole_request()
     server.reset()
     is_trailers_only(call.wait(), 14, "server_reset")
-    assert stage.count("weir_grpc_errors_total", reason="server_reset") == before + 1
+    assert counted.grown() == 1
 
 
 def test_a_server_killed_in_mid_answer(caller, origin):
@@ -298,7 +298,7 @@ def test_a_call_that_all_refuse_is_unavailable(caller, stage, origin):
 # Deadlines that a client has and does not act on.
 
 def test_a_deadline_resets_the_server(caller, origin, stage):
-    before = stage.count("weir_grpc_errors_total", reason="grpc_deadline")
+    counted = stage.counter("weir_grpc_errors_total", reason="grpc_deadline")
     began = time.monotonic()
     call = caller.call(("grpc-timeout", "300m"))
     server = server_of(origin)
@@ -306,7 +306,7 @@ def test_a_deadline_resets_the_server(caller, origin, stage):
     is_trailers_only(call.wait(), 4, "grpc_deadline")
     assert time.monotonic() - began >= 0.3 - EARLY_S
     server.expect_reset(request, CANCEL)
-    assert stage.count("weir_grpc_errors_total", reason="grpc_deadline") == before + 1
+    assert counted.grown() == 1
 
 
 def test_a_deadline_in_the_answer(caller, origin):
@@ -335,7 +335,7 @@ def test_a_deadline_of_one_call_leaves_the_others(caller, origin):
 
 def test_a_deadline_of_a_client_that_does_not_read(caller, origin, stage):
     """Its window is shut: the server is free at once, the status comes when there is room."""
-    before = stage.count("weir_http_exchanges_ended_total", reason="grpc_deadline")
+    counted = stage.ended("grpc_deadline")
     caller.stingy = True
     call = caller.call(("grpc-timeout", "300m"))
     server = server_of(origin)
@@ -344,8 +344,7 @@ def test_a_deadline_of_a_client_that_does_not_read(caller, origin, stage):
     sent = server.send_until_stuck(request)
     assert sent > 65535
     server.expect_reset(request, CANCEL)
-    stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total",
-                                 reason="grpc_deadline")
+    counted.grows()
     call.until(lambda call: len(call.body) == 65535, "all that the window has room for")
     assert call.trailers is None
     caller.read_on(call)
@@ -374,13 +373,13 @@ def test_the_server_is_told_the_time_that_is_left(caller, origin):
 # Refused by weir.
 
 def test_a_call_over_a_limit(stage):
-    before = stage.count("weir_grpc_errors_total")
+    counted = stage.counter("weir_grpc_errors_total")
     caller = H2Caller(stage.connect("small"))
     is_trailers_only(caller.call(*[(f"x-{i}", "y") for i in range(30)]).wait(), 8,
                      "too_many_fields")
     is_trailers_only(caller.call(("content-length", "2000"), message=b"x" * 2000).wait(), 8,
                      "body_too_large")
-    assert stage.count("weir_grpc_errors_total") == before + 2
+    assert counted.grown() == 2
 
 
 def test_other_requests_over_a_limit_get_an_error_of_http(stage):

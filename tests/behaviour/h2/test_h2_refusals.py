@@ -4,30 +4,20 @@ import struct
 
 import pytest
 
-from harness.h2_client import (ACK, COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM,
+from harness.h2_client import (ACK, COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS,
                                FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY, HEADERS, PADDED, PING,
                                PREFACE, PROTOCOL_ERROR, PUSH_PROMISE, REFUSED_STREAM, RST_STREAM,
                                SETTINGS, STREAM_CLOSED, WINDOW_UPDATE, H2Client, pack, settings)
 from harness.http1 import answer
+from harness.stage import HELLO_SERVICE, WEB
 
-INI = """
+INI = WEB + HELLO_SERVICE + """
 [defaults]
 max_header_size = 4k
 max_headers = 20
 max_target = 1k
 max_body_size = 100k
 h2_max_made_resets = 0
-[listener web]
-bind = @web
-upstream = app
-[route hello]
-path = /hello
-service = hello
-[service hello]
-type = respond
-body = hello
-[upstream app]
-server = @origin
 """
 
 GET, SCHEME, PATH, AUTHORITY = ((":method", "GET"), (":scheme", "http"), (":path", "/"),
@@ -42,11 +32,11 @@ def h2(stage):
 
 def refused(stage, h2, fields, reason, end=True):
     """RST_STREAM, the reason counted, nothing forwarded, and the connection is well."""
-    before = stage.count("weir_http_parse_errors_total", reason=reason)
+    counted = stage.counter("weir_http_parse_errors_total", reason=reason)
     h2.headers(1, fields, end)
     h2.expect_reset(1, PROTOCOL_ERROR)
     assert h2.on(1).fields is None
-    assert stage.count("weir_http_parse_errors_total", reason=reason) == before + 1
+    assert counted.grown() == 1
     h2.get(3, "/hello")
     assert h2.answer(3).body == b"hello"
     assert stage.origin.saw_nothing()
@@ -149,22 +139,19 @@ def test_bad_lengths_over_h2(stage, h2, lengths):
 def test_a_body_of_another_length(stage, h2):
     refused(stage, h2, [*GOOD, ("content-length", "5")], "bad_body_length")
     for stream, body in ((5, b"1234"), (7, b"123456")):
-        before = stage.count("weir_http_exchanges_ended_total", reason="bad_body_length")
+        counted = stage.ended("bad_body_length")
         h2.request(stream, "POST", "/", ("content-length", "5"), end=False)
-        upstream = stage.origin.next()
-        upstream.read_head("request")
+        upstream = stage.origin.asked(whole=False)
         h2.data(stream, body, end=True)
         h2.expect_reset(stream, PROTOCOL_ERROR)
         assert h2.on(stream).fields is None
         upstream.expect_end()
-        stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total",
-                                     reason="bad_body_length")
+        counted.grows()
 
 
 def test_trailers_end_short_of_the_length(stage, h2):
     h2.request(1, "POST", "/", ("content-length", "5"), end=False)
-    upstream = stage.origin.next()
-    upstream.read_head("request")
+    upstream = stage.origin.asked(whole=False)
     h2.data(1, b"1234")
     h2.headers(1, [("x", "1")])
     h2.expect_reset(1, PROTOCOL_ERROR)
@@ -176,8 +163,7 @@ def test_trailers_end_short_of_the_length(stage, h2):
     ([("connection", "x")], True), ([("x", "a\nb")], True)])
 def test_bad_trailers(stage, h2, fields, end):
     h2.request(1, "POST", "/", end=False)
-    upstream = stage.origin.next()
-    upstream.read_head("request")
+    upstream = stage.origin.asked(whole=False)
     h2.headers(1, fields, end)
     h2.expect_reset(1, PROTOCOL_ERROR)
     upstream.expect_end()
@@ -193,12 +179,12 @@ def test_bad_trailers(stage, h2, fields, end):
     ("/", [("content-length", str(100 * 1024 + 1))], 413, "body_too_large"),
 ])
 def test_what_is_too_much_is_answered(stage, h2, path, fields, status, reason):
-    before = stage.count("weir_http_parse_errors_total", reason=reason)
+    counted = stage.counter("weir_http_parse_errors_total", reason=reason)
     h2.request(1, "GET", path, *fields, end=reason != "body_too_large")
     got = h2.answer(1)
     assert (got.status, got.reason) == (status, reason)
     assert got["content-length"] == str(len(got.body)) and got["date"]
-    assert stage.count("weir_http_parse_errors_total", reason=reason) == before + 1
+    assert counted.grown() == 1
     if reason == "body_too_large":
         h2.expect_reset(1, 0)
     h2.get(3, "/hello")
@@ -216,8 +202,7 @@ def test_limits_at_their_edge_pass(stage, h2):
 
 def test_a_body_that_grows_too_large(stage, h2):
     h2.request(1, "POST", "/", end=False)
-    upstream = stage.origin.next()
-    upstream.read_head("request")
+    upstream = stage.origin.asked(whole=False)
     h2.data(1, b"x" * 60_000)
     h2.data(1, b"x" * 60_000)
     got = h2.answer(1)
@@ -258,21 +243,18 @@ def test_a_broken_connection_gets_goaway(stage, h2, sent, code):
 
 
 def test_a_broken_connection_ends_its_requests(stage, h2):
-    before = stage.count("weir_http_exchanges_ended_total", reason="h2_protocol")
+    counted = stage.ended("h2_protocol")
     h2.get(1)
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked()
     h2.frame(PING, 0, 1, b"12345678")
     h2.expect_goaway(PROTOCOL_ERROR)
     upstream.expect_end()
-    stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total",
-                                 reason="h2_protocol")
+    counted.grows()
 
 
 def test_data_on_a_stream_that_has_ended(stage, h2):
     h2.get(1)
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked()
     h2.frame(DATA, 0, 1, b"more")
     h2.expect_goaway(STREAM_CLOSED)
     upstream.expect_end()
@@ -280,8 +262,7 @@ def test_data_on_a_stream_that_has_ended(stage, h2):
 
 def test_a_window_that_overflows(stage, h2):
     h2.request(1, "POST", "/", ("content-length", "100000"), end=False)
-    upstream = stage.origin.next()
-    upstream.read_head("request")
+    upstream = stage.origin.asked(whole=False)
     h2.frame(DATA, 0, 1, b"x" * 16384)
     h2.frame(WINDOW_UPDATE, 0, 1, b"\x7f\xff\xff\xff")
     h2.expect_reset(1, FLOW_CONTROL_ERROR)
@@ -306,8 +287,7 @@ def test_a_preface_with_another_version_is_http1s(stage):
 
 def test_goaway_from_the_client_lets_its_requests_end(stage, h2):
     h2.get(1)
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked()
     h2.frame(GOAWAY, 0, 0, struct.pack(">II", 0, 0))
     h2.echo()
     upstream.send(answer(200, b"still"))
@@ -315,17 +295,16 @@ def test_goaway_from_the_client_lets_its_requests_end(stage, h2):
     h2.peer.expect_end()
 
 
-def test_no_slot_left_refuses_the_stream(new_stage):
-    """As many requests at once as memory is set aside for."""
+def test_who_has_all_the_streams_it_may_have_lacks_no_memory(new_stage):
+    """It is set aside for as many as h2_max_streams says."""
     stage = new_stage(INI.replace("[defaults]", "[defaults]\nh2_max_streams = 1"),
                       max_connections=1)
-    before = stage.count("weir_http_parse_errors_total", reason="no_memory")
+    counted = stage.counter("weir_http_parse_errors_total", reason="no_memory")
     h2 = H2Client(stage.connect())
     h2.get(1)
-    h2.get(3)
+    h2.get(3)  # before it knows better
     h2.expect_reset(3, REFUSED_STREAM)
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked()
     upstream.send(answer(200))
     assert h2.answer(1).status == 200
-    assert stage.count("weir_http_parse_errors_total", reason="no_memory") == before
+    assert counted.grown() == 0

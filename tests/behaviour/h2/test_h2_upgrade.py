@@ -6,23 +6,13 @@ import pytest
 
 from harness.h2_client import PREFACE, H2Client, settings
 from harness.http1 import answer, get, post
+from harness.stage import HELLO_SERVICE, WEB
 
-INI = """
-[listener web]
-bind = @web
-upstream = app
+INI = WEB + HELLO_SERVICE + """
 [listener only_h1]
 bind = @only_h1
 upstream = app
 alpn = http/1.1
-[route hello]
-path = /hello
-service = hello
-[service hello]
-type = respond
-body = hello
-[upstream app]
-server = @origin
 """
 
 
@@ -70,8 +60,7 @@ def test_the_settings_count(stage):
     client.expect(SWITCHED)
     h2 = H2Client(client, first=PREFACE + settings((4, 5)))
     h2.stingy = True
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked()
     upstream.send(answer(200, b"0123456789"))
     h2.until(lambda: len(h2.on(1).body) == 5, "a window of it")
     h2.echo()

@@ -22,7 +22,7 @@ server = @origin
 server = @origin_b max_connections=30
 """
 
-CLIENTS, REQUESTS = 24, 60
+CLIENTS, REQUESTS = 24, 40
 EXCUSES = {"server_reset", "server_closed", "server_refused", "server_timeout", "bad_response",
            "connect_failed", "server_busy", "queue_timeout"}
 

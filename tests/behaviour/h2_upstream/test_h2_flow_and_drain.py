@@ -6,7 +6,6 @@ import threading
 from harness.bulk import MB, pattern
 from harness.h2_server import CANCEL, WINDOW, H2Server
 from harness.http1 import get, post
-from harness.wait import eventually
 
 INI = """
 [defaults]
@@ -73,7 +72,7 @@ def test_a_slow_server_gets_all_of_it(stage):
 
 
 def test_small_windows_of_the_server(stage):
-    body = pattern(50000)
+    body = pattern(10000)
     client, server, request = one(stage, head_of_upload(len(body)), {WINDOW: 10})
     server.until(lambda: server.acknowledged, "SETTINGS to be acknowledged")
     client.send(body)
@@ -166,21 +165,20 @@ def test_many_bodies_at_once_on_one_connection(stage):
 
 
 def test_a_drain_closes_the_idle_and_lets_streams_finish(new_stage):
-    stage = new_stage(INI)
+    stage = new_stage(INI, drain_timeout="60s")
     client, server, request = one(stage, get("/slow"))
     idle_client = stage.connect()
-    stage.weir.signal(signal.SIGTERM)
-    eventually(lambda: "drain" in stage.weir.log, "it drains")
+    stage.weir.drain()
     server.answer(request, 200, b"done")
     response = client.read_response()
     assert response.body == b"done"
     server.expect_end()
     idle_client.close()
-    assert stage.weir.wait_exit() == 0
+    stage.weir.drained()
 
 
 def test_an_idle_connection_ends_with_a_drain(new_stage):
-    stage = new_stage(INI)
+    stage = new_stage(INI, drain_timeout="60s")
     client, server, request = one(stage, get("/"))
     server.answer(request, 200, b"done")
     client.read_response()
@@ -188,4 +186,4 @@ def test_an_idle_connection_ends_with_a_drain(new_stage):
     stage.weir.eventually_metric(1, "weir_upstream_connections", state="idle")
     stage.weir.signal(signal.SIGTERM)
     server.expect_end()
-    assert stage.weir.wait_exit() == 0
+    stage.weir.drained()

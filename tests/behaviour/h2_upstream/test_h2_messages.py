@@ -252,8 +252,7 @@ def test_the_largest_heads_that_may_be_received_can_be_sent(new_stage):
     client = H2Client(stage.connect("from_h2"))
     client.decoder.max_header_list_size = 1 << 20
     client.get(1)
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked()
     upstream.send(answer(200, b"large", *LARGE_FIELDS))
     assert client.answer(1).body == b"large" and client.on(1)["x-field-0899"] == "v" * 55
     sender = stage.connect("to_h2")

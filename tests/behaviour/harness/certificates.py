@@ -8,6 +8,7 @@
 
 import datetime
 import ipaddress
+import os
 import ssl
 
 from cryptography import x509
@@ -38,13 +39,13 @@ def _alternative(name):
 
 
 class Issued:
-    """A certificate with its key, in `crt` and `key`."""
+    """A certificate with its key, in `crt` and `key`: two files or, in one, the same."""
 
-    def __init__(self, directory, stem, certificate, private):
+    def __init__(self, directory, stem, certificate, private, in_one=False):
         self.certificate = certificate
         self.private = private
-        self.crt = f"{directory}/{stem}.crt"
-        self.key = f"{directory}/{stem}.key"
+        self.crt = f"{directory}/{stem}.{'pem' if in_one else 'crt'}"
+        self.key = self.crt if in_one else f"{directory}/{stem}.key"
         self.write()
 
     @property
@@ -60,10 +61,13 @@ class Issued:
         return self.certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc).timestamp()
 
     def write(self):
-        with open(self.key, "wb") as file:
-            file.write(self.private.private_bytes(*PRIVATE))
-        with open(self.crt, "wb") as file:
-            file.write(self.pem)
+        """Whole files take the place of those that are there."""
+        key = self.private.private_bytes(*PRIVATE)
+        for path, text in (((self.crt, self.pem + key),) if self.crt == self.key else
+                           ((self.key, key), (self.crt, self.pem))):
+            with open(f"{path}.new", "wb") as file:
+                file.write(text)
+            os.replace(f"{path}.new", path)
 
 
 class Authority:
@@ -88,11 +92,11 @@ class Authority:
             builder = builder.add_extension(names, critical=False)
         return builder.sign(self.private, hashes.SHA256())
 
-    def issue(self, stem, *names, kind="ec", days=30, subject=None):
+    def issue(self, stem, *names, kind="ec", days=30, subject=None, in_one=False):
         private = (rsa.generate_private_key(65537, 2048) if kind == "rsa"
                    else ec.generate_private_key(ec.SECP256R1()))
         certificate = self._build(_name(subject or stem), private.public_key(), days, False, names)
-        return Issued(self.directory, stem, certificate, private)
+        return Issued(self.directory, stem, certificate, private, in_one)
 
     def revoke(self, issued):
         self.revoked.append(issued.certificate.serial_number)
@@ -121,6 +125,23 @@ class Authority:
         with open(path, "wb") as file:
             file.write(response.public_bytes(serialization.Encoding.DER))
         return path
+
+
+def says_hello(site, more=""):
+    """An INI file: listener `web` answers hello over TLS; `more` lines of its [tls site]."""
+    return f"""
+[listener web]
+bind = @web
+service = hello
+tls = site
+[tls site]
+certificate = {site.crt}
+key = {site.key}
+{more}
+[service hello]
+type = respond
+body = hello
+"""
 
 
 def client(authority=None, version=None, own=None, algorithms=None, alpn=None):

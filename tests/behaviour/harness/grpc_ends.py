@@ -14,12 +14,9 @@ import threading
 from concurrent import futures
 
 import grpc
-import h2.config
-import h2.connection
 import h2.events
-import h2.settings
 
-from .peer import Silent, WasReset
+from .h2_end import H2End
 from .wait import PATIENCE
 
 THREADS = 256
@@ -127,6 +124,24 @@ class GrpcEnds:
         return self.channel(name).stream_stream(path_of(method))
 
 
+def answer_together(count):
+    """A method (unary) that answers nobody before all `count` calls are there."""
+    barrier = threading.Barrier(count)
+
+    def wait(message, context):
+        barrier.wait(PATIENCE * 2)
+        return message
+
+    return unary(wait)
+
+
+def calls_at_once(ends, method, count):
+    """So many calls side by side, over two connections: their answers."""
+    call = [ends.unary(method), ends.unary(method)]
+    calls = [call[i % 2].future(b"%d" % i, timeout=PATIENCE * 3) for i in range(count)]
+    return [one.result() for one in calls]
+
+
 def failure(call):
     """The grpc.RpcError that `call` ends with."""
     try:
@@ -168,25 +183,17 @@ class Call:
         return (self.trailers or self.head).get("grpc-status")
 
 
-class H2Caller:
+class H2Caller(H2End):
     """A client connection that speaks HTTP/2 by prior knowledge."""
 
     def __init__(self, client, each_byte=False):
-        self.client = client
-        self.send = client.send_each_byte if each_byte else client.send
+        super().__init__(client, client_side=True)
+        self.send_bytes = client.send_each_byte if each_byte else client.send
         self.stingy = False       # what arrives opens no window
         self.unread = 0
-        config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
-        self.h2 = h2.connection.H2Connection(config=config)
         self.calls = {}
-        self.goaway = None
         self.h2.initiate_connection()
         self.flush()
-
-    def flush(self):
-        data = self.h2.data_to_send()
-        if data:
-            self.send(data)
 
     def request(self, *fields, path=path_of("Any")):
         """The head of a POST."""
@@ -218,21 +225,7 @@ class H2Caller:
         self.h2.reset_stream(call.id, code)
         self.flush()
 
-    def until(self, condition, what):
-        while not (value := condition()):
-            try:
-                more = self.client.fill()
-            except Silent:
-                raise AssertionError(f"never came: {what}") from None
-            except WasReset:
-                more = False
-            assert more, f"weir ended the connection before {what}"
-            for event in self.h2.receive_data(self.client.take(len(self.client.buffered))):
-                self._on(event)
-            self.flush()
-        return value
-
-    def _on(self, event):
+    def on_event(self, event):
         call = self.calls.get(getattr(event, "stream_id", None))
         if isinstance(event, h2.events.ResponseReceived):
             call.head = dict(event.headers)
@@ -248,5 +241,3 @@ class H2Caller:
             call.ended = True
         elif isinstance(event, h2.events.StreamReset):
             call.reset = event.error_code
-        elif isinstance(event, h2.events.ConnectionTerminated):
-            self.goaway = event

@@ -4,21 +4,20 @@
     request = server.next_request()                # its head; body and end come as server.until
     server.answer(request, 200, b"hello")
 
-python3-h2 checks what weir sends: a frame or a header that RFC 9113 forbids fails the test. What it
-would not send itself goes out by server.frame. `serve` answers any number of requests in threads.
+What python3-h2 would not send itself goes out by server.frame. An H2Service answers any number of
+requests in threads.
 """
 
 import struct
 import threading
 
-import h2.config
-import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
 
-from .peer import Ended, Silent, WasReset
-from .wait import PATIENCE, readable
+from .h2_end import H2End
+from .peer import Ended, WasReset
+from .wait import PATIENCE, Bell, readable
 
 CANCEL, REFUSED_STREAM, INTERNAL_ERROR, PROTOCOL_ERROR = 0x8, 0x7, 0x2, 0x1
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -59,31 +58,28 @@ class H2Request:
         return f"<{self.id}: {self.fields} body={len(self.body)} ended={self.ended}>"
 
 
-class H2Server:
+class H2Server(H2End):
     def __init__(self, upstream, settings=None, silent=False):
         """`settings` by their codes; silent: it says nothing at all, not even its SETTINGS."""
+        super().__init__(upstream, client_side=False)
         self.upstream = upstream
-        config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
-        self.h2 = h2.connection.H2Connection(config=config)
         self.requests = {}
         self.unseen = []        # requests that next_request has not given yet
         self.stingy = False     # what arrives opens no window
-        self.goaway = None      # the event of weir's GOAWAY
         self.acknowledged = 0   # SETTINGS of this server that weir has acknowledged
         self.pings = 0          # answers of weir's to PING
-        self.ended = False
         if settings is not None:
             self.h2.local_settings = h2.settings.Settings(client=False, initial_values=settings)
         self.h2.initiate_connection()
         self.silent = silent
         self.flush()
 
+    def __repr__(self):
+        return f"<{self.requests}>"
+
     def flush(self):
-        if self.silent:
-            return
-        data = self.h2.data_to_send()
-        if data:
-            self.upstream.send(data)
+        if not self.silent:
+            super().flush()
 
     def speak(self):
         """After silence: everything that was kept back."""
@@ -92,24 +88,7 @@ class H2Server:
 
     # In.
 
-    def fill(self):
-        """What weir sends next; False at the end of the connection."""
-        if self.ended or not self.upstream.fill():
-            self.ended = True
-            return False
-        self.feed(self.upstream.take(len(self.upstream.buffered)))
-        return True
-
-    def feed(self, data):
-        events = self.h2.receive_data(data)
-        for event in events:
-            if isinstance(event, h2.events.ConnectionTerminated):
-                self.goaway = event  # behind it python3-h2 sends nothing more
-        for event in events:
-            self._on(event)
-        self.flush()
-
-    def _on(self, event):
+    def on_event(self, event):
         request = self.requests.get(getattr(event, "stream_id", None))
         if isinstance(event, h2.events.RequestReceived):
             request = H2Request(self, event)
@@ -144,16 +123,6 @@ class H2Server:
             except (h2.exceptions.StreamClosedError, KeyError):
                 pass  # its RST_STREAM has come as well
         self.flush()
-
-    def until(self, condition, what):
-        """Takes what comes until condition() is true; returns its value."""
-        while not (value := condition()):
-            try:
-                more = self.fill()
-            except Silent:
-                raise AssertionError(f"never came: {what}; {self.requests}") from None
-            assert more, f"weir ended the connection before {what}; {self.requests}"
-        return value
 
     def next_request(self):
         self.until(lambda: self.unseen, "a request")
@@ -278,6 +247,7 @@ class H2Service:
         self.errors = []
         self.threads = []
         self.stopping = False
+        self.bell = Bell()
         self.acceptor = threading.Thread(target=self._accept, daemon=True)
         self.acceptor.start()
 
@@ -286,7 +256,9 @@ class H2Service:
 
     def __exit__(self, *_):
         self.stopping = True
+        self.bell.ring()
         self.acceptor.join()
+        self.bell.close()
         for server in self.servers:
             try:
                 server.upstream.sock.shutdown(2)
@@ -300,9 +272,7 @@ class H2Service:
             raise self.errors[0]
 
     def _accept(self):
-        while not self.stopping:
-            if not readable([self.origin.sock], 0.05):
-                continue
+        while self.bell not in readable([self.origin.sock, self.bell], None):
             sock, _ = self.origin.sock.accept()
             server = H2Server(self.origin.wrap(sock), self.settings)
             server.upstream.sock.settimeout(None)

@@ -10,14 +10,12 @@
     server.expect(b"...")
 """
 
-import h2.config
-import h2.connection
 import h2.events
 import h2.settings
 from hyperframe.frame import GoAwayFrame
 
+from .h2_end import H2End
 from .h2_server import H2Server
-from .peer import WasReset
 
 ENABLE_CONNECT_PROTOCOL = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
 
@@ -54,11 +52,9 @@ class _Tunnel:
         assert self.was_reset()
 
 
-class H2TunnelClient(_Tunnel):
+class H2TunnelClient(_Tunnel, H2End):
     def __init__(self, peer):
-        self.peer = peer
-        config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
-        self.h2 = h2.connection.H2Connection(config=config)
+        H2End.__init__(self, peer, client_side=True)
         # To python3-h2 a GOAWAY is the end, also of streams that it lets live.
         self.h2._frame_dispatch_table[GoAwayFrame] = lambda frame: ([], [])
         self.h2.initiate_connection()
@@ -67,20 +63,10 @@ class H2TunnelClient(_Tunnel):
         self.flush()
         self.wait(lambda: self.offered, "SETTINGS")
 
-    def flush(self):
-        self.peer.send(self.h2.data_to_send())
-
     def wait(self, condition, what):
-        while not condition():
-            try:
-                assert self.peer.fill(), f"weir ended the connection before {what}"
-            except WasReset:
-                raise AssertionError(f"weir reset the connection before {what}") from None
-            for event in self.h2.receive_data(self.peer.take(len(self.peer.buffered))):
-                self._on(event)
-            self.flush()
+        self.until(condition, what)
 
-    def _on(self, event):
+    def on_event(self, event):
         if isinstance(event, h2.events.RemoteSettingsChanged):
             self.offered = self.h2.remote_settings.enable_connect_protocol == 1
         if getattr(event, "stream_id", None) != self.stream:
@@ -91,7 +77,7 @@ class H2TunnelClient(_Tunnel):
             self.bytes += event.data
             self.h2.acknowledge_received_data(event.flow_controlled_length, self.stream)
         elif isinstance(event, h2.events.StreamEnded):
-            self.ended = True
+            self.stream_ended = True
         elif isinstance(event, h2.events.StreamReset):
             self.reset_code = event.error_code
 
@@ -107,7 +93,7 @@ class H2TunnelClient(_Tunnel):
     def _request(self, fields, end):
         self.stream = self.h2.get_next_available_stream_id()
         self.fields, self.bytes, self.taken = None, bytearray(), 0
-        self.ended, self.reset_code = False, None
+        self.stream_ended, self.reset_code = False, None
         self.h2.send_headers(self.stream, fields, end_stream=end)
         self.flush()
 
@@ -120,7 +106,7 @@ class H2TunnelClient(_Tunnel):
         return self.bytes
 
     def over(self):
-        return self.ended or self.was_reset()
+        return self.stream_ended or self.was_reset()
 
     def was_reset(self):
         return self.reset_code is not None

@@ -11,7 +11,7 @@ import time
 
 from .peer import Ended, Upstream, WasReset
 from .tls import TlsSocket
-from .wait import PATIENCE, readable
+from .wait import PATIENCE, Bell, readable
 from . import http1
 
 
@@ -47,6 +47,7 @@ class Origin:
         self.threads = []
         self.lock = threading.Lock()
         self.acceptor = None
+        self.bell = Bell()
 
     def wrap(self, sock):
         upstream = Upstream(sock)
@@ -100,6 +101,17 @@ class Origin:
                     one.look()
         raise AssertionError(f"weir sent {self.name} nothing")
 
+    def asked(self, whole=True):
+        """The connection on which weir asks next, with its request read; not `whole`: its head."""
+        upstream = self.next()
+        upstream.read_request() if whole else upstream.read_request_head()
+        return upstream
+
+    def asked_by(self, client, request, whole=True):
+        """The same, for a request that the client sends first."""
+        client.send(request)
+        return self.asked(whole)
+
     def open_connections(self):
         """Those that weir has not ended, as far as has arrived by now."""
         while self.accept_now():
@@ -124,14 +136,13 @@ class Origin:
         return self
 
     def _accept_loop(self):
-        self.sock.settimeout(0.05)
-        while self.handler:
+        while self.bell not in readable([self.sock, self.bell], None):
+            self.sock.setblocking(False)
             try:
                 sock, _ = self.sock.accept()
-            except socket.timeout:
+            except BlockingIOError:  # the test has taken it
                 continue
-            except OSError:
-                return
+            sock.setblocking(True)
             upstream = self.wrap(sock)
             thread = threading.Thread(target=self._serve_one, args=(upstream, self.handler),
                                       daemon=True)
@@ -171,7 +182,9 @@ class Origin:
         """Ends everything of this test; raises what a handler raised."""
         self.handler = None
         if self.acceptor:
+            self.bell.ring()
             self.acceptor.join()
+            self.bell.hears.recv(1)
             self.acceptor = None
         while self.accept_now():
             pass
@@ -193,6 +206,7 @@ class Origin:
         try:
             self.clear()
         finally:
+            self.bell.close()
             self.sock.close()
 
 

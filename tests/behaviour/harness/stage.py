@@ -33,17 +33,31 @@ GLOBAL = {
     "log_level": "info",
 }
 
-DEFAULT_INI = """
+# Pieces of INI files.
+WEB = """
 [listener web]
 bind = @web
 upstream = app
 [upstream app]
 server = @origin
 """
+HELLO = """
+[route hello]
+path = /hello
+respond = 200 hello
+"""
+HELLO_SERVICE = """
+[route hello]
+path = /hello
+service = hello
+[service hello]
+type = respond
+body = hello
+"""
 
 
 class Stage:
-    def __init__(self, directory, ini=DEFAULT_INI, preexec=None, **global_keys):
+    def __init__(self, directory, ini=WEB, preexec=None, **global_keys):
         self.directory = str(directory)
         self.things = {}
         self.clients = []
@@ -162,12 +176,28 @@ class Stage:
             send_piece()
         return sent
 
+    def has_read(self):
+        """What was sent to weir by now, its one worker has read: it answers what comes later."""
+        self.weir.admin_get("/healthz")
+
     def metrics(self):
         return self.weir.metrics()
 
     def count(self, name, **labels):
         """The sum of a counter now: take it before and after."""
         return self.weir.metrics().sum(name, **labels)
+
+    def counter(self, name, **labels):
+        """A counter from here on: `grows(by)` waits until it has grown by so much."""
+        return self.weir.counter(name, **labels)
+
+    def ended(self, reason):
+        """The counter of exchanges that end for that reason."""
+        return self.counter("weir_http_exchanges_ended_total", reason=reason)
+
+    def relays_ended(self, reason):
+        """The same of connections of listeners with mode = tcp."""
+        return self.counter("weir_tcp_connections_ended_total", reason=reason)
 
     def clear(self):
         """Ends every connection of the test. Errors of origin handlers come out here."""

@@ -15,6 +15,12 @@ import threading
 import time
 
 RECORD = 16384
+# What an [upstream] says of an origin in TLS (@origintls): who it must be.
+TO_ORIGIN = """
+tls = on
+ca = ca.pem
+server_name = origin.test
+"""
 
 
 def _openssl(*arguments):
@@ -38,9 +44,23 @@ def _alternative(name):
     return ("IP:" if re.fullmatch(r"[\d.]+", name) else "DNS:") + name
 
 
+# What was made once is good for every stage of the run: they have one authority.
+_made = {}
+
+
 def _make(directory, file):
-    if os.path.exists(f"{directory}/{file}"):
+    path = f"{directory}/{file}"
+    if os.path.exists(path):
         return
+    if file not in _made:
+        _make_anew(directory, file)
+        with open(path, "rb") as made:
+            _made[file] = made.read()
+    with open(path, "wb") as copy:
+        copy.write(_made[file])
+
+
+def _make_anew(directory, file):
     if file.endswith("ca.pem"):
         _issue(directory, file, "-subj", f"/CN={file[:-4]}")
         return

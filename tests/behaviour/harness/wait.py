@@ -2,6 +2,7 @@
 
 import os
 import select
+import socket
 import time
 
 # How long anything may take before it counts as "never". Nobody waits for it in a good run.
@@ -22,8 +23,26 @@ def eventually(condition, what, within=None):
         pause = min(pause * 1.5, 0.05)
 
 
+class Bell:
+    """Wakes a thread that waits in readable() for something else."""
+
+    def __init__(self):
+        self.hears, self.rings = socket.socketpair()
+
+    def fileno(self):
+        return self.hears.fileno()
+
+    def ring(self):
+        self.rings.send(b"!")
+
+    def close(self):
+        self.hears.close()
+        self.rings.close()
+
+
 def readable(things, within=PATIENCE):
-    """Those of `things` (sockets, peers) that have bytes or an end to read."""
+    """Those of `things` (sockets, peers) that have bytes or an end to read; None: for as long as it
+    takes."""
     return _polled(things, select.POLLIN, within)
 
 
@@ -37,4 +56,4 @@ def _polled(things, event, within):
     by_fd = {thing.fileno(): thing for thing in things}
     for fd in by_fd:
         poll.register(fd, event)
-    return [by_fd[fd] for fd, _ in poll.poll(within * 1000)]
+    return [by_fd[fd] for fd, _ in poll.poll(None if within is None else within * 1000)]

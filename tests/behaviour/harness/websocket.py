@@ -71,9 +71,7 @@ def expect_close(peer, code, is_masked):
 
 def open_tunnel(client, origin, target="/ws", *lines):
     """(client, upstream), switched."""
-    client.send(upgrade(target, *lines))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, upgrade(target, *lines))
     upstream.send(switch())
     assert client.read_response().status == 101
     return client, upstream

@@ -16,6 +16,7 @@ from .wait import PATIENCE, eventually
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 BINARY = os.environ.get("WEIR_BIN", os.path.join(ROOT, "build", "weir"))
 START_S = 30
+END_S = 30
 
 # What a sanitizer or a failed CHECK writes.
 _REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehavior|runtime error:|weir: bug:")
@@ -46,6 +47,25 @@ def few_files(count):
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
     return limit
+
+
+class Counter:
+    """A metric from here on. What it grows by is counted exactly: once too often is a failure."""
+
+    def __init__(self, weir, name, labels):
+        self.weir, self.name, self.labels = weir, name, labels
+        self.before = self.now()
+
+    def now(self):
+        return self.weir.metrics().sum(self.name, **self.labels)
+
+    def grown(self):
+        """By how much, at this moment."""
+        return self.now() - self.before
+
+    def grows(self, by=1):
+        """Waits until it has grown by so much."""
+        self.weir.eventually_metric(self.before + by, self.name, **self.labels)
 
 
 class Port:
@@ -168,6 +188,9 @@ class Weir:
         eventually(reached, lambda: f"{name}{labels or ''} as wanted, it is {seen[0]}")
         return seen[0]
 
+    def counter(self, name, **labels):
+        return Counter(self, name, labels)
+
     # The leak check.
 
     def fd_count(self):
@@ -226,12 +249,25 @@ class Weir:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def wait_exit(self, within=30):
+    def drain(self, number=None):
+        """Sends SIGTERM, or another signal, and returns when weir drains."""
+        self.signal(number or signal.SIGTERM)
+        eventually(lambda: self.admin_get("/readyz").status == 503, "weir drains")
+        assert "draining:" in self.log
+
+    def drained(self, cut=0):
+        """weir ends well, with so many requests cut. To show that it does not wait until it must,
+        a test gives it more time to drain than END_S."""
+        assert self.wait_exit() == 0, self.log
+        said = re.search(r"drained: (\d+) requests were cut", self.log)
+        assert said and int(said[1]) == cut, self.log
+
+    def wait_exit(self):
         """The exit status; fails when weir stays."""
         try:
-            return self.process.wait(within)
+            return self.process.wait(END_S)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"weir did not end within {within} s") from None
+            raise AssertionError(f"weir did not end within {END_S} s") from None
 
     def check_log(self):
         report = _REPORT.search(self.log)

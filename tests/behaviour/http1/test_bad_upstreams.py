@@ -65,9 +65,7 @@ def final(client):
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())
 def test_malformed_answers(stage, client, origin, raw):
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(raw)
     got = final(client)
     assert (got.status, got.reason) == (502, "bad_response")
@@ -76,13 +74,11 @@ def test_malformed_answers(stage, client, origin, raw):
 
 
 def test_malformed_answers_are_counted(stage, client, origin):
-    before = stage.count("weir_http_requests_total", code="5xx")
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    counted = stage.counter("weir_http_requests_total", code="5xx")
+    upstream = origin.asked_by(client, get())
     upstream.send(b"nonsense\r\n\r\n")
     assert client.read_response().status == 502
-    stage.weir.eventually_metric(before + 1, "weir_http_requests_total", code="5xx")
+    counted.grows()
 
 
 BROKEN_CHUNKS = [
@@ -98,9 +94,7 @@ BROKEN_CHUNKS = [
 
 @pytest.mark.parametrize("raw", BROKEN_CHUNKS, ids=repr)
 def test_broken_chunked_answer_never_looks_complete(stage, client, origin, raw):
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer_head(200, "Transfer-Encoding: chunked") + raw)
     try:
         got = client.read_response()
@@ -114,9 +108,7 @@ def test_broken_chunked_answer_never_looks_complete(stage, client, origin, raw):
                          ids=["byte", "answer", "lines"])
 def test_bytes_after_an_answer_belong_to_nobody(stage, client, origin, extra):
     """A pooled connection with unread bytes would answer the next request with them."""
-    client.send(get("/one"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/one"))
     upstream.send(answer(200, b"one") + extra)
     assert client.read_response().body == b"one"
     upstream.expect_end()
@@ -134,9 +126,7 @@ def test_bytes_on_an_idle_connection_belong_to_nobody(stage, client, origin):
 
 
 def test_body_after_a_bodyless_answer_is_dropped(stage, client, origin):
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer_head(304, "Content-Length: 5") + b"hello")
     assert client.read_response().status == 304
     upstream.expect_end()
@@ -145,9 +135,7 @@ def test_body_after_a_bodyless_answer_is_dropped(stage, client, origin):
 
 
 def test_body_on_a_head_answer_is_dropped(stage, client, origin):
-    client.send(get(method="HEAD"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get(method="HEAD"))
     upstream.send(answer(200, b"hello"))
     assert client.read_response("HEAD").status == 200
     upstream.expect_end()
@@ -156,9 +144,7 @@ def test_body_on_a_head_answer_is_dropped(stage, client, origin):
 
 
 def test_many_interim_answers_are_only_a_stream(stage, client, origin):
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer_head(103, "Link: </a>") * 200 + answer(200, b"end"))
     for _ in range(200):
         assert client.read_response().status == 103
@@ -166,9 +152,7 @@ def test_many_interim_answers_are_only_a_stream(stage, client, origin):
 
 
 def test_client_stays_usable_after_a_502(stage, client, origin):
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(b"nonsense\r\n\r\n")
     got = client.read_response()
     assert got.status == 502

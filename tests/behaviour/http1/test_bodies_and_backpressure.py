@@ -1,10 +1,8 @@
 """Bodies are streamed: any size passes whole, and a slow reader slows down his sender only."""
 
-import hashlib
-import threading
-
 import pytest
 
+from harness.bulk import ENDLESS, MB, Sending, pattern
 from harness.http1 import answer, answer_chunked, answer_head, chunk, get, post, post_chunked
 from harness.wait import writable
 
@@ -17,39 +15,9 @@ max_body_size = 0
 server = @origin
 """
 
-MB = 1 << 20
-# More than all kernel buffers on the way can hold: a stuck reader must be felt by the sender.
-ENDLESS = 200 * MB
+# A stuck reader is felt by the sender before that much is on the way.
 STUCK_AT_MOST = 40 * MB
 RSS_GROWTH_AT_MOST = 16 * MB
-
-
-def pattern(size):
-    """Bytes whose every shift is visible."""
-    block = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(2048))
-    return (block * (size // len(block) + 1))[:size]
-
-
-class Sending:
-    """Sends in a thread, so that the test can read meanwhile; an error comes out in done()."""
-
-    def __init__(self, peer, data):
-        self.error = None
-
-        def run():
-            try:
-                peer.send(data)
-            except BaseException as error:
-                self.error = error
-
-        self.thread = threading.Thread(target=run, daemon=True)
-        self.thread.start()
-
-    def done(self):
-        self.thread.join(30)
-        assert not self.thread.is_alive(), "not all bytes were taken"
-        if self.error:
-            raise self.error
 
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 16384, 65536, 100000, 3 * MB])
@@ -80,9 +48,7 @@ def test_chunked_bodies_of_megabytes_pass_whole(stage, client, origin):
 
 def test_close_delimited_body_of_megabytes_passes_whole(stage, client, origin):
     body = pattern(3 * MB)
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     sending = Sending(upstream, answer_head(200) + body)
     head = client.read_response_head()
     sending.done()
@@ -94,8 +60,7 @@ def test_both_bodies_at_the_same_time(stage, client, origin):
     """An origin may answer while it reads: an echo of a stream."""
     rounds = 50
     client.send(post("/", b"x" * 1000 * rounds)[:-1000 * rounds])
-    upstream = origin.next()
-    upstream.read_request_head()
+    upstream = origin.asked(whole=False)
     upstream.send(answer_head(200, "Transfer-Encoding: chunked"))
     client.read_response_head()
     for number in range(rounds):
@@ -126,9 +91,7 @@ def test_slow_client_stops_the_origin(stage, origin, framing):
     lines = {"length": [f"Content-Length: {ENDLESS}"], "chunked": ["Transfer-Encoding: chunked"],
              "close": []}[framing]
     unit = chunk(piece) if framing == "chunked" else piece
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer_head(200, *lines))
     head = client.read_response_head()
     resident = stage.weir.rss_bytes()
@@ -173,9 +136,7 @@ def test_a_client_that_reads_nothing_cannot_pipeline_forever(stage, origin):
 
 
 def test_requests_behind_a_slow_one_are_not_collected(stage, client, origin):
-    client.send(get("/slow"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/slow"))
     resident = stage.weir.rss_bytes()
     pushed = client.send_until_stuck(get("/" + "p" * 200) * 200)
     assert pushed < STUCK_AT_MOST
@@ -190,9 +151,7 @@ def test_requests_behind_a_slow_one_are_not_collected(stage, client, origin):
 def test_slow_reading_byte_by_byte_gets_every_byte(stage, origin):
     client = stage.connect(recv_buffer=4096)
     body = pattern(200000)
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     sending = Sending(upstream, answer(200, body))
     client.read_response_head()
     got = b""

@@ -39,9 +39,7 @@ def test_requests_byte_by_byte_mean_the_same(stage, raw):
 def test_answers_byte_by_byte_mean_the_same(stage, raw):
     _, whole = stage.exchange(get(), raw)
     client = stage.connect()
-    client.send(get())
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked_by(client, get())
     upstream.send_each_byte(raw)
     got = client.read_response()
     assert without_date(got.head) == without_date(whole.head)
@@ -54,9 +52,7 @@ def without_date(head):
 
 
 def test_interim_answers_byte_by_byte(stage, client, origin):
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send_each_byte(answer_head(103, "Link: </a>") + answer_head(103, "Link: </b>")
                             + answer(200, b"end"))
     assert [client.read_response()["Link"] for _ in range(2)] == ["</a>", "</b>"]
@@ -64,9 +60,7 @@ def test_interim_answers_byte_by_byte(stage, client, origin):
 
 
 def test_close_delimited_answer_byte_by_byte(stage, client, origin):
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send_each_byte(answer_head(200) + b"until the end")
     upstream.close()
     assert client.read_response().body == b"until the end"
@@ -81,8 +75,7 @@ def test_pipelined_requests_byte_by_byte(stage, client, origin):
 
 def test_upgrade_byte_by_byte(stage, client, origin):
     client.send_each_byte(get("/ws", "Connection: upgrade", "Upgrade: echo") + b"early")
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked()
     upstream.send_each_byte(answer_head(101, "Connection: upgrade", "Upgrade: echo") + b"reply")
     assert client.read_response().status == 101
     client.expect(b"reply")
@@ -119,9 +112,7 @@ def test_refusals_byte_by_byte_are_the_same(stage, client, raw, status, reason):
     b"HTTP/1.1 200 OK\r\nX-A : 1\r\n\r\n",
 ])
 def test_malformed_answers_byte_by_byte_are_the_same(stage, client, origin, raw):
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     try:
         upstream.send_each_byte(raw)
     except (BrokenPipeError, ConnectionResetError):
@@ -135,7 +126,7 @@ def test_a_request_in_two_pieces(stage, cut):
     raw = post_chunked("/two", b"hello", b"world", trailers=["X-T: 1"], lines=["X-A: a"])
     client = stage.connect()
     client.send(raw[:cut])
-    stage.metrics()  # the one worker has answered this, so it has read the first piece
+    stage.has_read()
     client.send(raw[cut:])
     upstream = stage.origin.next()
     seen = upstream.read_request()

@@ -64,9 +64,7 @@ def test_connect_is_refused_elsewhere(stage, origin, target):
 
 
 def test_bytes_right_behind_the_heads_belong_to_the_tunnel(stage, client, origin):
-    client.send(CONNECT + b"early bytes of the client")
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, CONNECT + b"early bytes of the client")
     upstream.send(ESTABLISHED + b"early bytes of the server")
     upstream.expect(b"early bytes of the client")
     assert client.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
@@ -74,9 +72,7 @@ def test_bytes_right_behind_the_heads_belong_to_the_tunnel(stage, client, origin
 
 
 def test_a_refusal_of_the_server_is_an_ordinary_answer(stage, client, origin):
-    client.send(CONNECT)
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, CONNECT)
     upstream.send(answer(403, b"not you"))
     got = client.read_response(method="CONNECT")
     assert (got.status, got.body) == (403, b"not you")

@@ -214,9 +214,7 @@ def test_strip_prefix(stage, target, sent):
 
 
 def test_interim_answers_are_not_edited(stage, client, origin):
-    client.send(get("/response"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/response"))
     upstream.send(answer_head(103, "Link: </a>") + answer(200, b"x"))
     assert "X-Set" not in client.read_response()
     assert client.read_response()["X-Set"] == "new"

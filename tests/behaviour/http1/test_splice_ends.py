@@ -8,7 +8,6 @@ import pytest
 from harness.bulk import (ENDLESS, INI, MB, MUCH, SHORT_S, Sending, download, held, tunnel,
                           upload)
 from harness.http1 import answer, answer_head, get, post
-from harness.wait import eventually
 
 
 @pytest.mark.parametrize("way", ["reset", "close"])
@@ -101,10 +100,9 @@ def test_an_upload_that_has_begun_to_pass_is_not_sent_again(stage, client, origi
 @pytest.mark.parametrize("who", ["client", "upstream"])
 def test_a_tunnel_ends_while_it_holds_bytes(stage, client, who, way):
     upstream = tunnel(stage, client)
-    sending = Sending(upstream, MUCH)
+    upstream.send_until_stuck(MUCH)
     held(stage)
     getattr(client if who == "client" else upstream, way)()
-    sending.wait()
     if who == "client":
         upstream.expect_end()
     else:
@@ -151,9 +149,7 @@ def test_an_origin_that_stops_midway_is_late(new_stage):
 def test_a_client_that_stops_midway_is_late(new_stage):
     stage = new_stage(INI)
     client = stage.connect("impatient")
-    client.send(post("/", MUCH)[:4 * MB])
-    upstream = stage.origin.next()
-    upstream.read_request_head()
+    upstream = stage.origin.asked_by(client, post("/", MUCH)[:4 * MB], whole=False)
     got = client.read_response()
     assert (got.status, got.reason) == (408, "client_timeout")
     client.expect_end()
@@ -202,11 +198,11 @@ def test_a_server_is_not_late_while_the_answer_before_is_not_read(stage, origin)
     upstream = origin.next()
     assert upstream.read_request().target == "/first"
     first = MUCH[:60000]
-    answers = stage.count("weir_upstream_requests_total")
+    answers = stage.counter("weir_upstream_requests_total")
     upstream.send(answer(200, first))
     assert upstream.read_request().target == "/second"
     upstream.send(answer_head(200, f"Content-Length: {len(MUCH)}"))
-    stage.weir.eventually_metric(answers + 2, "weir_upstream_requests_total")
+    answers.grows(2)
     sending = Sending(upstream, MUCH)
     time.sleep(1.5 * SHORT_S)
     assert client.read_response().body == first
@@ -250,21 +246,20 @@ def test_a_tunnel_whose_reader_is_slow_goes_on(stage):
 
 
 def test_a_drain_lets_long_bodies_end(new_stage):
-    stage = new_stage(INI, drain_timeout="30s")
+    stage = new_stage(INI, drain_timeout="60s")
     down, up = stage.connect("narrow", recv_buffer=4096), stage.connect()
     _, sending_down = download(stage, down, MUCH)
     upstream_up = upload(stage, up, len(MUCH))
     sending_up = Sending(up, MUCH)
     held(stage, 2)
-    stage.weir.signal(signal.SIGTERM)
-    eventually(lambda: "drain" in stage.weir.log, "the drain began")
+    stage.weir.drain()
     assert down.read_exactly(len(MUCH)) == MUCH
     upstream_up.expect(MUCH)
     upstream_up.send(answer(200, b"all"))
     assert up.read_response().body == b"all"
     sending_down.done()
     sending_up.done()
-    assert stage.weir.wait_exit() == 0
+    stage.weir.drained()
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
@@ -275,8 +270,7 @@ def test_a_drain_that_runs_out_cuts_a_stream_visibly(new_stage, version):
     if version == "1.1":
         held(stage)  # the other one waits behind what proved it to be a stream
     stage.weir.signal(signal.SIGTERM)
-    assert stage.weir.wait_exit() == 0
-    assert "1 requests were cut" in stage.weir.log
+    stage.weir.drained(cut=1)
     assert client.expect_end() == ("fin" if version == "1.1" else "reset")
     sending.wait()
     upstream.expect_end()

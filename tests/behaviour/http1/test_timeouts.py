@@ -160,9 +160,7 @@ def test_client_body_with_progress_takes_its_time(stage, origin):
 
 def test_client_timeout_does_not_run_while_the_origin_thinks(stage, origin):
     client = stage.connect("body")
-    client.send(post("/", b"done"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, post("/", b"done"))
     time.sleep(2 * FIRES_S)
     upstream.send(answer(200, b"late"))
     assert client.read_response().body == b"late"
@@ -170,9 +168,7 @@ def test_client_timeout_does_not_run_while_the_origin_thinks(stage, origin):
 
 def test_client_that_stops_reading_is_cut(stage, origin):
     client = stage.connect("body", recv_buffer=4096)
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer_head(200, "Content-Length: 1000000000"))
     clock = Clock()
     try:
@@ -197,9 +193,7 @@ def test_min_read_rate(stage, origin):
 def test_a_body_above_min_read_rate_is_left_alone(stage, origin):
     client = stage.connect("rate")
     head, body = post("/", b"x" * 1000000).split(b"\r\n\r\n")
-    client.send(head + b"\r\n\r\n")
-    upstream = origin.next()
-    upstream.read_request_head()
+    upstream = origin.asked_by(client, head + b"\r\n\r\n", whole=False)
     for at in range(0, len(body), 20000):
         client.send(body[at:at + 20000])
         upstream.read_exactly(20000)
@@ -225,9 +219,7 @@ def test_keepalive_timeout_begins_anew_with_each_request(stage):
 
 def test_keepalive_timeout_does_not_run_during_a_request(stage, origin):
     client = stage.connect("idle")
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     time.sleep(2 * FIRES_S)
     upstream.send(answer(200, b"late"))
     assert client.read_response().body == b"late"
@@ -235,9 +227,7 @@ def test_keepalive_timeout_does_not_run_during_a_request(stage, origin):
 
 def test_keepalive_timeout_does_not_run_while_an_answer_is_read(stage, origin):
     client = stage.connect("slow", recv_buffer=4096)
-    client.send(get("/"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/"))
     upstream.send(answer_chunked(*[b"x" * 1000] * 40))
     # The one that asks for the metrics is one too.
     stage.weir.eventually_metric(1, "weir_http_requests_in_flight")
@@ -253,9 +243,7 @@ def test_keepalive_timeout_does_not_run_while_an_answer_is_read(stage, origin):
 def test_server_timeout(stage, origin):
     client = stage.connect("server")
     clock = Clock()
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     got = client.read_response()
     assert (got.status, got.reason) == (504, "server_timeout")
     assert "http_response_timeout" in got["Proxy-Status"]
@@ -265,9 +253,7 @@ def test_server_timeout(stage, origin):
 
 def test_server_timeout_in_the_middle_of_a_head(stage, origin):
     client = stage.connect("server")
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(b"HTTP/1.1 200 OK\r\nContent-")
     got = client.read_response()
     assert (got.status, got.reason) == (504, "server_timeout")
@@ -278,9 +264,7 @@ def test_server_timeout_in_the_middle_of_a_head(stage, origin):
                          ids=["length", "chunked"])
 def test_server_timeout_in_the_middle_of_a_body_cuts_the_answer(stage, origin, lines):
     client = stage.connect("server")
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer_head(200, *lines) + b"5\r\nhello\r\n"[:5])
     clock = Clock()
     with pytest.raises((Ended, WasReset)):
@@ -291,9 +275,7 @@ def test_server_timeout_in_the_middle_of_a_body_cuts_the_answer(stage, origin, l
 
 def test_server_with_progress_takes_its_time(stage, origin):
     client = stage.connect("server")
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer_head(200, "Content-Length: 12"))
     for _ in range(12):
         time.sleep(0.05)
@@ -315,15 +297,13 @@ def test_server_timeout_does_not_run_while_the_client_uploads(stage, origin):
 def test_server_that_reads_nothing_times_out(stage, origin):
     """timeout_server is about no progress, also of the request."""
     client = stage.connect("server")
-    client.send(get("/", "Content-Length: 1000000000", method="POST"))
-    upstream = origin.next()
-    upstream.read_request_head()
+    upstream = origin.asked_by(client, get("/", "Content-Length: 1000000000", method="POST"),
+                               whole=False)
     clock = Clock()
-    try:
-        client.send_until_stuck(b"x" * 100000, stuck_s=2)
-    except (BrokenPipeError, ConnectionResetError):
-        pass
+    client.send_until_stuck(b"x" * 100000, stuck_s=0.1)
+    refused(client, 504, "server_timeout")
     clock.fired()
+    upstream.expect_end()
 
 
 def test_keepalive_timeout_of_upstream(stage, origin):
@@ -337,9 +317,7 @@ def test_keepalive_timeout_of_upstream(stage, origin):
 
 
 def switch(stage, client):
-    client.send(get("/ws", "Connection: Upgrade", "Upgrade: echo"))
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked_by(client, get("/ws", "Connection: Upgrade", "Upgrade: echo"))
     upstream.send(answer_head(101, "Connection: Upgrade", "Upgrade: echo"))
     assert client.read_response().status == 101
     return upstream
@@ -347,11 +325,13 @@ def switch(stage, client):
 
 def test_tunnel_timeout(stage):
     client = stage.connect("pool")
+    ends = stage.ended("tunnel_timeout")
     upstream = switch(stage, client)
     clock = Clock()
     client.expect_end()
     upstream.expect_end()
     clock.fired()
+    ends.grows()
 
 
 def test_tunnel_with_traffic_one_way_stays(stage):

@@ -26,9 +26,7 @@ SWITCH = answer_head(101, "Connection: Upgrade", "Upgrade: websocket",
 
 
 def switch(client, origin):
-    client.send(get("/ws", *UPGRADE))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/ws", *UPGRADE))
     upstream.send(SWITCH)
     assert client.read_response().status == 101
     return client, upstream
@@ -102,18 +100,14 @@ def test_megabytes_pass_both_ways(stage, tunnel):
 
 
 def test_bytes_right_behind_the_101_are_not_lost(stage, client, origin):
-    client.send(get("/ws", *UPGRADE))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/ws", *UPGRADE))
     upstream.send(SWITCH + b"server speaks first")
     assert client.read_response().status == 101
     client.expect(b"server speaks first")
 
 
 def test_bytes_right_behind_the_request_go_into_the_tunnel(stage, client, origin):
-    client.send(get("/ws", *UPGRADE) + b"client could not wait")
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/ws", *UPGRADE) + b"client could not wait")
     upstream.send(SWITCH)
     assert client.read_response().status == 101
     upstream.expect(b"client could not wait")
@@ -170,13 +164,13 @@ def test_what_the_client_sent_before_both_ended_is_not_lost(stage):
 def test_client_reset_ends_the_tunnel(stage, tunnel):
     client, upstream = tunnel
     client.reset()
-    assert upstream.expect_end()
+    upstream.expect_end()
 
 
 def test_origin_reset_ends_the_tunnel(stage, tunnel):
     client, upstream = tunnel
     upstream.reset()
-    assert client.expect_end()
+    client.expect_end()
 
 
 def test_slow_tunnel_reader_stops_the_sender(stage, tunnel):
@@ -188,9 +182,7 @@ def test_slow_tunnel_reader_stops_the_sender(stage, tunnel):
 
 
 def test_refused_upgrade_is_an_ordinary_answer(stage, client, origin):
-    client.send(get("/ws", *UPGRADE))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/ws", *UPGRADE))
     upstream.send(answer(403, b"no"))
     assert client.read_response().body == b"no"
     _, got = stage.exchange(get("/next"), answer(200, b"next"), client)
@@ -198,9 +190,7 @@ def test_refused_upgrade_is_an_ordinary_answer(stage, client, origin):
 
 
 def test_request_behind_a_refused_upgrade_is_a_request(stage, client, origin):
-    client.send(get("/ws", *UPGRADE) + get("/next"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/ws", *UPGRADE) + get("/next"))
     upstream.send(answer(200, b"ignored the upgrade"))
     assert client.read_response().body == b"ignored the upgrade"
     upstream = origin.next()
@@ -210,9 +200,7 @@ def test_request_behind_a_refused_upgrade_is_a_request(stage, client, origin):
 
 
 def test_interim_answers_may_come_before_the_101(stage, client, origin):
-    client.send(get("/ws", *UPGRADE))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/ws", *UPGRADE))
     upstream.send(answer_head(103, "Link: </a>") + SWITCH + b"data")
     assert client.read_response().status == 103
     assert client.read_response().status == 101
@@ -228,12 +216,11 @@ def test_http_1_0_cannot_upgrade(stage):
 
 def test_tunnel_bytes_are_counted(stage, tunnel):
     client, upstream = tunnel
-    to_upstream = stage.count("weir_tunnel_bytes_total", direction="to_upstream")
-    to_client = stage.count("weir_tunnel_bytes_total", direction="to_client")
+    to_upstream = stage.counter("weir_tunnel_bytes_total", direction="to_upstream")
+    to_client = stage.counter("weir_tunnel_bytes_total", direction="to_client")
     client.send(b"x" * 100)
     upstream.expect(b"x" * 100)
     upstream.send(b"y" * 70)
     client.expect(b"y" * 70)
-    stage.weir.eventually_metric(to_upstream + 100, "weir_tunnel_bytes_total",
-                                 direction="to_upstream")
-    stage.weir.eventually_metric(to_client + 70, "weir_tunnel_bytes_total", direction="to_client")
+    to_upstream.grows(100)
+    to_client.grows(70)

@@ -5,41 +5,23 @@ import subprocess
 
 import pytest
 
+from harness import versions
 from harness.tls import make_certificates
 from harness.wait import PATIENCE
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Debian's folder of packages: Node of another make does not look there.
 ENVIRONMENT = {**os.environ, "NODE_PATH": "/usr/share/nodejs", "NODE_NO_WARNINGS": "1"}
-SERVERS = ("h1", "h2", "h1s", "h2s")
+PORTS = {version: f"node_{version}" for version in versions.VERSIONS}
 
-INI = """
-[defaults]
-max_body_size = 0
-[tls site]
-certificate = weir.test+127.0.0.1.pem
-""" + "".join(f"""
-[listener {version}]
-bind = @to_{version}
-upstream = {version}
-[listener tls_{version}]
-bind = @tls_to_{version}
-upstream = {version}
-tls = site
-[upstream {version}]
-protocol = {version[:2]}
-server = @node_{version}
-{"tls = on" if version.endswith("s") else ""}
-{"ca = ca.pem" if version.endswith("s") else ""}
-{"server_name = origin.test" if version.endswith("s") else ""}
-""" for version in SERVERS)
+INI = versions.SITE + versions.upstreams(PORTS) + versions.listeners()
 
 
 @pytest.fixture
 def servers(stage):
     """node_server.js, whose ports are the stage's."""
     make_certificates(stage.directory, "origin.test.pem")
-    ports = [f"{version}={stage.things[f'node_{version}'].number}" for version in SERVERS]
+    ports = [f"{version}={stage.things[name].number}" for version, name in PORTS.items()]
     process = subprocess.Popen(
         ["node", f"{HERE}/node_server.js", f"{stage.directory}/origin.test.pem", *ports],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
@@ -56,9 +38,8 @@ def servers(stage):
 def test_node_talks_to_node(stage, servers, kind, in_tls):
     """Long bodies both ways, trailers, 100 requests at once, a dialogue; to each server version."""
     running = []
-    for server in SERVERS:
-        origin = stage.url("", ("tls_to_" if in_tls else "to_") + server,
-                           scheme="https" if in_tls else "http")
+    for server in versions.VERSIONS:
+        origin = versions.url(stage, "h2s" if in_tls else "h2", server, "")
         running.append((server, subprocess.Popen(
             ["node", f"{HERE}/node_client.js", kind, f"{stage.directory}/ca.pem", origin],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,

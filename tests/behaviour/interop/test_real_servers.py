@@ -1,7 +1,6 @@
 """HAProxy, nginx and nghttpd in TLS: as weir's servers, over h1 and h2, and before weir."""
 
 import contextlib
-import socket
 import ssl
 import subprocess
 
@@ -9,19 +8,16 @@ import httpx
 import pytest
 
 from harness.bulk import MB, pattern
-from harness.haproxy import haproxy
 from harness.http1 import answer
-from harness.tls import make_certificates
-from harness.wait import PATIENCE, eventually
+from harness.programs import haproxy, nghttpd, running
+from harness.tls import TO_ORIGIN, make_certificates
+from harness.versions import SITE
+from harness.wait import PATIENCE
 
 BIG = pattern(5 * MB)
 SERVERS = {"haproxy_h1": "h1", "haproxy_h2": "h2", "nginx_h1": "h1", "nginx_h2": "h2"}
 
-INI = """
-[defaults]
-max_body_size = 0
-[tls site]
-certificate = weir.test+127.0.0.1.pem
+INI = SITE + f"""
 [listener secure]
 bind = @secure
 upstream = app
@@ -35,9 +31,7 @@ server = @origin
 [upstream nghttpd]
 protocol = h2
 server = @nghttpd
-tls = on
-ca = ca.pem
-server_name = origin.test
+{TO_ORIGIN}
 """ + "".join(f"""
 [listener {name}]
 bind = @to_{name}
@@ -46,32 +40,8 @@ tls = site
 [upstream {name}]
 protocol = {version}
 server = @{name}
-tls = on
-ca = ca.pem
-server_name = origin.test
+{TO_ORIGIN}
 """ for name, version in SERVERS.items())
-
-
-def listens(port):
-    try:
-        socket.create_connection(port.target, timeout=PATIENCE).close()
-        return True
-    except ConnectionRefusedError:
-        return False
-
-
-@contextlib.contextmanager
-def process_of(argv, port):
-    """A server that ends by SIGTERM; it listens when the block begins."""
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-    try:
-        eventually(lambda: listens(port) or process.poll() is not None, f"{argv[0]} listens")
-        assert process.poll() is None, f"{argv[0]} ended with {process.returncode}"
-        yield
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -103,8 +73,7 @@ backend {name}_weir
     server weir {stage.address('secure')} ssl verify required ca-file {ca} sni str(weir.test) \
 verifyhost weir.test alpn {alpn}
 """ for name, alpn in (("front_h1", "http/1.1"), ("front_h2", "h2")))
-    with haproxy(directory, sections):
-        eventually(lambda: listens(ports["front_h2"]), "haproxy listens")
+    with haproxy(directory, sections, ports["front_h2"]):
         yield
 
 
@@ -137,8 +106,8 @@ def real_nginx(stage, directory):
     file.write_text(NGINX.format(directory=directory, pem=f"{stage.directory}/origin.test.pem",
                                  h1=stage.address("nginx_h1"), h2=stage.address("nginx_h2"),
                                  origin=stage.origin.address))
-    with process_of(["/usr/sbin/nginx", "-e", "stderr", "-c", str(file)],
-                    stage.things["nginx_h2"]):
+    with running(["/usr/sbin/nginx", "-e", "stderr", "-c", str(file)],
+                 stage.things["nginx_h2"]):
         yield
 
 
@@ -175,10 +144,8 @@ def test_a_server_in_tls(stage, tmp_path, program):
 def test_nghttpd_in_tls(stage, tmp_path):
     make_certificates(stage.directory, "origin.test.pem")
     (tmp_path / "big").write_bytes(BIG)
-    pem = f"{stage.directory}/origin.test.pem"
-    port = stage.things["nghttpd"]
-    with process_of(["/usr/sbin/nghttpd", "-a", "127.0.0.1", "-d", str(tmp_path), "-m", "4",
-                     "--trailer", "x-end: yes", str(port.number), pem, pem], port):
+    with nghttpd(tmp_path, stage.things["nghttpd"], "-m", "4", "--trailer", "x-end: yes",
+                 certificate=f"{stage.directory}/origin.test.pem"):
         done = subprocess.run(["h2load", "-n", "200", "-c", "1", "-m", "100",
                                stage.url("/none", "to_nghttpd", scheme="https")],
                               capture_output=True, text=True, timeout=3 * PATIENCE)
@@ -195,11 +162,10 @@ def test_nghttpd_in_tls(stage, tmp_path):
 def test_a_haproxy_before_weir(stage, tmp_path, version):
     make_certificates(stage.directory, "origin.test.pem")
     stage.origin.serve(echo)
-    before = stage.count("weir_http_requests_total", listener="secure", proto=version)
+    counted = stage.counter("weir_http_requests_total", listener="secure", proto=version)
     with real_haproxy(stage, tmp_path):
         url = stage.url("/some", f"front_{version}")
         with httpx.Client(timeout=3 * PATIENCE) as user:
             assert user.get(url).content == b"hello from /some"
             assert user.post(url, content=BIG).content == BIG
-    stage.weir.eventually_metric(before + 2, "weir_http_requests_total", listener="secure",
-                                 proto=version)
+    counted.grows(2)

@@ -70,7 +70,7 @@ def test_many_more_than_fit_are_served_after_each_other(new_stage, workers):
 
 def test_the_overrun_is_answered_503(new_stage):
     """When the listener stops, those in its backlog have no later: they are told, not reset."""
-    stage = new_stage(INI, drain_timeout="20s")
+    stage = new_stage(INI, drain_timeout="60s")
     first = [served(stage.connect()) for _ in range(3)]
     late = [stage.connect(name) for name in ("web", "web", "web_b", "unix_web")]
     stage.weir.signal(signal.SIGTERM)
@@ -86,11 +86,11 @@ def test_the_overrun_is_answered_503(new_stage):
         client.close()
     for client in first:
         client.close()
-    assert stage.weir.wait_exit() == 0
+    stage.weir.drained()
 
 
 def test_who_is_told_so_and_stays_holds_up_no_drain(new_stage):
-    stage = new_stage(INI, drain_timeout="20s")
+    stage = new_stage(INI, drain_timeout="60s")
     first = [served(stage.connect()) for _ in range(3)]
     late = stage.connect()
     stage.weir.signal(signal.SIGTERM)
@@ -98,5 +98,5 @@ def test_who_is_told_so_and_stays_holds_up_no_drain(new_stage):
     late.expect_close()
     for client in first:
         client.close()
-    # It sends no FIN: weir waits for it a second, not 20.
-    assert stage.weir.wait_exit(within=10) == 0
+    # It sends no FIN: weir waits for it a second, not a minute.
+    stage.weir.drained()

@@ -39,7 +39,7 @@ def drip(client, data):
 ], ids=["an extension", "a size", "tiny chunks", "a trailer"])
 def test_chunked_bodies_that_drip_are_too_slow(stage, origin, begin, slow):
     client = stage.connect()
-    before = stage.count("weir_http_exchanges_ended_total", reason="client_too_slow")
+    counted = stage.ended("client_too_slow")
     client.send(HEAD + begin)
     drip(client, slow)
     got = client.read_response()
@@ -47,15 +47,13 @@ def test_chunked_bodies_that_drip_are_too_slow(stage, origin, begin, slow):
     client.expect_end()
     origin.open_connections()
     assert not any(upstream.saw_whole_request() for upstream in origin.connections)
-    assert stage.count("weir_http_exchanges_ended_total", reason="client_too_slow") == before + 1
+    assert counted.grown() == 1
 
 
 def test_small_chunks_that_come_fast_enough_are_left_alone(stage, origin):
     """Chunk lines count as well: of 60 bytes 10 are the body's."""
     client = stage.connect()
-    client.send(HEAD)
-    upstream = origin.next()
-    upstream.read_request_head()
+    upstream = origin.asked_by(client, HEAD, whole=False)
     piece = b"a;" + b"e" * 43 + b"\r\n0123456789\r\n"
     began = time.monotonic()
     count = 0
@@ -76,9 +74,7 @@ def test_small_chunks_that_come_fast_enough_are_left_alone(stage, origin):
 def test_a_pause_that_weir_makes_counts_against_nobody(stage, origin):
     """The origin does not read: the client cannot send, and is not too slow."""
     client = stage.connect()
-    client.send(HEAD)
-    upstream = origin.next()
-    upstream.read_request_head()
+    upstream = origin.asked_by(client, HEAD, whole=False)
     piece = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
     stuck = client.send_until_stuck(piece * 8)
     time.sleep(1)

@@ -4,17 +4,9 @@ import re
 
 from harness.http1 import answer, get, post
 from harness.memory import MIB, WITH_ASAN, budget, pools, resident
+from harness.stage import HELLO, WEB
 
-INI = """
-[listener web]
-bind = @web
-upstream = app
-[route hello]
-path = /hello
-respond = 200 hello
-[upstream app]
-server = @origin
-"""
+INI = WEB + HELLO
 CLIENTS = 10
 
 

@@ -59,8 +59,7 @@ server = unix:/nonexistent/socket
 
 def test_no_server_gives_503(stage):
     got = stage.connect("refused").ask(get())
-    assert got.status == 503 and got.reason in ("no_server", "connect_failed")
-    assert got["Proxy-Status"]
+    assert (got.status, got.reason) == (503, "connect_failed")
 
 
 def test_a_dead_server_is_logged_with_its_error(new_stage):
@@ -83,11 +82,11 @@ def test_a_dead_server_is_logged_with_its_error(new_stage):
 
 
 def test_all_connects_fail(stage):
-    failures = stage.count("weir_upstream_connect_failures_total")
+    failures = stage.counter("weir_upstream_connect_failures_total")
     got = stage.connect("all_refused").ask(get())
     assert (got.status, got.reason) == (503, "connect_failed")
     assert "connection_refused" in got["Proxy-Status"]
-    stage.weir.eventually_metric(failures + 3, "weir_upstream_connect_failures_total")
+    failures.grows(3)
 
 
 def test_a_missing_unix_socket_is_a_failed_connect(stage):
@@ -96,15 +95,14 @@ def test_a_missing_unix_socket_is_a_failed_connect(stage):
 
 
 def test_the_next_server_is_tried(stage, origin):
-    retries = stage.count("weir_upstream_retries_total", reason="connect_failed")
+    retries = stage.counter("weir_upstream_retries_total", reason="connect_failed")
     client = stage.connect("one_alive")
     client.send(get("/moved"))
     upstream = origin.next()
     assert upstream.read_request().target == "/moved"
     upstream.send(answer(200, b"alive"))
     assert client.read_response().body == b"alive"
-    stage.weir.eventually_metric(retries + 2, "weir_upstream_retries_total",
-                                 reason="connect_failed")
+    retries.grows(2)
 
 
 def test_a_post_is_sent_to_the_next_server_too(stage, origin):
@@ -119,9 +117,7 @@ def test_a_post_is_sent_to_the_next_server_too(stage, origin):
 
 def test_a_backup_takes_over(stage, origin):
     client = stage.connect("backup")
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer(200, b"backup"))
     assert client.read_response().body == b"backup"
 
@@ -137,9 +133,7 @@ def test_connect_timeout(stage):
 
 def test_connect_timeout_then_the_next_server(stage, origin):
     client = stage.connect("to_both")
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer(200, b"alive"))
     assert client.read_response().body == b"alive"
 
@@ -157,21 +151,16 @@ def test_client_connection_survives_failed_connects(stage, origin):
     client = stage.connect("refused")
     for _ in range(3):
         got = client.ask(get())
-        assert got.status == 503
-        if got["Connection"] == "close":
-            client = stage.connect("refused")
+        assert (got.status, got["Connection"]) == (503, None)
 
 
 def test_a_body_sent_to_nobody_does_not_confuse_the_next_request(stage):
     client = stage.connect("refused")
     client.send(post("/", get("/smuggled") * 3) + get("/next"))
-    first = client.read_response()
-    assert first.status == 503
-    if first["Connection"] != "close":
-        assert client.read_response().status == 503
-        client.half_close()
-    assert client.expect_end()
-    assert client.received.count(b"HTTP/1.1 ") <= 2
+    for _ in range(2):
+        assert client.read_response().reason == "connect_failed"
+    client.half_close()
+    client.expect_close()  # nothing of the body was a request
 
 
 def test_server_comes_back(new_stage):

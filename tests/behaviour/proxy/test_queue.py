@@ -1,8 +1,6 @@
 """While every server is at its max_connections, requests wait: in which order, how long, how many,
 and what ends the waiting."""
 
-import re
-import signal
 import time
 
 import pytest
@@ -122,10 +120,6 @@ def serve_in_order(stage, pairs):
         finish(client, served(stage.origin, target))
 
 
-def ended(stage, reason):
-    return stage.count("weir_http_exchanges_ended_total", reason=reason)
-
-
 # The order.
 
 def test_requests_are_served_in_the_order_of_their_arrival(stage, origin):
@@ -172,14 +166,14 @@ def test_a_pipelined_request_waits_behind_those_that_came_before_it(stage):
 def test_a_full_queue_refuses_the_next(stage):
     held = hold(stage, "small")
     clients = queue_up(stage, "small", "/1", "/2")
-    before = ended(stage, "queue_full")
+    full = stage.ended("queue_full")
     refused = stage.connect("small")
     for _ in range(2):
         got = refused.ask(get("/3"))
         assert (got.status, got.reason) == (503, "queue_full")
         assert int(got["Retry-After"]) > 0
         assert "connection_limit_reached" in got["Proxy-Status"]
-    assert ended(stage, "queue_full") == before + 2
+    assert full.grown() == 2
     waiting(stage, "small", 2)
     finish(*held)
     upstream = served(stage.origin, "/1")
@@ -192,7 +186,7 @@ def test_a_full_queue_refuses_the_next(stage):
 
 def test_a_request_that_waits_too_long_is_refused(stage, origin):
     held = hold(stage, "late")
-    before = ended(stage, "queue_timeout")
+    late = stage.ended("queue_timeout")
     client = stage.connect("late")
     began = time.monotonic()
     client.send(get("/late"))
@@ -200,7 +194,7 @@ def test_a_request_that_waits_too_long_is_refused(stage, origin):
     assert time.monotonic() - began >= 0.3 - EARLY_S
     assert (got.status, got.reason) == (503, "queue_timeout")
     assert int(got["Retry-After"]) > 0
-    assert ended(stage, "queue_timeout") == before + 1
+    assert late.grown() == 1
     waiting(stage, "late", 0)
     finish(*held)
     client.send(get("/again"))  # the same connection is as good as before
@@ -245,14 +239,14 @@ CHUNKED = get("/gone", "Transfer-Encoding: chunked", method="POST") + chunk(b"ab
 ], ids=["whole-reset", "last-reset", "body-reset", "chunked-reset", "body-fin", "chunked-fin"])
 def test_who_leaves_while_waiting_is_not_served(stage, request_bytes, how, reason):
     held = hold(stage, "one")
-    before = ended(stage, reason)
+    gone = stage.ended(reason)
     client = stage.connect("one")
     client.send(request_bytes)
     waiting(stage, "one", 1)
     behind = queue_up(stage, "one", "/behind")[0]
     getattr(client, how)()
     waiting(stage, "one", 1)
-    stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total", reason=reason)
+    gone.grows()
     finish(*held)
     serve_in_order(stage, [(behind, "/behind")])
     assert b"/gone" not in b"".join(bytes(one.received) for one in stage.origin.connections)
@@ -298,7 +292,7 @@ def test_a_client_that_leaves_gives_its_place(stage, origin):
 
 
 def test_a_connect_that_fails_gives_its_place(stage):
-    failures = stage.count("weir_upstream_connect_failures_total", reason="connect_timeout")
+    failures = stage.counter("weir_upstream_connect_failures_total", reason="connect_timeout")
     first = stage.connect("deaf")
     first.send(get())
     second = stage.connect("deaf")
@@ -307,8 +301,7 @@ def test_a_connect_that_fails_gives_its_place(stage):
     assert first.read_response().reason == "connect_timeout"
     waiting(stage, "hole", 0)
     assert second.read_response().reason == "connect_timeout"
-    stage.weir.eventually_metric(failures + 2, "weir_upstream_connect_failures_total",
-                                 reason="connect_timeout")
+    failures.grows(2)
 
 
 def test_the_server_that_has_room_serves_the_next(stage):
@@ -414,8 +407,7 @@ def test_expect_continue_waits_with_its_request(stage, origin):
     client.send(post("/asks", b"hello", "Expect: 100-continue")[:-5])
     waiting(stage, "one", 1)
     finish(*held)
-    upstream = origin.next()
-    upstream.read_request_head()
+    upstream = origin.asked(whole=False)
     upstream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert client.read_response_head().status == 100
     client.send(b"hello")
@@ -435,16 +427,6 @@ timeout_queue = 60s
 """
 
 
-def draining(stage):
-    stage.weir.signal(signal.SIGTERM)
-    eventually(lambda: stage.weir.admin_get("/readyz").status == 503, "weir drains")
-
-
-def drained(stage, cut):
-    assert stage.weir.wait_exit() == 0, stage.weir.log
-    assert re.search(rf"drained: {cut} requests were cut", stage.weir.log), stage.weir.log
-
-
 def test_a_drain_still_serves_who_waits(new_stage):
     stage = new_stage(CUT, drain_timeout="60s")
     held = hold(stage, "web")
@@ -453,10 +435,10 @@ def test_a_drain_still_serves_who_waits(new_stage):
         clients.append(stage.connect())
         clients[-1].send(get(f"/{number}"))
         waiting(stage, "app", number + 1)
-    draining(stage)
+    stage.weir.drain()
     finish(*held)
     serve_in_order(stage, [(client, f"/{number}") for number, client in enumerate(clients)])
-    drained(stage, 0)
+    stage.weir.drained()
 
 
 def test_drain_timeout_cuts_who_waits(new_stage):
@@ -465,11 +447,11 @@ def test_drain_timeout_cuts_who_waits(new_stage):
     queued = stage.connect()
     queued.send(get("/1"))
     waiting(stage, "app", 1)
-    draining(stage)
+    stage.weir.drain()
     for one in (client, queued):
         got = one.read_response()
         assert (got.status, got.reason) == (503, "drain_cut")
-    drained(stage, 2)
+    stage.weir.drained(cut=2)
 
 
 def test_workers_share_the_queue(new_stage):
@@ -484,8 +466,7 @@ def test_workers_share_the_queue(new_stage):
     eventually(lambda: len(stage.origin.open_connections()) == 2, "two connections")
     answered = 0
     for _ in range(4):
-        upstream = stage.origin.next()
-        upstream.read_request()
+        upstream = stage.origin.asked()
         upstream.send(answer(200, b"done"))
     for client in clients:
         got = client.read_response()

@@ -203,12 +203,8 @@ def test_no_route_for_a_request_with_a_body(stage):
     """The body is not read as a request."""
     client = stage.connect("bare")
     got = client.ask(post("/nowhere", get("/smuggled") * 100))
-    assert (got.status, got.reason) == (404, "no_route")
-    if got["Connection"] == "close":
-        client.expect_end()
-        assert client.received.count(b"HTTP/1.1 ") == 1
-    else:
-        assert client.ask(get("/exact")).body == b"exact path"
+    assert (got.status, got.reason, got["Connection"]) == (404, "no_route", "close")
+    client.expect_close()
 
 
 def test_redirect(stage):
@@ -266,10 +262,9 @@ def test_weighted_split(stage):
 
 
 def test_requests_are_counted_by_route(stage):
-    before = stage.count("weir_http_requests_total", route="respond", code="4xx")
+    counted = stage.counter("weir_http_requests_total", route="respond", code="4xx")
     ask(stage, get("/teapot"))
-    stage.weir.eventually_metric(before + 1, "weir_http_requests_total", route="respond",
-                                 code="4xx")
+    counted.grows()
 
 
 def test_pipelined_requests_take_routes_of_their_own(stage, client):

@@ -10,8 +10,9 @@ import time
 import pytest
 
 from harness import proxy_protocol as pp
-from harness.haproxy import connect_through, haproxy
 from harness.http1 import answer, get, post
+from harness.programs import connect, haproxy
+from harness.stage import WEB
 from harness.wait import eventually
 from harness.weir import Port
 
@@ -215,7 +216,7 @@ def test_header_and_request_split_anywhere(stage, header):
     for at in range(1, len(header) + 3):
         client = stage.connect("any")
         client.send(whole[:at])
-        time.sleep(0.0005)  # so that the pieces arrive as two
+        stage.has_read()
         client.send(whole[at:])
         assert shares(stage, client) == "203.0.113.9"
         client.close()
@@ -413,22 +414,18 @@ def test_memory_of_a_header_is_given_back(stage):
     stage.weir.eventually_metric(0, "weir_memory_used_bytes", pool="pp_gate")
 
 
+PATIENT = WEB.replace("bind = @web", """bind = @web
+proxy_protocol = any
+trusted_proxies = 127.0.0.1
+timeout_handshake = 60s""")
+
+
 def test_connections_that_wait_for_a_header_do_not_hold_up_a_drain(new_stage):
-    stage = new_stage("""
-    [listener web]
-    bind = @web
-    upstream = app
-    proxy_protocol = any
-    trusted_proxies = 127.0.0.1
-    timeout_handshake = 60s
-    [upstream app]
-    server = @origin
-    """, drain_timeout="60s")
+    stage = new_stage(PATIENT, drain_timeout="60s")
     idle, begun, late = (stage.connect() for _ in range(3))
     begun.send(b"PROXY")
     stage.weir.eventually_metric(3, "weir_listener_connections_active", listener="web")
-    stage.weir.signal(15)
-    eventually(lambda: stage.weir.admin_get("/readyz").status == 503, "weir drains")
+    stage.weir.drain()
     late.send(pp.v1() + get("/"))
     upstream = stage.origin.next()
     assert upstream.read_request()["X-Forwarded-For"] == "203.0.113.9"
@@ -436,20 +433,11 @@ def test_connections_that_wait_for_a_header_do_not_hold_up_a_drain(new_stage):
     assert late.read_response()["Connection"] == "close"
     idle.expect_close()
     begun.expect_reset()
-    assert stage.weir.wait_exit() == 0
+    stage.weir.drained()
 
 
 def test_a_cut_ends_connections_that_wait_for_a_header(new_stage):
-    stage = new_stage("""
-    [listener web]
-    bind = @web
-    upstream = app
-    proxy_protocol = any
-    trusted_proxies = 127.0.0.1
-    timeout_handshake = 60s
-    [upstream app]
-    server = @origin
-    """, drain_timeout="100ms")
+    stage = new_stage(PATIENT, drain_timeout="100ms")
     client = stage.connect()
     client.send(b"PROXY")
     stage.weir.eventually_metric(1, "weir_listener_connections_active", listener="web")
@@ -473,8 +461,8 @@ def test_haproxy_before_weir(stage, tmp_path, mode, options):
     port = Port()
     config = BEFORE_WEIR.format(mode=mode, port=port.number, weir=stage.address("any"),
                                 options=options)
-    with haproxy(tmp_path, config), contextlib.closing(port):
-        client = connect_through(port)
+    with contextlib.closing(port), haproxy(tmp_path, config, port):
+        client = connect(port)
         stage.clients.append(client)
         own = client.sock.getsockname()
         client.send(get("/facts"))

@@ -4,8 +4,8 @@ other client's."""
 import pytest
 
 from harness import proxy_protocol as pp
-from harness.haproxy import connect_through, haproxy
 from harness.http1 import answer, get, post
+from harness.programs import haproxy
 
 INI = """
 [listener v1]
@@ -184,8 +184,7 @@ def test_weir_behind_weir(stage):
 @VERSIONS
 def test_haproxy_behind_weir(stage, tmp_path, version):
     port = stage.things["haproxy"]
-    with haproxy(tmp_path, BEHIND_WEIR.format(port=port.number)):
-        connect_through(port).close()
+    with haproxy(tmp_path, BEHIND_WEIR.format(port=port.number), port):
         client = stage.connect("front_" + version)
         client.send(get("/"))
         told = [*client.sock.getsockname(), *client.sock.getpeername()]

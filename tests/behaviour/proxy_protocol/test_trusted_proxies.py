@@ -3,7 +3,7 @@
 import pytest
 
 from harness import proxy_protocol as pp
-from harness.http1 import answer, get
+from harness.http1 import get
 
 INI = """
 [listener unasked]

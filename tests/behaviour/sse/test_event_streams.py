@@ -9,39 +9,14 @@ import threading
 import httpx
 import pytest
 
+from harness import versions
 from harness.h2_server import H2Server
 from harness.h2_tunnel import H2TunnelClient
 from harness.http1 import answer_head, chunk, get
+from harness.versions import VERSIONS, connect, is_h2, origin_of, url
 from harness.wait import PATIENCE
 
-INI = """
-[tls site]
-certificate = weir.test.pem
-[upstream h1]
-server = @origin
-[upstream h2]
-protocol = h2
-server = @origin_h2
-[upstream h1s]
-server = @origintls
-tls = on
-ca = ca.pem
-server_name = origin.test
-[upstream h2s]
-protocol = h2
-server = @originh2tls
-tls = on
-ca = ca.pem
-server_name = origin.test
-""" + "".join(f"""
-[listener {name}]
-bind = @to_{name}
-upstream = {name}
-[listener tls_{name}]
-bind = @tls_to_{name}
-upstream = {name}
-tls = site
-""" for name in ("h1", "h2", "h1s", "h2s"))
+INI = versions.INI
 
 TYPE = "text/event-stream"
 EVENTS = [b"data: first\n\n", b": comment\n\n", b"id: 2\ndata: " + b"x" * 3000 + b"\n\n", b"\n",
@@ -51,11 +26,10 @@ EVENTS = [b"data: first\n\n", b": comment\n\n", b"id: 2\ndata: " + b"x" * 3000 +
 # The origin's end of one answer, by how it is framed.
 
 class Chunked:
-    listener, origin = "to_h1", "origin"
+    server = "h1"
 
     def __init__(self, stage):
-        self.end = stage.origins[self.origin].next()
-        self.end.read_request()
+        self.end = origin_of(stage, self.server).asked()
 
     def head(self):
         self.end.send(answer_head(200, f"Content-Type: {TYPE}", "Cache-Control: no-cache",
@@ -89,50 +63,43 @@ class UntilClose(Chunked):
 
 
 class ChunkedInTls(Chunked):
-    listener, origin = "to_h1s", "origintls"
+    server = "h1s"
 
 
 class OverH2:
-    listener, origin = "to_h2", "origin_h2"
+    server = "h2"
 
     def __init__(self, stage):
-        self.server = H2Server(stage.origins[self.origin].accept())
-        self.request = self.server.next_request()
+        self.end = H2Server(origin_of(stage, self.server).accept())
+        self.request = self.end.next_request()
 
     def head(self):
-        self.server.head(self.request, 200, ("content-type", TYPE))
+        self.end.head(self.request, 200, ("content-type", TYPE))
 
     def event(self, data):
-        self.server.data(self.request, data)
+        self.end.data(self.request, data)
 
     def byte_by_byte(self, data):
         for at in range(len(data)):
-            self.server.data(self.request, data[at:at + 1])
+            self.end.data(self.request, data[at:at + 1])
 
     def finish(self):
-        self.server.data(self.request, b"", end=True)
+        self.end.data(self.request, b"", end=True)
 
     def expect_gone(self):
-        self.server.until(lambda: self.request.reset is not None or self.server.ended, "a reset")
+        self.end.expect_reset(self.request)
 
 
 class OverH2InTls(OverH2):
-    listener, origin = "to_h2s", "originh2tls"
+    server = "h2s"
 
 
 # The client's end.
 
-def connect_tls(stage, listener, protocol):
-    return stage.connect_tls(f"tls_{listener}", alpn=[protocol])
-
-
 class ByH1:
-    def __init__(self, stage, listener):
-        self.end = self.connect(stage, listener)
+    def __init__(self, peer):
+        self.end = peer
         self.end.send(get("/events", f"Accept: {TYPE}"))
-
-    def connect(self, stage, listener):
-        return stage.connect(listener)
 
     def head(self):
         got = self.end.read_response_head()
@@ -158,18 +125,10 @@ class ByH1:
         self.end.reset()
 
 
-class ByH1InTls(ByH1):
-    def connect(self, stage, listener):
-        return connect_tls(stage, listener, "http/1.1")
-
-
 class ByH2:
-    def __init__(self, stage, listener):
-        self.end = H2TunnelClient(self.connect(stage, listener))
+    def __init__(self, peer):
+        self.end = H2TunnelClient(peer)
         self.end.get("/events", ("accept", TYPE))
-
-    def connect(self, stage, listener):
-        return stage.connect(listener)
 
     def head(self):
         head = self.end.head()
@@ -185,18 +144,13 @@ class ByH2:
         self.end.reset()
 
 
-class ByH2InTls(ByH2):
-    def connect(self, stage, listener):
-        return connect_tls(stage, listener, "h2")
-
-
 every_pair = pytest.mark.parametrize(
-    "client, origin_end", [(client, end) for client in (ByH1, ByH2, ByH1InTls, ByH2InTls)
+    "client, origin_end", [(client, end) for client in VERSIONS
                            for end in (Chunked, UntilClose, ChunkedInTls, OverH2, OverH2InTls)])
 
 
 def begin(stage, client, origin_end):
-    ours = client(stage, origin_end.listener)
+    ours = (ByH2 if is_h2(client) else ByH1)(connect(stage, client, origin_end.server))
     theirs = origin_end(stage)
     theirs.head()
     ours.head()  # before any event is there
@@ -259,9 +213,9 @@ def test_a_client_that_leaves_is_told_to_the_origin(stage, client, origin_end):
     theirs.expect_gone()  # without another event to find it out by
 
 
-@pytest.mark.parametrize("http2", [None, False, True], ids=["clear", "tls", "h2_tls"])
+@pytest.mark.parametrize("client", ["h1", "h1s", "h2s"])
 @pytest.mark.parametrize("origin_end", [Chunked, UntilClose, OverH2, OverH2InTls])
-def test_a_real_client_sees_each_line_at_once(stage, origin_end, http2):
+def test_a_real_client_sees_each_line_at_once(stage, origin_end, client):
     said = threading.Semaphore(1)
 
     def play():
@@ -276,13 +230,10 @@ def test_a_real_client_sees_each_line_at_once(stage, origin_end, http2):
     player = threading.Thread(target=play)
     player.start()
     seen = []
-    if http2 is None:
-        url, options = stage.url("/events", origin_end.listener), {}
-    else:
-        url = stage.url("/events", f"tls_{origin_end.listener}", scheme="https")
-        options = {"verify": False, "http1": not http2, "http2": http2}
-    with httpx.Client(timeout=PATIENCE, **options) as user, user.stream("GET", url) as got:
-        assert got.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+    with httpx.Client(timeout=PATIENCE, verify=False, http1=not is_h2(client),
+                      http2=is_h2(client)) as user, \
+            user.stream("GET", url(stage, client, origin_end.server, "/events")) as got:
+        assert got.http_version == ("HTTP/2" if is_h2(client) else "HTTP/1.1")
         for line in got.iter_lines():
             if line.strip():
                 seen.append(line.strip())

@@ -174,6 +174,7 @@ def test_a_client_that_does_not_read_stops_the_server(stage):
     # The other direction goes on meanwhile.
     client.send(b"still here")
     upstream.expect(b"still here")
+    client.widen()
     assert client.read_exactly(sent) == b"y" * sent
 
 
@@ -185,6 +186,7 @@ def test_a_server_that_does_not_read_stops_the_client(stage):
     assert stage.weir.rss_bytes() - resident < 16 << 20
     upstream.send(b"still here")
     client.expect(b"still here")
+    upstream.widen()
     assert upstream.read_exactly(sent) == b"y" * sent
 
 
@@ -202,6 +204,7 @@ def test_many_slow_readers_take_bounded_memory(stage):
     client.send(b"ping")
     upstream.expect(b"ping")
     for client, upstream, sent in stuck:
+        client.widen()
         assert client.read_exactly(sent) == b"z" * sent
 
 

@@ -1,9 +1,6 @@
 """SIGTERM with mode = tcp: connections go on until they end, or drain_timeout cuts them."""
 
-import re
 import signal
-
-from harness.wait import eventually
 
 INI = """
 [listener raw]
@@ -42,21 +39,10 @@ def pair(stage, front="raw", origin="origin"):
     return client, upstream
 
 
-def draining(stage):
-    stage.weir.signal(signal.SIGTERM)
-    eventually(lambda: stage.weir.admin_get("/readyz").status == 503, "weir drains")
-
-
-def ended(stage, cut):
-    assert stage.weir.wait_exit() == 0, stage.weir.log
-    match = re.search(r"drained: (\d+) requests were cut", stage.weir.log)
-    assert match and int(match.group(1)) == cut, stage.weir.log
-
-
 def test_a_connection_goes_on_and_ends_the_drain_with_it(new_stage):
     stage = new_stage(INI, drain_timeout="60s")
     client, upstream = pair(stage)
-    draining(stage)
+    stage.weir.drain()
     client.send(b"still")
     upstream.expect(b"still")
     upstream.send(b"here")
@@ -64,7 +50,7 @@ def test_a_connection_goes_on_and_ends_the_drain_with_it(new_stage):
     client.close()
     upstream.expect_close()
     upstream.close()
-    ended(stage, cut=0)
+    stage.weir.drained()
 
 
 def test_drain_timeout_cuts_connections(new_stage):
@@ -81,17 +67,17 @@ def test_drain_timeout_cuts_connections(new_stage):
         upstream.expect_reset()
     echo.expect_reset()
     waiting.expect_reset()
-    ended(stage, cut=5)
+    stage.weir.drained(cut=5)
 
 
 def test_a_second_signal_cuts_at_once(new_stage):
     stage = new_stage(INI, drain_timeout="60s")
     client, upstream = pair(stage)
-    draining(stage)
+    stage.weir.drain()
     stage.weir.signal(signal.SIGTERM)
     client.expect_reset()
     upstream.expect_reset()
-    ended(stage, cut=1)
+    stage.weir.drained(cut=1)
 
 
 def leave_bytes(stage):
@@ -110,17 +96,17 @@ def leave_bytes(stage):
 def test_what_a_client_left_is_still_sent(new_stage):
     stage = new_stage(INI, drain_timeout="60s")
     upstream, sent = leave_bytes(stage)
-    draining(stage)
+    stage.weir.drain()
     assert stage.count("weir_session_slots_used") > 0
     assert upstream.read_to_end() == b"q" * sent
     upstream.close()
-    ended(stage, cut=0)
+    stage.weir.drained()
 
 
 def test_what_a_client_left_is_cut(new_stage):
     stage = new_stage(INI, drain_timeout="300ms")
     upstream, sent = leave_bytes(stage)
     stage.weir.signal(signal.SIGTERM)
-    ended(stage, cut=1)
+    stage.weir.drained(cut=1)
     upstream.expect_end()
     assert len(upstream.received) < sent

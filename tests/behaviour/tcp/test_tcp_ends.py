@@ -60,18 +60,10 @@ def pair(stage, front="raw", origin="origin"):
     return client, upstream
 
 
-def ended(stage, reason):
-    return stage.count("weir_tcp_connections_ended_total", reason=reason)
-
-
-def is_counted(stage, before, reason):
-    stage.weir.eventually_metric(before + 1, "weir_tcp_connections_ended_total", reason=reason)
-
-
 @pytest.mark.parametrize("front, origin", [("raw", "origin"), ("unix", "originunix")])
 def test_client_half_close_leaves_the_other_direction(stage, front, origin):
     client, upstream = pair(stage, front, origin)
-    before = ended(stage, "none")
+    ends = stage.relays_ended("none")
     client.send(b"last words")
     client.half_close()
     upstream.expect(b"last words")
@@ -81,13 +73,13 @@ def test_client_half_close_leaves_the_other_direction(stage, front, origin):
         client.expect(BULK)
     upstream.half_close()
     client.expect_close()
-    is_counted(stage, before, "none")
+    ends.grows()
 
 
 @pytest.mark.parametrize("front, origin", [("raw", "origin"), ("unix", "originunix")])
 def test_server_half_close_leaves_the_other_direction(stage, front, origin):
     client, upstream = pair(stage, front, origin)
-    before = ended(stage, "none")
+    ends = stage.relays_ended("none")
     upstream.send(b"last words")
     upstream.half_close()
     client.expect(b"last words")
@@ -97,7 +89,7 @@ def test_server_half_close_leaves_the_other_direction(stage, front, origin):
         upstream.expect(BULK)
     client.half_close()
     upstream.expect_close()
-    is_counted(stage, before, "none")
+    ends.grows()
 
 
 def test_both_may_half_close_at_once(stage):
@@ -124,18 +116,18 @@ def test_what_a_server_sent_before_both_ended_is_not_lost(stage):
 
 def test_a_reset_client_is_a_reset_for_the_server(stage):
     client, upstream = pair(stage)
-    before = ended(stage, "client_reset")
+    ends = stage.relays_ended("client_reset")
     client.reset()
     upstream.expect_reset()
-    is_counted(stage, before, "client_reset")
+    ends.grows()
 
 
 def test_a_reset_server_is_a_reset_for_the_client(stage):
     client, upstream = pair(stage)
-    before = ended(stage, "server_reset")
+    ends = stage.relays_ended("server_reset")
     upstream.reset()
     client.expect_reset()
-    is_counted(stage, before, "server_reset")
+    ends.grows()
 
 
 def test_a_reset_after_the_other_sides_fin(stage):
@@ -201,9 +193,9 @@ def test_a_reset_after_ones_own_fin_shows_with_the_next_bytes(stage):
     client.half_close()
     upstream.expect_close()
     client.reset()
-    before = ended(stage, "client_reset")
+    ends = stage.relays_ended("client_reset")
     upstream.send(b"anybody there?")
-    is_counted(stage, before, "client_reset")
+    ends.grows()
     # Having read the FIN, a socket says EPIPE where it would say ECONNRESET.
     eventually(lambda: upstream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE,
                "the server is reset")
@@ -285,12 +277,12 @@ def test_a_fin_alone_before_the_server_is_there(stage):
 
 
 def test_a_reset_before_the_server_is_there_ends_the_connect(stage):
-    before = ended(stage, "client_reset")
+    ends = stage.relays_ended("client_reset")
     client = stage.connect("to_hole")
     connecting(stage)
     client.reset()
     connecting(stage, 0)  # long before timeout_connect
-    is_counted(stage, before, "client_reset")
+    ends.grows()
     assert stage.metrics().sum("weir_upstream_connections") == 0
 
 

@@ -118,10 +118,6 @@ server = @origin_b
 """
 
 
-def ended(stage, reason):
-    return stage.count("weir_tcp_connections_ended_total", reason=reason)
-
-
 def is_reset(stage, front):
     """It may be so fast that the client sees it in its connect."""
     try:
@@ -155,15 +151,14 @@ def names(stage, front, count, **how):
 
 
 def test_a_failed_connect_goes_to_the_next_server(stage, origin):
-    before = stage.count("weir_upstream_retries_total", reason="connect_failed")
+    counted = stage.counter("weir_upstream_retries_total", reason="connect_failed")
     client = stage.connect("next")
     client.send(b"hello")
     upstream = origin.accept()
     upstream.expect(b"hello")
     upstream.send(b"world")
     client.expect(b"world")
-    stage.weir.eventually_metric(before + 2, "weir_upstream_retries_total",
-                                 reason="connect_failed")
+    counted.grows(2)
 
 
 def test_a_backup_takes_over(stage, origin):
@@ -174,25 +169,22 @@ def test_a_backup_takes_over(stage, origin):
 
 
 def test_without_a_server_the_client_is_reset(stage):
-    before = ended(stage, "connect_failed")
-    failures = stage.count("weir_upstream_connect_failures_total", reason="connect_failed")
+    ends = stage.relays_ended("connect_failed")
+    failures = stage.counter("weir_upstream_connect_failures_total", reason="connect_failed")
     is_reset(stage, "to_dead")
-    stage.weir.eventually_metric(before + 1, "weir_tcp_connections_ended_total",
-                                 reason="connect_failed")
-    stage.weir.eventually_metric(failures + 3, "weir_upstream_connect_failures_total",
-                                 reason="connect_failed")
+    ends.grows()
+    failures.grows(3)
     assert "server " + stage.address("dead") in stage.weir.log
 
 
 def test_timeout_connect_resets_the_client(stage):
-    before = ended(stage, "connect_timeout")
+    ends = stage.relays_ended("connect_timeout")
     started = time.monotonic()
     client = stage.connect("to_hole")
     client.send(b"anybody?")
     client.expect_reset()
     assert time.monotonic() - started >= 0.28
-    stage.weir.eventually_metric(before + 1, "weir_tcp_connections_ended_total",
-                                 reason="connect_timeout")
+    ends.grows()
 
 
 def test_connections_take_turns(stage):
@@ -232,12 +224,11 @@ def test_a_client_address_keeps_its_server(stage):
 
 
 def test_max_connections_of_a_server(stage, origin):
-    before = ended(stage, "server_busy")
+    ends = stage.relays_ended("server_busy")
     clients = [stage.connect("full") for _ in range(2)]
     upstreams = [origin.accept() for _ in clients]
     is_reset(stage, "full")
-    stage.weir.eventually_metric(before + 1, "weir_tcp_connections_ended_total",
-                                 reason="server_busy")
+    ends.grows()
     clients[0].close()
     upstreams[0].expect_close()
     upstreams[0].close()
@@ -249,7 +240,7 @@ def test_max_connections_of_a_server(stage, origin):
 
 
 def test_connections_wait_for_a_full_server_in_their_order(stage, origin):
-    full = ended(stage, "queue_full")
+    ends = stage.relays_ended("queue_full")
     clients = [stage.connect("narrow")]
     upstream = origin.accept()
     for number in (1, 2):
@@ -257,8 +248,7 @@ def test_connections_wait_for_a_full_server_in_their_order(stage, origin):
         clients[-1].send(b"%d" % number)  # what comes meanwhile is kept
         stage.weir.eventually_metric(number, "weir_upstream_queue_length", upstream="narrow")
     is_reset(stage, "narrow")
-    stage.weir.eventually_metric(full + 1, "weir_tcp_connections_ended_total",
-                                 reason="queue_full")
+    ends.grows()
     for number in (1, 2):
         clients[number - 1].close()
         upstream.expect_close()
@@ -282,12 +272,11 @@ def test_who_resets_while_waiting_is_not_connected(stage, origin):
 
 
 def test_a_connection_that_waits_too_long_is_reset(stage, origin):
-    late = ended(stage, "queue_timeout")
+    ends = stage.relays_ended("queue_timeout")
     stage.connect("late")
     origin.accept()
     is_reset(stage, "late")
-    stage.weir.eventually_metric(late + 1, "weir_tcp_connections_ended_total",
-                                 reason="queue_timeout")
+    ends.grows()
 
 
 def test_a_full_server_gives_way_to_the_next(stage):

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from harness.certificates import Authority, client
+from harness.certificates import Authority, client, says_hello
 from harness.tls_client import ask, refused, s_client, shake, shown
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -23,21 +23,9 @@ def ca(tmp_path_factory):
 
 
 def ini(ca, more="", listener=""):
-    all_of_them = (ca.first, ca.wild, ca.exact, ca.rsa, ca.both)
-    return f"""
-[listener web]
-bind = @web
-service = hello
-tls = site
-{listener}
-[tls site]
-certificate = {" ".join(one.crt for one in all_of_them)}
-key = {" ".join(one.key for one in all_of_them)}
-{more}
-[service hello]
-type = respond
-body = hello
-"""
+    others = "".join(f"certificate = {one.crt}\nkey = {one.key}\n"
+                     for one in (ca.wild, ca.exact, ca.rsa, ca.both))
+    return says_hello(ca.first, others + more).replace("tls = site", f"tls = site\n{listener}")
 
 
 def test_cert_by_exact_name_then_wildcard_then_the_first(new_stage, ca):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness.certificates import Authority, client
+from harness.certificates import Authority, client, says_hello
 from harness.tls_client import ask, refused, shake
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -24,22 +24,6 @@ def ca(tmp_path_factory):
     return ca
 
 
-def ini(ca, more):
-    return f"""
-[listener web]
-bind = @web
-service = hello
-tls = site
-[tls site]
-certificate = {ca.site.crt}
-key = {ca.site.key}
-{more}
-[service hello]
-type = respond
-body = hello
-"""
-
-
 def assert_taken(port, ca, own=None):
     for version in VERSIONS:
         with shake(port, client(ca, version, own)) as sock:
@@ -51,13 +35,13 @@ def assert_refused(port, ca, own, alerts):
 
 
 def test_cert_of_clients_is_not_asked_for(new_stage, ca):
-    port = new_stage(ini(ca, "")).things["web"]
+    port = new_stage(says_hello(ca.site, "")).things["web"]
     assert_taken(port, ca)
     assert_taken(port, ca, ca.other)
 
 
 def test_cert_of_clients_is_optional(new_stage, ca):
-    port = new_stage(ini(ca, f"client_auth = optional\nca = {ca.file}")).things["web"]
+    port = new_stage(says_hello(ca.site, f"client_auth = optional\nca = {ca.file}")).things["web"]
     assert_taken(port, ca)
     assert_taken(port, ca, ca.good)
     assert_taken(port, ca, ca.bad)  # nobody has asked who was revoked
@@ -65,7 +49,7 @@ def test_cert_of_clients_is_optional(new_stage, ca):
 
 
 def test_cert_of_clients_is_required(new_stage, ca):
-    port = new_stage(ini(ca, f"client_auth = require\nca = {ca.file}")).things["web"]
+    port = new_stage(says_hello(ca.site, f"client_auth = require\nca = {ca.file}")).things["web"]
     assert_taken(port, ca, ca.good)
     assert_refused(port, ca, None, ["HANDSHAKE_FAILURE", "CERTIFICATE_REQUIRED"])
     assert_refused(port, ca, ca.other, ["UNKNOWN_CA"])
@@ -74,7 +58,7 @@ def test_cert_of_clients_is_required(new_stage, ca):
 
 def test_cert_that_was_revoked_is_refused(new_stage, ca):
     more = f"client_auth = require\nca = {ca.file}\ncrl = {ca.crl}"
-    port = new_stage(ini(ca, more)).things["web"]
+    port = new_stage(says_hello(ca.site, more)).things["web"]
     assert_taken(port, ca, ca.good)
     assert_refused(port, ca, ca.bad, ["CERTIFICATE_REVOKED"])
 
@@ -83,22 +67,12 @@ def test_cert_revoked_meanwhile_cannot_come_back_by_a_ticket(new_stage, ca, tmp_
     own = Authority(tmp_path)
     site, member = own.issue("site", "site.example"), own.issue("member")
     crl = own.write_crl()
-    stage = new_stage(f"""
-[listener web]
-bind = @web
-service = hello
-tls = site
-[tls site]
-certificate = {site.crt}
-key = {site.key}
+    stage = new_stage(says_hello(site, f"""
 client_auth = require
 ca = {own.file}
 crl = {crl}
 watch = 50ms
-[service hello]
-type = respond
-body = hello
-""")
+"""))
     port = stage.things["web"]
     context = client(own, own=member)
     with shake(port, context) as sock:
@@ -118,7 +92,7 @@ body = hello
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_cert_that_has_expired_meanwhile_cannot_come_back_by_a_ticket(new_stage, ca, version):
-    port = new_stage(ini(ca, f"client_auth = require\nca = {ca.file}")).things["web"]
+    port = new_stage(says_hello(ca.site, f"client_auth = require\nca = {ca.file}")).things["web"]
     brief = ca.issue("brief", days=4 / 86400 - 0.5)
     context = client(ca, version, brief)
     with shake(port, context) as sock:

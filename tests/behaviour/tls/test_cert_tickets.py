@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from harness.certificates import Authority, client
+from harness.certificates import Authority, client, says_hello
 from harness.tls_client import ask, shake
 from harness.wait import eventually
 
@@ -19,25 +19,14 @@ def ca(tmp_path_factory):
 
 
 def ini(ca, more=""):
-    return f"""
-[listener web]
-bind = @web
-service = hello
-tls = site
+    return says_hello(ca.site, more) + f"""
 [listener other]
 bind = @other
 service = hello
 tls = other
-[tls site]
-certificate = {ca.site.crt}
-key = {ca.site.key}
-{more}
 [tls other]
 certificate = {ca.site.crt}
 key = {ca.site.key}
-[service hello]
-type = respond
-body = hello
 """
 
 

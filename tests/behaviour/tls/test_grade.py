@@ -6,21 +6,8 @@ import threading
 
 import pytest
 
-from harness.certificates import Authority
+from harness.certificates import Authority, says_hello
 from harness.memory import WITH_ASAN
-
-INI = """
-[listener web]
-bind = @web
-service = hello
-tls = site
-[tls site]
-certificate = {ecdsa.crt} {rsa.crt}
-key = {ecdsa.key} {rsa.key}
-[service hello]
-type = respond
-body = hello
-"""
 
 NAMES = ("weir.test", "127.0.0.1")
 # Two runs side by side: protocols, ciphers, their order, what the server tells; then attacks.
@@ -64,8 +51,9 @@ def grade(directory, name, address, checks=()):
 @pytest.mark.long(3)
 def test_nothing_above_low_is_found(new_stage, tmp_path):
     ca = Authority(tmp_path)
-    stage = new_stage(INI.format(ecdsa=ca.issue("ecdsa", *NAMES, days=89),
-                                 rsa=ca.issue("rsa", *NAMES, days=89, kind="rsa")))
+    rsa = ca.issue("rsa", *NAMES, days=89, kind="rsa")
+    stage = new_stage(says_hello(ca.issue("ecdsa", *NAMES, days=89),
+                                 f"certificate = {rsa.crt}\nkey = {rsa.key}"))
     found = {}
 
     def run(name):

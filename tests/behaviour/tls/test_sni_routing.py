@@ -128,13 +128,13 @@ def test_a_service_can_be_chosen(stage):
 
 
 def test_without_a_match_and_an_upstream_it_is_reset(stage):
-    before = stage.count("weir_tcp_connections_ended_total", reason="no_route")
+    counted = stage.relays_ended("no_route")
     assert_arrives(stage, hello("a.example"), "origin_a", listener="only")
     for data in (hello("b.example"), hello(None), get("/")):
         client = stage.connect("only")
         client.send(data)
         client.expect_reset()
-    stage.weir.eventually_metric(before + 3, "weir_tcp_connections_ended_total", reason="no_route")
+    counted.grows(3)
 
 
 def test_a_half_close_behind_the_hello_arrives(stage):
@@ -161,14 +161,13 @@ def test_an_end_inside_the_hello_is_passed_on(stage):
 
 
 def test_a_hello_that_does_not_come_ends_the_connection(stage):
-    before = stage.count("weir_tcp_connections_ended_total", reason="hello_timeout")
+    counted = stage.relays_ended("hello_timeout")
     silent = stage.connect("pass")
     halfway = stage.connect("pass")
     halfway.send(hello("a.example")[:100])
     for client in (silent, halfway):
         client.expect_reset()
-    stage.weir.eventually_metric(before + 2, "weir_tcp_connections_ended_total",
-                                 reason="hello_timeout")
+    counted.grows(2)
     assert stage.origins["origin_a"].accept_now() is None
     # Where no route asks for a name nothing is waited for.
     client = stage.connect("plain")
@@ -178,12 +177,11 @@ def test_a_hello_that_does_not_come_ends_the_connection(stage):
 
 
 def test_a_client_that_resets_inside_its_hello(stage):
-    before = stage.count("weir_tcp_connections_ended_total", reason="client_reset")
+    counted = stage.relays_ended("client_reset")
     client = stage.connect("pass")
     client.send(hello("a.example")[:50])
     client.reset()
-    stage.weir.eventually_metric(before + 1, "weir_tcp_connections_ended_total",
-                                 reason="client_reset")
+    counted.grows()
 
 
 def test_a_server_that_refuses_resets_the_client(new_stage):

@@ -100,9 +100,7 @@ def test_a_request_byte_by_byte(stage):
 def test_a_head_and_its_body_share_a_record(stage):
     client = stage.connect_tls()
     stage.exchange(get("/"), answer(200, b"first"), client)
-    client.send(get("/"))
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked_by(client, get("/"))
     upstream.send(answer(200, b"b" * 10000))
     raw = b""
     while len(raw) < 10000:
@@ -128,9 +126,7 @@ def test_bodies_of_all_sizes_both_ways(stage, origin, version, size):
 
 def test_a_chunked_answer_passes_as_it_comes(stage):
     client = stage.connect_tls()
-    client.send(get())
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked_by(client, get())
     upstream.send(answer_head(200, "Transfer-Encoding: chunked"))
     client.read_response_head()
     for part in (b"one", b"two", b"3" * 20000):
@@ -155,9 +151,7 @@ def little_is_held(stage, sending):
 
 def test_a_long_download_to_a_slow_reader(stage, origin):
     client = stage.connect_tls("narrow")
-    client.send(get())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get())
     upstream.send(answer_head(200, f"Content-Length: {len(MUCH)}"))
     sending = Sending(upstream, MUCH)
     client.read_response_head()
@@ -192,13 +186,13 @@ def test_both_directions_of_a_tunnel_at_once(stage, origin):
 
 
 def test_nothing_of_tls_is_spliced(stage, origin):
-    before = stage.count("weir_spliced_bytes_total")
+    counted = stage.counter("weir_spliced_bytes_total")
     client = stage.connect_tls("bytes")
     upstream = origin.accept()
     sending = Sending(client, MUCH)
     assert upstream.read_exactly(len(MUCH)) == MUCH
     sending.done()
-    assert stage.count("weir_spliced_bytes_total") == before
+    assert counted.grown() == 0
 
 
 @VERSIONS
@@ -242,8 +236,7 @@ def test_a_client_that_has_said_all_gets_its_answer(stage, version, fin):
         client.half_close()
     else:
         client.sock.notify()
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked()
     upstream.send(answer(200, b"late" * 10000))
     assert client.read_response().body == b"late" * 10000
     client.expect_close()
@@ -254,8 +247,7 @@ def test_fin_without_notice_after_a_request_is_an_end(stage):
     client = stage.connect_tls()
     client.send(get("/"))
     client.sock.sock.shutdown(1)
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked()
     upstream.send(answer(200, b"late"))
     assert client.read_response().body == b"late"
     client.expect_close()
@@ -264,9 +256,7 @@ def test_fin_without_notice_after_a_request_is_an_end(stage):
 @pytest.mark.parametrize("notice", [True, False])
 def test_an_end_inside_a_body_goes_no_further(stage, notice):
     client = stage.connect_tls()
-    client.send(post("/", b"x" * 1000)[:-1])
-    upstream = stage.origin.next()
-    upstream.read_request_head()
+    upstream = stage.origin.asked_by(client, post("/", b"x" * 1000)[:-1], whole=False)
     if notice:
         client.sock.notify()
     else:
@@ -344,9 +334,7 @@ def test_resets_at_each_stage(stage, origin, stage_of):
         client.send(post("/", b"x" * 1000)[:-1])
         origin.next().read_request_head()
     elif stage_of == "answer":
-        client.send(get("/"))
-        upstream = origin.next()
-        upstream.read_request()
+        upstream = origin.asked_by(client, get("/"))
         upstream.send(answer_head(200, "Content-Length: 100") + b"half")
         client.read_response_head()
     client.reset()

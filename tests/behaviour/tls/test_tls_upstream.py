@@ -1,14 +1,15 @@
 """TLS to servers: who is believed, what is resumed, how they fail and end."""
 
+import contextlib
 import time
 
 import pytest
 from harness.bulk import MUCH, Sending
 from harness.http1 import answer, answer_head, get, post
-from harness.tls import TlsSocket, server_context
+from harness.tls import TO_ORIGIN, TlsSocket, server_context
 from harness.wait import eventually
 
-INI = """
+INI = f"""
 [defaults]
 max_body_size = 0
 min_read_rate = 0
@@ -46,9 +47,7 @@ bind = @known
 upstream = known
 [upstream app]
 server = @origintls
-tls = on
-ca = ca.pem
-server_name = origin.test
+{TO_ORIGIN}
 [upstream named]
 server = @origintls
 tls = on
@@ -67,20 +66,14 @@ verify = off
 balance = first
 server = @origin
 server = @origintls
-tls = on
-ca = ca.pem
-server_name = origin.test
+{TO_ORIGIN}
 [upstream told]
 server = @origin
-tls = on
-ca = ca.pem
-server_name = origin.test
+{TO_ORIGIN}
 send_proxy = v1
 [upstream known]
 server = @origintls
-tls = on
-ca = ca.pem
-server_name = origin.test
+{TO_ORIGIN}
 certificate = someone.test.pem
 ; names the certificate of @origintls: origin.test.pem
 """
@@ -92,20 +85,26 @@ def server(stage):
 
 
 def handshakes(stage, **labels):
-    return stage.count("weir_upstream_tls_handshakes_total", **labels)
+    return stage.counter("weir_upstream_tls_handshakes_total", **labels)
 
 
-def one_more_failure(stage, reason, before):
-    stage.weir.eventually_metric(before + 1, "weir_upstream_connect_failures_total", reason=reason)
+def failures(stage, reason):
+    return stage.counter("weir_upstream_connect_failures_total", reason=reason)
 
 
-def connect_failures(stage, reason):
-    return stage.count("weir_upstream_connect_failures_total", reason=reason)
+@contextlib.contextmanager
+def speaking(server, context):
+    """The origin with another context of TLS; None: it does not speak it."""
+    kept, server.tls = server.tls, context and (lambda: context)
+    try:
+        yield
+    finally:
+        server.tls = kept
 
 
 def test_a_request_goes_on_in_tls(stage, server):
     client = stage.connect()
-    before = handshakes(stage)
+    counted = handshakes(stage)
     for number in range(3):
         client.send(get(f"/{number}"))
         upstream = server.next()
@@ -114,37 +113,28 @@ def test_a_request_goes_on_in_tls(stage, server):
         upstream.send(answer(200, b"from tls"))
         assert client.read_response().body == b"from tls"
     assert len(server.connections) == 1
-    assert handshakes(stage) == before + 1
+    assert counted.grown() == 1
 
 
 def test_the_server_is_asked_for_by_its_name(stage, server):
     names = []
     context = server_context(stage.directory)
     context.sni_callback = lambda tls, name, used: names.append(name)
-    server.tls, before = lambda: context, server.tls
-    try:
+    with speaking(server, context):
         client = stage.connect()
-        client.send(get())
-        upstream = server.next()
-        upstream.read_request()
+        upstream = server.asked_by(client, get())
         upstream.send(answer())
         client.read_response()
-    finally:
-        server.tls = before
     assert names == ["origin.test"]
 
 
 @pytest.mark.parametrize("version", [1.2, 1.3])
 def test_a_session_is_resumed(stage, server, version):
     context = server_context(stage.directory, version=version)
-    server.tls, kept = lambda: context, server.tls
-    try:
-        before = handshakes(stage, resumed="yes")
+    with speaking(server, context):
         for number in range(4):
             client = stage.connect()
-            client.send(get())
-            upstream = server.next()
-            upstream.read_request()
+            upstream = server.asked_by(client, get())
             upstream.send(answer(200, b"x", "Connection: close"))
             client.read_response()
             upstream.expect_close()
@@ -152,10 +142,8 @@ def test_a_session_is_resumed(stage, server, version):
             upstream.close()
             stage.weir.eventually_metric(0, "weir_upstream_connections")
             if number == 0:
-                before = handshakes(stage, resumed="yes")
-        assert handshakes(stage, resumed="yes") == before + 3
-    finally:
-        server.tls = kept
+                resumed = handshakes(stage, resumed="yes")
+        assert resumed.grown() == 3
 
 
 def test_long_bodies_both_ways_in_tls_on_both_sides(stage, server):
@@ -189,21 +177,22 @@ def test_bytes_of_a_tunnel(stage, server):
 
 
 def failed(stage, name, server, reason, status=502):
-    before = connect_failures(stage, reason)
+    counted = failures(stage, reason)
     client = stage.connect(name)
     client.send(get())
     upstream = server.accept()
     got = client.read_response()
     assert (got.status, got.reason) == (status, reason)
     assert not upstream.received
-    one_more_failure(stage, reason, before)
+    counted.grows()
     return upstream
 
 
 @pytest.mark.parametrize("name", ["named", "strange"])
 def test_a_server_with_another_name(stage, server, name):
     upstream = failed(stage, name, server, "tls_bad_certificate")
-    assert upstream.error or upstream.expect_end()
+    if not upstream.error:
+        upstream.expect_end()
 
 
 def test_a_server_that_is_not_asked_who_it_is(stage, server):
@@ -213,37 +202,28 @@ def test_a_server_that_is_not_asked_who_it_is(stage, server):
 
 def test_a_server_that_wants_a_certificate(stage, server):
     context = server_context(stage.directory, authority="ca.pem")
-    server.tls, kept = lambda: context, server.tls
-    try:
+    with speaking(server, context):
         client = stage.connect("known")
-        client.send(get())
-        upstream = server.next()
-        upstream.read_request()
+        upstream = server.asked_by(client, get())
         subject = dict(pair[0] for pair in upstream.sock.tls.getpeercert()["subject"])
         assert subject["commonName"] == "someone.test"
         upstream.send(answer())
         assert client.read_response().status == 200
-    finally:
-        server.tls = kept
 
 
 def test_a_server_that_ends_with_an_alert(stage, server):
     context = server_context(stage.directory, version=1.2)
     context.set_ciphers("DHE-RSA-AES128-GCM-SHA256")  # nothing for its kind of key
-    server.tls, kept = lambda: context, server.tls
-    try:
+    with speaking(server, context):
         failed(stage, "web", server, "tls_alert")
-    finally:
-        server.tls = kept
 
 
 # What is no TLS.
 
 
 def test_a_server_that_speaks_in_clear(stage, server):
-    kept, server.tls = server.tls, None
-    try:
-        before = connect_failures(stage, "tls_protocol")
+    with speaking(server, None):
+        counted = failures(stage, "tls_protocol")
         client = stage.connect()
         client.send(get())
         upstream = server.accept()
@@ -251,18 +231,15 @@ def test_a_server_that_speaks_in_clear(stage, server):
         upstream.send(answer(400, b"a TLS hello?"))
         got = client.read_response()
         assert (got.status, got.reason) == (502, "tls_protocol")
-        one_more_failure(stage, "tls_protocol", before)
+        counted.grows()
         upstream.expect_end()
-    finally:
-        server.tls = kept
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
 def test_a_server_that_leaves_inside_the_handshake(stage, server, way):
-    kept, server.tls = server.tls, None
     reason = "server_closed" if way == "close" else "server_reset"
-    try:
-        before = connect_failures(stage, reason)
+    with speaking(server, None):
+        counted = failures(stage, reason)
         client = stage.connect()
         client.send(get())
         upstream = server.accept()
@@ -274,15 +251,12 @@ def test_a_server_that_leaves_inside_the_handshake(stage, server, way):
             upstream.reset()
         got = client.read_response()
         assert (got.status, got.reason) == (502, reason)
-        one_more_failure(stage, reason, before)
-    finally:
-        server.tls = kept
+        counted.grows()
 
 
 def test_a_server_that_stalls(stage, server):
-    kept, server.tls = server.tls, None
-    try:
-        before = connect_failures(stage, "handshake_timeout")
+    with speaking(server, None):
+        counted = failures(stage, "handshake_timeout")
         began = time.monotonic()
         client = stage.connect()
         client.send(get())
@@ -290,10 +264,8 @@ def test_a_server_that_stalls(stage, server):
         got = client.read_response()
         assert (got.status, got.reason) == (504, "handshake_timeout")
         assert time.monotonic() - began >= 0.39
-        one_more_failure(stage, "handshake_timeout", before)
+        counted.grows()
         upstream.expect_end()
-    finally:
-        server.tls = kept
 
 
 def test_the_next_server_is_tried(stage, origin, server):
@@ -302,8 +274,7 @@ def test_the_next_server_is_tried(stage, origin, server):
     first = origin.accept()
     first.read_exactly(100)
     first.send(b"no TLS here\r\n\r\n")
-    upstream = server.next()
-    upstream.read_request()
+    upstream = server.asked()
     upstream.send(answer(200, b"second"))
     assert client.read_response().body == b"second"
 
@@ -329,9 +300,7 @@ def test_a_proxy_header_goes_first_in_clear(stage, origin):
 
 def until_close(stage, server, name="web"):
     client = stage.connect(name)
-    client.send(get())
-    upstream = server.next()
-    upstream.read_request()
+    upstream = server.asked_by(client, get())
     upstream.send(answer_head(200) + b"some of it")
     assert client.read_response_head().status == 200
     assert client.read_chunk() == b"some of it"
@@ -355,9 +324,7 @@ def test_an_answer_that_ends_without_notice_is_cut(stage, server):
 
 def test_an_answer_of_known_length_needs_no_notice(stage, server):
     client = stage.connect()
-    client.send(get())
-    upstream = server.next()
-    upstream.read_request()
+    upstream = server.asked_by(client, get())
     upstream.send(answer(200, b"all of it"))
     upstream.sock.sock.shutdown(1)
     assert client.read_response().body == b"all of it"
@@ -383,16 +350,14 @@ def test_idle_connections_are_closed_with_notice_in_a_drain(new_stage):
         tls = on
         verify = off
         ; origin.test.pem
-        """)
+        """, drain_timeout="60s")
     server = stage.origins["origintls"]
     client = stage.connect()
-    client.send(get())
-    upstream = server.next()
-    upstream.read_request()
+    upstream = server.asked_by(client, get())
     upstream.send(answer())
     client.read_response()
     client.close()
     stage.weir.signal(15)
     upstream.expect_close()
     assert upstream.sock.notified
-    assert stage.weir.wait_exit() == 0
+    stage.weir.drained()

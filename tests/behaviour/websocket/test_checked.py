@@ -39,10 +39,6 @@ def tunnel(client, origin):
     return open_tunnel(client, origin)
 
 
-def ends_counted(stage, reason, before):
-    stage.weir.eventually_metric(before + 1, "weir_http_exchanges_ended_total", reason=reason)
-
-
 def test_frames_pass_both_ways_as_they_are(stage, tunnel):
     client, upstream = tunnel
     from_client = (frame(TEXT, "H\u00e4ll\u00f6".encode(), MASK) + frame(PING, b"p", MASK) +
@@ -117,7 +113,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_violation_closes_both_sides(stage, tunnel, name):
     client, upstream = tunnel
-    before = stage.count("weir_http_exchanges_ended_total", reason="websocket_protocol")
+    ends = stage.ended("websocket_protocol")
     good = frame(TEXT, b"good", MASK)
     client.send(good + BROKEN[name])
     upstream.expect(good)
@@ -125,7 +121,7 @@ def test_a_violation_closes_both_sides(stage, tunnel, name):
     upstream.expect_close()
     expect_close(client, 1002, is_masked=False)
     client.expect_close()
-    ends_counted(stage, "websocket_protocol", before)
+    ends.grows()
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name != "not masked"])
@@ -144,25 +140,25 @@ def test_a_violation_that_comes_byte_by_byte_is_the_same(stage, tunnel, name):
 
 def test_a_violation_of_the_server_closes_both_sides(stage, tunnel):
     client, upstream = tunnel
-    before = stage.count("weir_http_exchanges_ended_total", reason="websocket_protocol")
+    ends = stage.ended("websocket_protocol")
     upstream.send(frame(TEXT, b"good") + frame(TEXT, b"masked", MASK))
     client.expect(frame(TEXT, b"good"))
     expect_close(client, 1001, is_masked=False)
     client.expect_close()
     expect_close(upstream, 1002, is_masked=True)
     upstream.expect_close()
-    ends_counted(stage, "websocket_protocol", before)
+    ends.grows()
 
 
 def test_text_that_is_not_utf8_closes_both_sides(stage, tunnel):
     client, upstream = tunnel
-    before = stage.count("weir_http_exchanges_ended_total", reason="websocket_bad_text")
+    ends = stage.ended("websocket_bad_text")
     client.send(frame(TEXT, b"fine \xed\xa0\x80", MASK))
     expect_close(client, 1007, is_masked=False)
     client.expect_close()
     expect_close(upstream, 1001, is_masked=True)
     upstream.expect_close()
-    ends_counted(stage, "websocket_bad_text", before)
+    ends.grows()
 
 
 def test_a_frame_cut_short_is_followed_by_no_other(stage, tunnel):
@@ -179,7 +175,7 @@ def test_a_frame_cut_short_is_followed_by_no_other(stage, tunnel):
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_a_message_over_the_limit_closes_both_sides(stage, tunnel, parts):
     client, upstream = tunnel
-    before = stage.count("weir_http_exchanges_ended_total", reason="websocket_too_large")
+    ends = stage.ended("websocket_too_large")
     size = 1000 // parts
     for i in range(parts):
         piece = frame(CONTINUATION if i else BINARY, b"x" * size, MASK, fin=i == parts - 1)
@@ -192,7 +188,7 @@ def test_a_message_over_the_limit_closes_both_sides(stage, tunnel, parts):
     client.expect_close()
     expect_close(upstream, 1001, is_masked=True)
     upstream.expect_close()
-    ends_counted(stage, "websocket_too_large", before)
+    ends.grows()
 
 
 def test_a_close_goes_through_and_ends_it(stage, tunnel):
@@ -226,19 +222,17 @@ def test_an_end_without_a_close_is_passed_on(stage, tunnel):
 
 def test_a_reset_is_told_by_a_close(stage, tunnel):
     client, upstream = tunnel
-    before = stage.count("weir_http_exchanges_ended_total", reason="client_reset")
+    ends = stage.ended("client_reset")
     client.send(frame(TEXT, b"x", MASK))
     upstream.expect(frame(TEXT, b"x", MASK))
     client.reset()
     expect_close(upstream, 1001, is_masked=True)
     upstream.expect_close()
-    ends_counted(stage, "client_reset", before)
+    ends.grows()
 
 
 def test_frames_right_behind_the_handshake_are_checked(stage, client, origin):
-    client.send(upgrade() + frame(TEXT, b"early", MASK))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, upgrade() + frame(TEXT, b"early", MASK))
     upstream.send(switch() + frame(TEXT, b"too"))
     upstream.expect(frame(TEXT, b"early", MASK))
     assert client.read_response().status == 101
@@ -246,9 +240,7 @@ def test_frames_right_behind_the_handshake_are_checked(stage, client, origin):
 
 
 def test_a_violation_right_behind_the_handshake_is_one(stage, client, origin):
-    client.send(upgrade())
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, upgrade())
     upstream.send(switch() + frame(TEXT, b"x", rsv=1))
     assert client.read_response().status == 101
     expect_close(client, 1001, is_masked=False)
@@ -286,16 +278,14 @@ def test_raw_tunnels_carry_anything(stage, client, origin):
 
 
 def test_websocket_off_refuses(stage, client):
-    before = stage.count("weir_http_exchanges_ended_total", reason="websocket_refused")
+    ends = stage.ended("websocket_refused")
     got = client.ask(upgrade("/off"))
     assert (got.status, got.reason) == (403, "websocket_refused")
-    ends_counted(stage, "websocket_refused", before)
+    ends.grows()
 
 
 def test_other_upgrades_are_not_checked(stage, client, origin):
-    client.send(upgrade().replace(b"Upgrade: websocket", b"Upgrade: chat"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, upgrade().replace(b"Upgrade: websocket", b"Upgrade: chat"))
     upstream.send(switch().replace(b"Upgrade: websocket", b"Upgrade: chat"))
     assert client.read_response().status == 101
     client.send(b"anything")

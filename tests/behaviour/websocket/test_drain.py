@@ -1,9 +1,5 @@
 """SIGTERM: both ends of a checked WebSocket are told by a Close, and their answers waited for."""
 
-import re
-import signal
-
-from harness.wait import eventually
 from harness.websocket import (MASK, TEXT, close, expect_close, frame, open_tunnel, switch,
                                upgrade)
 
@@ -17,21 +13,10 @@ server = @origin
 """
 
 
-def draining(stage):
-    stage.weir.signal(signal.SIGTERM)
-    eventually(lambda: stage.weir.admin_get("/readyz").status == 503, "weir drains")
-
-
-def ended(stage, cut=0):
-    assert stage.weir.wait_exit(30) == 0, stage.weir.log
-    match = re.search(r"drained: (\d+) requests were cut", stage.weir.log)
-    assert match and int(match.group(1)) == cut, stage.weir.log
-
-
 def test_both_ends_are_told_and_answer(new_stage):
     stage = new_stage(INI, drain_timeout="60s")
     client, upstream = open_tunnel(stage.connect(), stage.origin)
-    draining(stage)
+    stage.weir.drain()
     expect_close(client, 1001, is_masked=False)
     expect_close(upstream, 1001, is_masked=True)
     client.send(close(1001, mask=MASK))
@@ -39,18 +24,20 @@ def test_both_ends_are_told_and_answer(new_stage):
     upstream.send(frame(TEXT, b"late") + close(1001))
     client.expect_close()
     upstream.expect_close()
-    ended(stage)
+    client.close()
+    upstream.close()
+    stage.weir.drained()
 
 
 def test_an_end_is_an_answer_too(new_stage):
     stage = new_stage(INI, drain_timeout="60s")
     client, upstream = open_tunnel(stage.connect(), stage.origin)
-    draining(stage)
+    stage.weir.drain()
     expect_close(client, 1001, is_masked=False)
     client.close()
     expect_close(upstream, 1001, is_masked=True)
     upstream.close()
-    ended(stage)
+    stage.weir.drained()
 
 
 def test_a_frame_under_way_is_finished_first(new_stage):
@@ -59,7 +46,7 @@ def test_a_frame_under_way_is_finished_first(new_stage):
     whole = frame(TEXT, b"half and half")
     upstream.send(whole[:6])
     client.expect(whole[:6])
-    draining(stage)
+    stage.weir.drain()
     expect_close(upstream, 1001, is_masked=True)
     upstream.send(whole[6:])
     client.expect(whole[6:])
@@ -67,7 +54,9 @@ def test_a_frame_under_way_is_finished_first(new_stage):
     client.send(close(1001, mask=MASK))
     upstream.send(close(1001))
     client.expect_close()
-    ended(stage)
+    client.close()
+    upstream.close()
+    stage.weir.drained()
 
 
 def test_a_close_under_way_is_answered_by_its_other_end(new_stage):
@@ -75,31 +64,31 @@ def test_a_close_under_way_is_answered_by_its_other_end(new_stage):
     client, upstream = open_tunnel(stage.connect(), stage.origin)
     client.send(close(4321, mask=MASK))
     upstream.expect(close(4321, mask=MASK))
-    draining(stage)
+    stage.weir.drain()
     upstream.send(close(4321))
     client.expect(close(4321))
     client.expect_close()
-    ended(stage)
+    client.close()
+    upstream.close()
+    stage.weir.drained()
 
 
 def test_who_does_not_answer_is_cut(new_stage):
     stage = new_stage(INI, drain_timeout="1s")
     client, upstream = open_tunnel(stage.connect(), stage.origin)
-    draining(stage)
+    stage.weir.drain()
     expect_close(client, 1001, is_masked=False)
     expect_close(upstream, 1001, is_masked=True)
     client.send(close(1001, mask=MASK))
-    ended(stage, cut=1)
+    stage.weir.drained(cut=1)
     upstream.expect_end()
 
 
 def test_a_handshake_under_way_is_told_at_once(new_stage):
     stage = new_stage(INI, drain_timeout="60s")
     client = stage.connect()
-    client.send(upgrade())
-    upstream = stage.origin.next()
-    upstream.read_request()
-    draining(stage)
+    upstream = stage.origin.asked_by(client, upgrade())
+    stage.weir.drain()
     upstream.send(switch())
     assert client.read_response().status == 101
     expect_close(client, 1001, is_masked=False)
@@ -107,4 +96,6 @@ def test_a_handshake_under_way_is_told_at_once(new_stage):
     client.send(close(1001, mask=MASK))
     upstream.send(close(1001))
     client.expect_close()
-    ended(stage)
+    client.close()
+    upstream.close()
+    stage.weir.drained()

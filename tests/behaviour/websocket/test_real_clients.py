@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from harness.tls import client_context, make_certificates, server_context
+from harness.tls import TO_ORIGIN, client_context, make_certificates, server_context
 
 websockets = pytest.importorskip("websockets")
 
-INI = """
+INI = f"""
 [listener raw]
 bind = @raw
 upstream = app
@@ -16,7 +16,7 @@ upstream = app
 bind = @checked
 upstream = app
 websocket = checked
-websocket_ping = 20ms
+websocket_ping = 200ms
 websocket_max_message = 2m
 [listener wss]
 bind = @wss
@@ -26,7 +26,7 @@ tls = site
 bind = @wss_checked
 upstream = app
 websocket = checked
-websocket_ping = 20ms
+websocket_ping = 200ms
 websocket_max_message = 2m
 tls = site
 [listener wss_to_wss]
@@ -39,9 +39,7 @@ certificate = weir.test.pem
 server = @backend
 [upstream app_tls]
 server = @backend_tls
-tls = on
-ca = ca.pem
-server_name = origin.test
+{TO_ORIGIN}
 """
 NAMES = ("raw", "checked", "wss", "wss_checked", "wss_to_wss")
 
@@ -105,7 +103,7 @@ def test_both_ends_close_in_order(stage, name):
 @pytest.mark.parametrize("name", ["checked", "wss_checked"])
 def test_pings_of_weir_are_answered_by_both_ends(stage, name):
     async def talker(socket):
-        await asyncio.sleep(0.2)  # idle for many pings: the peers play a pause
+        await asyncio.sleep(0.9)  # idle for several pings: the peers play a pause
         await socket.send("still here")
         assert await socket.recv() == "still here"
 

@@ -5,8 +5,10 @@ import signal
 
 import pytest
 
+from harness import versions
 from harness.h2_tunnel import H2TunnelClient, H2TunnelServer
 from harness.http1 import answer, get
+from harness.versions import PAIRS, connect, every_pair, in_tls, is_h2, origin_of
 from harness.websocket import (BINARY, CONTINUATION, KEY, MASK, PING, TEXT, accept_of, close,
                                expect_close, frame, random_text, switch, upgrade)
 
@@ -24,52 +26,19 @@ websocket = off
 [route respond]
 path = /respond
 respond = 200 hello
-[tls site]
-certificate = weir.test.pem
-[upstream h1]
-server = @origin
-[upstream h2]
-protocol = h2
-server = @origin_h2
-[upstream h1s]
-server = @origintls
-tls = on
-ca = ca.pem
-server_name = origin.test
-[upstream h2s]
-protocol = h2
-server = @originh2tls
-tls = on
-ca = ca.pem
-server_name = origin.test
-""" + "".join(f"""
-[listener {mode}_{server}]
-bind = @{mode}_{server}
-upstream = {server}
-websocket = {websocket}
-[listener tls_{mode}_{server}]
-bind = @tls_{mode}_{server}
-upstream = {server}
-websocket = {websocket}
-tls = site
-""" for mode, websocket in (("to", "raw"), ("checked", "checked"))
-              for server in ("h1", "h2", "h1s", "h2s"))
-ORIGINS = {"h1": "origin", "h2": "origin_h2", "h1s": "origintls", "h2s": "originh2tls"}
+""" + versions.INI + versions.listeners("checked", "websocket = checked")
 
-PAIRS = [(client, server) for client in ORIGINS for server in ORIGINS]
-every_pair = pytest.mark.parametrize("client, server", PAIRS)
 every_tunnel = pytest.mark.parametrize("client, server, mode", [(*pair, mode) for pair in PAIRS
                                                                 for mode in ("to", "checked")])
 
 
-def ask(stage, client, listener, path="/ws"):
+def ask(stage, client, server, path="/ws", mode="to"):
     """A client that has asked for a WebSocket."""
-    if client.endswith("s"):
-        peer = stage.connect_tls(f"tls_{listener}",
-                                 alpn=["h2" if client == "h2s" else "http/1.1"])
-    else:
-        peer = stage.connect(listener)
-    if client.startswith("h1"):
+    return ask_on(connect(stage, client, server, mode), client, path)
+
+
+def ask_on(peer, client, path="/ws"):
+    if not is_h2(client):
         peer.send(upgrade(path, "Sec-WebSocket-Protocol: chat"))
         return peer
     end = H2TunnelClient(peer)
@@ -79,8 +48,8 @@ def ask(stage, client, listener, path="/ws"):
 
 def take(stage, server):
     """(the server's end, the request it was sent)."""
-    origin = stage.origins[ORIGINS[server]]
-    if server.startswith("h2"):
+    origin = origin_of(stage, server)
+    if is_h2(server):
         end = H2TunnelServer(origin)
         return end, end.request()
     end = origin.next()
@@ -89,7 +58,7 @@ def take(stage, server):
 
 def let(server, end, seen):
     """The server agrees."""
-    if server.startswith("h1"):
+    if not is_h2(server):
         end.send(switch(seen["Sec-WebSocket-Key"], "Sec-WebSocket-Protocol: chat"))
     else:
         end.head(200, ("sec-websocket-protocol", "chat"))
@@ -97,7 +66,7 @@ def let(server, end, seen):
 
 def began(client, end):
     """The client sees that it may."""
-    if client.startswith("h2"):
+    if is_h2(client):
         head = end.head()
         assert head[":status"] == "200" and head["sec-websocket-protocol"] == "chat"
         assert "sec-websocket-accept" not in head and "upgrade" not in head
@@ -110,7 +79,7 @@ def began(client, end):
 
 def tunnel(stage, client, server, mode="to"):
     """(the client's end, the server's end), switched."""
-    ours = ask(stage, client, f"{mode}_{server}")
+    ours = ask(stage, client, server, mode=mode)
     theirs, seen = take(stage, server)
     let(server, theirs, seen)
     began(client, ours)
@@ -119,15 +88,15 @@ def tunnel(stage, client, server, mode="to"):
 
 @every_pair
 def test_the_handshake_is_that_of_each_version(stage, client, server):
-    ours = ask(stage, client, f"to_{server}")
+    ours = ask(stage, client, server)
     theirs, seen = take(stage, server)
-    if server.startswith("h1"):
+    if not is_h2(server):
         assert (seen.method, seen.target, seen["Upgrade"]) == ("GET", "/ws", "websocket")
         assert seen["Connection"].lower() == "upgrade" and seen["Sec-WebSocket-Version"] == "13"
-        assert (seen["Sec-WebSocket-Key"] == KEY) == client.startswith("h1")
+        assert (seen["Sec-WebSocket-Key"] == KEY) != is_h2(client)
     else:
         assert (seen.method, seen[":protocol"], seen.path) == ("CONNECT", "websocket", "/ws")
-        assert seen[":scheme"] == ("https" if server.endswith("s") else "http")
+        assert seen[":scheme"] == ("https" if in_tls(server) else "http")
         assert seen["sec-websocket-version"] == "13"
         assert "sec-websocket-key" not in seen and "upgrade" not in seen
     let(server, theirs, seen)
@@ -221,13 +190,13 @@ def test_a_violation_closes_both_sides(stage, client, server):
 
 @every_pair
 def test_a_refusal_is_passed_on(stage, client, server):
-    ours = ask(stage, client, f"to_{server}")
+    ours = ask(stage, client, server)
     theirs, _ = take(stage, server)
-    if server.startswith("h1"):
+    if not is_h2(server):
         theirs.send(answer(403, b"no"))
     else:
         theirs.answer(403, b"no")
-    if client.startswith("h2"):
+    if is_h2(client):
         assert ours.head()[":status"] == "403"
         ours.expect(b"no")
     else:
@@ -237,7 +206,7 @@ def test_a_refusal_is_passed_on(stage, client, server):
 
 def test_an_answer_without_an_upgrade_is_502_over_h2(stage):
     """A 200 would say that the WebSocket is there."""
-    ours = ask(stage, "h2", "to_h1")
+    ours = ask(stage, "h2", "h1")
     theirs, _ = take(stage, "h1")
     theirs.send(answer(200, b"what upgrade?"))
     head = ours.head()
@@ -245,7 +214,7 @@ def test_an_answer_without_an_upgrade_is_502_over_h2(stage):
 
 
 def test_an_answer_without_an_upgrade_is_one_over_h1(stage):
-    ours = ask(stage, "h1", "to_h1")
+    ours = ask(stage, "h1", "h1")
     theirs, _ = take(stage, "h1")
     theirs.send(answer(200, b"what upgrade?"))
     assert ours.read_response().body == b"what upgrade?"
@@ -254,7 +223,7 @@ def test_an_answer_without_an_upgrade_is_one_over_h1(stage):
 @pytest.mark.parametrize("client", ["h1", "h2"])
 def test_a_server_without_extended_connect_is_502(stage, client):
     """Only its SETTINGS say so: the first request waits for them."""
-    ours = ask(stage, client, "to_h2")
+    ours = ask(stage, client, "h2")
     theirs = H2TunnelServer(stage.origins["origin_h2"], settings={})
     theirs.server.until(lambda: theirs.server.acknowledged, "the acknowledgement of SETTINGS")
     for again in range(2):
@@ -269,12 +238,12 @@ def test_a_server_without_extended_connect_is_502(stage, client):
         if client == "h2":
             ours.ask("/again")
         else:
-            ours = ask(stage, "h1", "to_h2")
+            ours = ask(stage, "h1", "h2")
     assert not theirs.server.requests
 
 
 def test_a_server_that_proves_nothing_is_502(stage):
-    ours = ask(stage, "h2", "to_h1")
+    ours = ask(stage, "h2", "h1")
     theirs, _ = take(stage, "h1")
     theirs.send(switch(KEY))
     head = ours.head()
@@ -283,7 +252,7 @@ def test_a_server_that_proves_nothing_is_502(stage):
 
 @pytest.mark.parametrize("path", ["/off", "/respond"])
 def test_where_no_websocket_can_be_it_is_refused(stage, path):
-    ours = ask(stage, "h2", "to_h1", path)
+    ours = ask(stage, "h2", "h1", path)
     head = ours.head()
     assert head[":status"] == "403" and "websocket_refused" in head["proxy-status"]
 
@@ -308,12 +277,13 @@ def test_a_drain_tells_both_ends(new_stage, client, server):
     ours.send(close(1001, mask=MASK))
     theirs.send(close(1001))
     ours.expect_close()
-    assert stage.weir.wait_exit(30) == 0, stage.weir.log
+    stage.clear()
+    stage.weir.drained()
 
 
 def test_what_comes_ahead_of_a_tunnel_is_no_body(stage):
     """It waits for the server, for long; neither max_body_size nor min_read_rate are about it."""
-    end = ask(stage, "h2", "early")
+    end = ask_on(stage.connect("early"), "h2")
     server, seen = take(stage, "h1")
     late = stage.connect("early")
     late.send(b"GET /")
