@@ -112,6 +112,21 @@ def test_idle_connections_close_on_drain(new_stage):
     stage.weir.drained()
 
 
+def test_idle_connections_to_servers_close_while_a_request_goes_on(new_stage):
+    stage = new_stage(INI, drain_timeout="60s")
+    slow, quick = stage.connect(), stage.connect()
+    held = stage.origin.asked_by(slow, get("/slow"))
+    stage.exchange(get(), client=quick)
+    stage.weir.drain()
+    idle = [upstream for upstream in stage.origin.connections if upstream is not held]
+    assert len(idle) == 1
+    idle[0].expect_close()
+    held.send(answer(200, b"finished"))
+    assert slow.read_response().body == b"finished"
+    slow.close()
+    stage.weir.drained()
+
+
 def test_a_request_on_a_kept_connection_is_still_answered(new_stage):
     """It may have been on its way when the drain began."""
     stage = new_stage(INI, drain_timeout="60s")
