@@ -190,9 +190,7 @@ def test_a_successor_keeps_its_unix_socket(new_stage):
         server = @origin
         """, drain_timeout="60s")
     client = first.connect("unix")
-    client.send(get("/slow"))
-    upstream = first.origin.next()
-    upstream.read_request()
+    upstream = first.origin.asked_by(client, get("/slow"))
     first.weir.signal(signal.SIGTERM)
     path = first.things["unix"].target
     eventually(lambda: not os.path.exists(path), "its socket is gone")

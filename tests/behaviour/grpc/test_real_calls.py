@@ -24,7 +24,7 @@ upstream = app
 [listener paced]
 bind = @paced
 upstream = app
-timeout_client = 400ms
+timeout_client = 800ms
 min_read_rate = 1000000
 [listener impatient]
 bind = @impatient
@@ -45,7 +45,7 @@ server = @grpc
 [upstream impatient]
 protocol = h2
 server = @grpc
-timeout_server = 400ms
+timeout_server = 800ms
 [upstream down]
 protocol = h2
 server = @dead
@@ -364,7 +364,7 @@ def test_who_only_listens_is_not_late(ends):
     """The server goes on for three times the client's timeout; the request has no end."""
     def tick(messages, context):
         for i in range(12):
-            time.sleep(0.1)
+            time.sleep(0.2)
             yield b"%d" % i
 
     ends.serve(Tick=both_stream(tick))

@@ -270,9 +270,7 @@ def test_drain_is_told_to_who_begins_late(new_stage):
     stage = new_stage(INI.replace("timeout_server = 1s", ""), drain_timeout="20s")
     asked, fresh = stage.connect(), stage.connect()
     waits = stage.connect()
-    waits.send(get())
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked_by(waits, get())
     stage.weir.signal(signal.SIGTERM)
     eventually(lambda: b"draining" in stage.weir.admin_get("/readyz").body, "the drain")
     asked.send(get("/hello", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c",

@@ -100,9 +100,7 @@ def test_what_is_no_such_question_stays_http1(stage, request_):
 def test_who_asks_behind_a_request_under_way_stays_in_http1(stage):
     """Its turn comes when that has been answered; what follows may be here by then."""
     client = stage.connect()
-    client.send(get("/one") + get("/hello", *ASKS))
-    upstream = stage.origin.next()
-    upstream.read_request()
+    upstream = stage.origin.asked_by(client, get("/one") + get("/hello", *ASKS))
     client.send(get("/hello"))
     client.half_close()
     upstream.send(answer(200, b"first"))

@@ -5,8 +5,8 @@ import struct
 import pytest
 
 from harness.h2_client import H2Client
-from harness.h2_server import (CANCEL, DATA, GOAWAY, HEADERS, INTERNAL_ERROR,
-                               PROTOCOL_ERROR, REFUSED_STREAM, WINDOW, WINDOW_UPDATE, H2Server)
+from harness.h2_server import (CANCEL, DATA, GOAWAY, HEADERS, INTERNAL_ERROR, PROTOCOL_ERROR,
+                               WINDOW, WINDOW_UPDATE, H2Server)
 from harness.http1 import get, post
 from harness.peer import Ended, WasReset
 

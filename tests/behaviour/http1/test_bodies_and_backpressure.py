@@ -133,6 +133,13 @@ def test_a_client_that_reads_nothing_cannot_pipeline_forever(stage, origin):
     pushed = client.send_until_stuck(get("/" + "p" * 200) * 200)
     assert pushed < STUCK_AT_MOST
     assert stage.weir.rss_bytes() - resident < RSS_GROWTH_AT_MOST
+    gone(stage, client)
+
+
+def gone(stage, client):
+    """It leaves, and weir hears of it as it answers: so the origin has to go on until then."""
+    client.reset()
+    stage.weir.eventually_metric(0, "weir_listener_connections_active", listener="web")
 
 
 def test_requests_behind_a_slow_one_are_not_collected(stage, client, origin):
@@ -146,6 +153,7 @@ def test_requests_behind_a_slow_one_are_not_collected(stage, client, origin):
     assert client.read_response().body == b"slow"
     for _ in range(1000):
         assert client.read_response().body == b"origin"
+    gone(stage, client)
 
 
 def test_slow_reading_byte_by_byte_gets_every_byte(stage, origin):

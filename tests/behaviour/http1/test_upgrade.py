@@ -70,9 +70,7 @@ def test_what_several_readers_could_choose_from_is_no_upgrade(stage, client, ori
 
 @pytest.mark.parametrize("chosen", ["h2c", "chat", "websocket, chat"])
 def test_a_server_that_changes_to_something_else_is_502(stage, client, origin, chosen):
-    client.send(get("/ws", *UPGRADE))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked_by(client, get("/ws", *UPGRADE))
     upstream.send(SWITCH.replace(b"Upgrade: websocket", b"Upgrade: " + chosen.encode()))
     got = client.read_response()
     assert (got.status, got.reason) == (502, "bad_response")

@@ -149,6 +149,7 @@ def slow_readers(stage, count):
                lambda: f"the queues are full: {queued()} bytes for {count} clients")
     peak = adds_up(stage.weir)
     for client in clients:
+        client.widen()
         body = b""
         while part := client.read_chunk():
             body += part

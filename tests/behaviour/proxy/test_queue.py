@@ -1,6 +1,7 @@
 """While every server is at its max_connections, requests wait: in which order, how long, how many,
 and what ends the waiting."""
 
+import re
 import time
 
 import pytest
@@ -483,8 +484,7 @@ def test_a_limit_holds_for_all_workers_together(new_stage):
         client.send(get("/"))
     waiting(stage, "app", 27)
     for _ in range(30):
-        upstream = stage.origin.next()
-        upstream.read_request()
+        upstream = stage.origin.asked()
         assert len(stage.origin.open_connections()) <= 3
         upstream.send(answer(200, b"done"))
     for client in clients:

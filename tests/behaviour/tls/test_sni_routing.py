@@ -5,12 +5,15 @@ import ssl
 from harness.http1 import get
 
 INI = """
-[defaults]
-timeout_handshake = 300ms
 [listener pass]
 bind = @pass
 mode = tcp
 upstream = rest
+[listener hasty]
+bind = @hasty
+mode = tcp
+upstream = rest
+timeout_handshake = 300ms
 [listener only]
 bind = @only
 mode = tcp
@@ -19,7 +22,7 @@ bind = @plain
 mode = tcp
 upstream = rest
 [route one]
-listener = pass only
+listener = pass only hasty
 sni = a.example
 upstream = one
 [route more]
@@ -162,8 +165,8 @@ def test_an_end_inside_the_hello_is_passed_on(stage):
 
 def test_a_hello_that_does_not_come_ends_the_connection(stage):
     counted = stage.relays_ended("hello_timeout")
-    silent = stage.connect("pass")
-    halfway = stage.connect("pass")
+    silent = stage.connect("hasty")
+    halfway = stage.connect("hasty")
     halfway.send(hello("a.example")[:100])
     for client in (silent, halfway):
         client.expect_reset()

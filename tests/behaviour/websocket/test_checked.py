@@ -258,8 +258,7 @@ def test_extensions_are_not_offered(stage, client, origin):
 def test_an_extension_that_was_not_offered_is_502(stage, client, origin):
     """The client has offered it, and would believe the answer."""
     client.send(upgrade("/ws", "Sec-WebSocket-Extensions: permessage-deflate"))
-    upstream = origin.next()
-    upstream.read_request()
+    upstream = origin.asked()
     upstream.send(switch(KEY, "Sec-WebSocket-Extensions: permessage-deflate"))
     got = client.read_response()
     assert (got.status, got.reason) == (502, "bad_response")
