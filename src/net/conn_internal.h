@@ -28,6 +28,8 @@ struct conn_queue {
 /* For net.c: acts on what was changed since the last flush. */
 void conn_flush(struct conn *conn);
 void conn_rearm_starved(struct net *net, struct buf_pool *pool);
+/* Every completion of a connection comes through here: it is the handler of their kinds. */
+void conn_on_completion(void *owner, const struct ring_completion *completion);
 int conn_init_room(struct net *net);
 void conn_fini_room(struct net *net);
 

@@ -13,8 +13,6 @@
  * what else is answered, of which nghttp2 itself bounds acknowledgements. */
 #define H2_FRAMES_PER_STREAM 4
 #define H2_FRAMES_SPARE 4000
-/* Who is left less window than a frame of data fills may wait for more. */
-#define H2_WINDOW_LEAST 16384
 
 static const enum stat_id flood_stats[H2_FLOOD_COUNT] = {
     [H2_FLOOD_RAPID_RESET] = STAT_H2_FLOOD_RAPID_RESET,
@@ -47,21 +45,6 @@ static void h2_stream_bad(struct h2_stream *s, enum reason reason) {
     h2_stream_abort(s, NGHTTP2_PROTOCOL_ERROR);
     h2_flood(h2, H2_FLOOD_MADE_RESET);
     h2_stream_reset(s, h2->session.is_client ? reason : REASON_BAD_RESPONSE);
-}
-
-/* The connection's window is shut, or opens again, for all of its streams. */
-static void h2_note_shut(struct h2 *h2) {
-    bool shut = nghttp2_session_get_local_window_size(h2->ng) < H2_WINDOW_LEAST;
-    if (shut && h2->shut_ms == 0) h2->shut_ms = h2_net(h2)->now_ms;
-}
-
-static void h2_note_open(struct h2 *h2) {
-    uint64_t now_ms = h2_net(h2)->now_ms;
-    if (h2->shut_ms == 0) return;
-    h2->was_shut_ms += now_ms - h2->shut_ms;
-    h2->shut_ms = 0;
-    h2->opened_ms = now_ms;
-    h2_need_step(h2);
 }
 
 void h2_consume(struct h2_stream *s) {

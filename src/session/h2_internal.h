@@ -141,10 +141,8 @@ static inline struct net *h2_net(const struct h2 *h2) { return h2->session.room-
 static inline struct h2_room *h2_room(const struct h2 *h2) { return h2->session.room->h2; }
 
 /* h2.c */
-/* Nothing that is received or given counts any more. */
-bool h2_is_deaf(const struct h2 *h2);
-/* Something is to be sent, or done by the task. */
-void h2_mark(struct h2 *h2);
+bool h2_is_deaf(const struct h2 *h2); /* nothing that is received or given counts any more */
+void h2_mark(struct h2 *h2);          /* something is to be sent, or done by the task */
 /* The connection ends: GOAWAY with `code`, by the task. */
 void h2_fail(struct h2 *h2, enum reason reason, uint32_t code);
 struct h2_stream *h2_stream_new(struct h2 *h2, struct arena *arena);
@@ -163,17 +161,18 @@ struct h2_stream *h2_walk_next(struct h2 *h2, struct h2_walk *walk);
 void h2_lose_streams(struct h2 *h2, enum reason reason);
 /* The connection ends now, without a word. */
 void h2_drop(struct h2 *h2, enum reason reason);
-/* RST_STREAM, if nghttp2 still has the stream. */
-void h2_stream_abort(struct h2_stream *s, uint32_t code);
+void h2_stream_abort(struct h2_stream *s, uint32_t code); /* RST_STREAM, if nghttp2 has it */
 
 /* h2_time.c */
-/* A deadline is no later than this. */
-void h2_need(struct h2 *h2, uint64_t at_ms);
+void h2_need(struct h2 *h2, uint64_t at_ms); /* a deadline is no later than this */
 void h2_touch(struct h2 *h2);
 void h2_on_deadline(struct conn *conn);
 void h2_need_step(struct h2 *h2);
 uint64_t h2_stream_idle_ms(struct h2_stream *s);
-uint64_t h2_fair_ms(const struct h2 *h2); /* stands still while the connection's window is shut */
+/* The connection's window is shut, or opens again, for all streams: fair time stands still then. */
+void h2_note_shut(struct h2 *h2);
+void h2_note_open(struct h2 *h2);
+uint64_t h2_fair_ms(const struct h2 *h2);
 
 /* h2_in.c */
 void h2_set_callbacks(nghttp2_session_callbacks *callbacks);

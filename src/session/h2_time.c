@@ -4,6 +4,9 @@
 #include "session/h2_internal.h"
 #include "session/session_life.h"
 
+/* Who is left less window than a frame of data fills may wait for more. */
+#define H2_WINDOW_LEAST 16384
+
 void h2_need(struct h2 *h2, uint64_t at_ms) {
     struct conn *conn = h2->session.conn;
     if (conn && !h2->connecting && (conn->deadline_ms == 0 || at_ms < conn->deadline_ms))
@@ -17,6 +20,20 @@ static uint64_t h2_step_ms(const struct h2 *h2) {
 }
 
 void h2_need_step(struct h2 *h2) { h2_need(h2, h2_net(h2)->now_ms + h2_step_ms(h2)); }
+
+void h2_note_shut(struct h2 *h2) {
+    bool shut = nghttp2_session_get_local_window_size(h2->ng) < H2_WINDOW_LEAST;
+    if (shut && h2->shut_ms == 0) h2->shut_ms = h2_net(h2)->now_ms;
+}
+
+void h2_note_open(struct h2 *h2) {
+    uint64_t now_ms = h2_net(h2)->now_ms;
+    if (h2->shut_ms == 0) return;
+    h2->was_shut_ms += now_ms - h2->shut_ms;
+    h2->shut_ms = 0;
+    h2->opened_ms = now_ms;
+    h2_need_step(h2);
+}
 
 uint64_t h2_fair_ms(const struct h2 *h2) {
     return (h2->shut_ms != 0 ? h2->shut_ms : h2_net(h2)->now_ms) - h2->was_shut_ms;

@@ -119,9 +119,8 @@ struct session {
             char client_ip[46];
         };
         struct { /* Upstream role. */
-            /* How many may be open at once, from connect on as a guess, which the host may
-             * lower, until the server has said it; 0: it takes no more. May fall below what is
-             * open. */
+            /* How many may be open at once, a guess that the host may lower until the server has
+             * said it; 0: it takes no more. May fall below what is open. */
             uint32_t streams_max;
             uint32_t streams_open;
             struct list waiters; /* the host's: who waits for on_ready */
@@ -159,8 +158,7 @@ struct session_room_options {
     uint32_t sessions_max;
     uint32_t tcp_max;        /* of session_tcp, in both roles; 0: there are none */
     uint32_t wires_max;      /* TLS connections, in both roles; 0: there are none */
-    uint32_t handshakes_max; /* TLS, client role, under way at once; at least 1 where there are any
-                              */
+    uint32_t handshakes_max; /* TLS, client role, under way at once; at least 1 with wires */
     uint32_t exchanges_max;  /* requests at once: arenas */
     uint32_t streams_more;   /* of them, those beyond the first of each client's connection */
     uint32_t max_header_size;
@@ -180,10 +178,8 @@ uint32_t session_room_cut(struct session_room *room);
 /* After a turn that leaves hardly a buffer (net_is_spent): of the clients whose many streams let
  * them hold more than anybody with one could, who holds most is reset. */
 void session_room_relieve(struct session_room *room);
-/* Sessions that hold a slot, of all kinds. */
-uint32_t session_room_used(const struct session_room *room);
-/* Sets the gauge of slots in use. */
-void session_room_publish(const struct session_room *room);
+uint32_t session_room_used(const struct session_room *room); /* that hold a slot, of all kinds */
+void session_room_publish(const struct session_room *room);  /* sets the gauge of slots in use */
 
 /* Adds Date where a response has none: whoever has a clock and sends one owes it (RFC 9110 section
  * 6.6.1). false when the arena is at its limit. */
