@@ -26,6 +26,8 @@
 /* Beside clients and servers: the admin's connections, so that clients cannot shut probes out,
  * those that are refused, and those that are just closing. */
 #define WORKER_CONNS_EXTRA (DESCRIPTORS_ADMINS_MAX + DESCRIPTORS_REFUSALS_MAX + 256)
+/* Of these, the ones that no requests of others may take by connections to servers. */
+#define WORKER_CONNS_ACCEPTED (DESCRIPTORS_ADMINS_MAX + DESCRIPTORS_REFUSALS_MAX + 128)
 /* Requests that HTTP/2 may add to one for each client: more wait on the other side. */
 #define WORKER_STREAMS_MORE 16384
 /* What nghttp2 may have for all HTTP/2 connections of a worker. */
@@ -72,6 +74,7 @@ static struct net_options worker_net_options(const struct worker *worker,
         worker->clients_max * 2 + worker_share(worker, files->idle) + WORKER_CONNS_EXTRA;
     return (struct net_options){
         .conns_max = conns,
+        .dialled_max = conns - worker->clients_max - WORKER_CONNS_ACCEPTED,
         .ends_max = worker_reads_pp(worker->config) || worker_sends_pp(worker->config) ? conns : 0,
         .sq_entries = WORKER_SQ_ENTRIES,
         .cq_entries = WORKER_CQ_ENTRIES,

@@ -105,6 +105,7 @@ static void conn_release(struct conn *conn) {
     (void)close(conn->fd); /* nothing can be done about an error, and the descriptor is gone anyway
                             */
     conn->generation = 0;
+    net->dialled -= !conn->is_client;
     if (conn->listener) listener_on_released(conn);
     slab_release(&net->conns, conn);
     stat_set(net->stats, STAT_CONN_SLOTS_USED, net->conns.used);
@@ -238,12 +239,14 @@ struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* slower, not wrong,
                                                                            without */
     }
-    struct conn *conn = conn_acquire(net, fd, CONN_CONNECTING);
+    bool may_dial = net->dialled < net->options.dialled_max;
+    struct conn *conn = may_dial ? conn_acquire(net, fd, CONN_CONNECTING) : NULL;
     if (!conn) {
         (void)close(fd); /* never used */
         *error = -ENOMEM;
         return NULL;
     }
+    net->dialled++;
     if (options->pp_ends && !conn_set_ends(conn, options->pp_ends)) {
         conn_set_state(conn, CONN_CLOSING);
         conn_release(conn);

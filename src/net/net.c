@@ -44,6 +44,7 @@ void net_add_slab(struct net *net, struct slab *slab) {
 
 int net_init(struct net *net, const struct net_options *options, struct stat_block *stats) {
     *net = (struct net){.options = *options, .stats = stats};
+    if (options->dialled_max == 0) net->options.dialled_max = options->conns_max;
     list_init(&net->dirty);
     for (int i = 0; i < BUF_GROUP_COUNT; i++)
         list_init(&net->starved[i]);
@@ -89,7 +90,7 @@ int net_start(struct net *net) {
 }
 
 void net_fini(struct net *net) {
-    CHECK(net->ring.ops_in_flight == 0);
+    CHECK(net->ring.ops_in_flight == 0 && net->dialled == 0);
     conn_fini_room(net);
     buf_pool_fini(&net->small);
     buf_pool_fini(&net->bulk);

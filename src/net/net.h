@@ -18,8 +18,9 @@
 #define NET_SLABS_MAX 32
 
 struct net_options {
-    uint32_t conns_max; /* connections of all kinds */
-    uint32_t ends_max;  /* of them, those that a PROXY header is about */
+    uint32_t conns_max;   /* connections of all kinds */
+    uint32_t dialled_max; /* of them, those to servers: the others are for clients; 0: all */
+    uint32_t ends_max;    /* of them, those that a PROXY header is about */
     uint32_t sq_entries;
     uint32_t cq_entries;
     uint32_t small_size; /* bytes of a small receive buffer */
@@ -60,6 +61,7 @@ struct net {
     struct list listeners;
     uint32_t generation;        /* of the conn acquired last */
     uint32_t dialled_finishing; /* dialled connections with bytes left by a user that is gone */
+    uint32_t dialled;           /* connections that were not accepted */
     uint64_t pumped_ms;         /* the last millisecond in which pumps moved much, */
     uint32_t pumped_count;      /* how many did in it so far, */
     uint32_t pumped_before;     /* and in the one before it */

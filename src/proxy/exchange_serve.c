@@ -126,10 +126,13 @@ static bool exchange_pick(struct exchange *x) {
             return true;
         }
         exchange_leave_server(x, failure);
-        if (failure != REASON_SERVER_BUSY) {
-            x->last_failure = failure;
-            continue;
+        if (failure != REASON_SERVER_BUSY) x->last_failure = failure;
+        /* No slot for a connection: one of its own will come back. */
+        if (failure == REASON_NO_MEMORY && x->target->servers[index].connections != 0) {
+            x->pick.tried_count--;
+            return false;
         }
+        if (failure != REASON_SERVER_BUSY) continue;
         /* Its idle connections had died. Not a failure: it may be waited for. */
         CHECK(!target->balance_servers[index].available);
         x->pick.tried_count--;
