@@ -228,6 +228,8 @@ struct conn *conn_accept(struct net *net, int fd, const struct conn_events *even
 
 struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
                        const struct conn_events *events, void *user, int *error) {
+    *error = -ENOMEM;
+    if (net->dialled >= net->options.dialled_max) return NULL;
     int family = options->address->sa_family;
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
@@ -239,18 +241,15 @@ struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* slower, not wrong,
                                                                            without */
     }
-    bool may_dial = net->dialled < net->options.dialled_max;
-    struct conn *conn = may_dial ? conn_acquire(net, fd, CONN_CONNECTING) : NULL;
+    struct conn *conn = conn_acquire(net, fd, CONN_CONNECTING);
     if (!conn) {
         (void)close(fd); /* never used */
-        *error = -ENOMEM;
         return NULL;
     }
     net->dialled++;
     if (options->pp_ends && !conn_set_ends(conn, options->pp_ends)) {
         conn_set_state(conn, CONN_CLOSING);
         conn_release(conn);
-        *error = -ENOMEM;
         return NULL;
     }
     conn_attach(conn, events, user);
