@@ -127,8 +127,7 @@ static bool exchange_pick(struct exchange *x) {
         }
         exchange_leave_server(x, failure);
         if (failure != REASON_SERVER_BUSY) x->last_failure = failure;
-        /* No slot for a connection: one of its own will come back. */
-        if (failure == REASON_NO_MEMORY && x->target->servers[index].connections != 0) {
+        if (failure == REASON_NO_MEMORY && server_will_have_room(&target->servers[index])) {
             x->pick.tried_count--;
             return false;
         }

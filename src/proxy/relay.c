@@ -142,8 +142,7 @@ static bool relay_pick(struct relay *relay) {
         CHECK(failure != REASON_SERVER_BUSY); /* it would not have been available */
         relay->last_failure = failure;
         relay_leave_server(relay, failure);
-        /* No slot for a connection: one of its own will come back. */
-        if (failure == REASON_NO_MEMORY && target->servers[index].connections != 0) {
+        if (failure == REASON_NO_MEMORY && server_will_have_room(&target->servers[index])) {
             relay->pick.tried_count--;
             return false;
         }

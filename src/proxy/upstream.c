@@ -138,6 +138,10 @@ void server_note_failure(struct server *server, enum reason reason, int error) {
              server->upstream->config->name, server->config->name, why, (unsigned long long)before);
 }
 
+bool server_will_have_room(const struct server *server) {
+    return server->connections != 0 && !server->upstream->limits_requests;
+}
+
 bool upstream_is_busy(const struct upstream *upstream, const struct balance_pick *pick) {
     for (uint32_t i = 0; i < upstream->config->server_count; i++) {
         if (server_at_limit(&upstream->servers[i]) && !balance_was_tried(pick, i)) return true;
