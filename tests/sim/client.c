@@ -235,6 +235,12 @@ static void client_on_fin(struct client *client) {
     if (reader->state == READ_UNTIL_END) {
         on_answer(client);
     } else if (reader->state == READ_RAW) {
+        /* Before its PROXY header it is nobody's connection: a drain closes it. */
+        if (world.takes_proxy && world.draining && client->moved == 0) {
+            client->misbehaved = true;
+            client_judge_end(client);
+            return;
+        }
         if (reader->body != plan->answer_size && !client->misbehaved) {
             sim_fail(INVARIANT_BYTES, "client %u: a tunnel ends well after %llu bytes of %u",
                      client->number, (unsigned long long)reader->body, plan->answer_size);
