@@ -281,16 +281,23 @@ class H2Service:
             self.threads.append(thread)
             thread.start()
 
+    def _handled(self, server, pending):
+        """Whether there was anything to do. What came while a handler waited for a window is not
+        told by another fill."""
+        pending += server.unseen
+        server.unseen = []
+        ready = [one for one in pending if one.ended or self.early]
+        for request in ready:
+            pending.remove(request)
+            if request.reset is None:
+                self.handler(server, request)
+        return bool(ready)
+
     def _serve(self, server):
         pending = []
         try:
-            while server.fill():
-                pending += server.unseen
-                server.unseen = []
-                for request in [one for one in pending if one.ended or self.early]:
-                    pending.remove(request)
-                    if request.reset is None:
-                        self.handler(server, request)
+            while self._handled(server, pending) or server.fill():
+                pass
         except (Ended, WasReset, OSError):
             pass
         except h2.exceptions.ProtocolError as error:
