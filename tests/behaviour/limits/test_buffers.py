@@ -38,6 +38,7 @@ server = @origin_other
 # A worker has four buffers for each request that it may have at once, and at least 4096, which is
 # no more than that where connections are few, or have one request each.
 FEW_CONNECTIONS = {"max_connections": 10}
+TEN_EACH = "[defaults]\nh2_max_streams = 10\n" + HTTP
 ONE_EACH = "[defaults]\nh2_max_streams = 1\n" + HTTP
 # As many as there are streams for, twice over.
 GREEDY = 360
@@ -104,11 +105,11 @@ def send_some(upstream, data):
     return data
 
 
-def ask_in_streams(stage):
+def ask_in_streams(stage, count=STREAMS):
     """A client whose windows are shut, and its servers."""
     client = H2Client(stage.connect(), window=0)
     upstreams = []
-    for stream in range(1, 2 * STREAMS, 2):
+    for stream in range(1, 2 * count, 2):
         client.get(stream)
         upstreams.append(stage.origin.accept())
         upstreams[-1].read_request()
@@ -121,8 +122,8 @@ def take_all(client, upstreams, left):
     client.stingy = True    # the windows are wide enough for all of it
     client.peer.send(settings((INITIAL_WINDOW_SIZE, 1 << 20)))
     client.open_window(0, 1 << 30)
-    for stream in range(1, 2 * STREAMS, 2):
-        assert client.answer(stream).body == BODY
+    for number in range(len(upstreams)):
+        assert client.answer(2 * number + 1).body == BODY
     for one in sending:
         one.done()
 
@@ -139,9 +140,9 @@ def test_of_streams_with_shut_windows_little_is_held(new_stage, kind):
 
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_streams_with_shut_windows_leave_buffers_to_others(new_stage, kind):
-    stage = new_stage(HTTP, **FEW_CONNECTIONS)
+    stage = new_stage(TEN_EACH, max_connections=100)
     others = Others(stage)
-    attackers = [ask_in_streams(stage) for _ in range(3)]
+    attackers = [ask_in_streams(stage, 10) for _ in range(30)]
     every = [upstream for _, upstreams in attackers for upstream in upstreams]
     left = flood(stage, others, every, ANSWERS[kind])
     assert others.are_served() <= stage.count("weir_buffers_capacity") * 3 // 4
