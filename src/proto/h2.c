@@ -12,10 +12,18 @@
  * fields) with what the configuration adds. A longer one it would drop, and its stream would wait.
  */
 #define H2_BLOCK_MAX (256 * 1024)
+/* Above what idle connections and ordinary heads take at once. */
+#define H2_LARGE (20 * 1024)
+
+/* A client that announces a long field gets memory for all of it before any has come: so that this
+ * costs nobody his connection, half of all memory is for what is smaller. */
+static bool h2_memory_is_free(const struct h2_codec *codec, uint64_t used, size_t size) {
+    return used + size <= (size > H2_LARGE ? codec->memory_max / 2 : codec->memory_max);
+}
 
 static bool h2_memory_take(struct h2_codec *codec, size_t size) {
     uint64_t used = codec->memory_used + size;
-    if (used > codec->memory_max) return false;
+    if (!h2_memory_is_free(codec, codec->memory_used, size)) return false;
     __atomic_store_n(&codec->memory_used, used, __ATOMIC_RELAXED);
     return true;
 }
@@ -74,7 +82,7 @@ static void *h2_realloc(void *memory, size_t size, void *user) {
     CHECK(!h2_is_frame(codec, memory)); /* it is as large as it gets */
     size_t before = memory ? malloc_usable_size(memory) : 0;
     /* What grows is asked for before, as the old block is gone after. */
-    if (codec->memory_used - before + size > codec->memory_max) return NULL;
+    if (!h2_memory_is_free(codec, codec->memory_used - before, size)) return NULL;
     void *grown = realloc(memory, size);
     if (!grown) return NULL;
     h2_memory_give(codec, before);

@@ -2,7 +2,8 @@
  *
  * One h2_codec belongs to one worker and is shared by all of its HTTP/2 sessions: what nghttp2
  * allocates for them comes from that worker's thread and is counted here, and is bounded: past
- * `memory_max` an allocation fails, and its session ends with a reason. nghttp2 frames, compresses
+ * `memory_max` an allocation fails (a large one past half of it), and its session ends with a
+ * reason. nghttp2 frames, compresses
  * and counts windows; what a message may look like is judged by h2_head.h, so nghttp2's own checks
  * of messages are off. Windows are opened by the session, never by nghttp2 itself.
  */

@@ -39,6 +39,32 @@ static void without_a_buffer_left_it_comes_from_the_heap(void **state) {
     h2_codec_fini(&codec);
 }
 
+static void what_is_large_leaves_half_of_the_memory(void **state) {
+    (void)state;
+    struct h2_codec codec;
+    assert_int_equal(h2_codec_init(&codec, 1 << 20, 8, 2), 0);
+    const nghttp2_mem *memory = &codec.memory;
+    void *large = memory->malloc(400 << 10, &codec);
+    assert_non_null(large);
+    assert_null(memory->malloc(200 << 10, &codec));
+    assert_null(memory->calloc(2, 100 << 10, &codec));
+    void *small = memory->malloc(100, &codec);
+    assert_null(memory->realloc(small, 200 << 10, &codec));
+    void *many[32];
+    for (uint32_t i = 0; i < 32; i++) {
+        many[i] = memory->malloc(16 << 10, &codec);
+        assert_non_null(many[i]);
+    }
+    for (uint32_t i = 0; i < 32; i++)
+        memory->free(many[i], &codec);
+    memory->free(large, &codec);
+    large = memory->realloc(small, 200 << 10, &codec);
+    assert_non_null(large);
+    memory->free(large, &codec);
+    assert_int_equal(codec.memory_used, 0);
+    h2_codec_fini(&codec);
+}
+
 /* Wherever memory ends while a session begins, there is none and nothing is lost. */
 static void memory_that_ends_gives_no_session(void **state) {
     (void)state;
@@ -77,6 +103,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_counted_and_comes_back),
         cmocka_unit_test(without_a_buffer_left_it_comes_from_the_heap),
+        cmocka_unit_test(what_is_large_leaves_half_of_the_memory),
         cmocka_unit_test(memory_that_ends_gives_no_session),
         cmocka_unit_test(settings_of_an_upgrade),
     };
