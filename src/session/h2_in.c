@@ -486,9 +486,8 @@ static int h2_on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, vo
         h2_continue(h2);
         break;
     case NGHTTP2_RST_STREAM:
-    case NGHTTP2_GOAWAY:
-        break; /* the first counts where an answer is still due: h2_on_rst */
-    default:
+        break; /* counts where an answer is still due: h2_on_rst */
+    default:   /* also GOAWAY: each has nghttp2 look at every stream */
         h2_flood(h2, H2_FLOOD_PRIORITY);
         break;
     }

@@ -4,6 +4,8 @@
 #include "proto/http_error.h"
 #include "session/h2_internal.h"
 
+/* Data comes in no smaller pieces, but for the last, unless the client lets in no more at once. */
+#define H2_PIECE_LEAST 256
 /* Behind so many frames that wait no interim answer is queued. */
 #define H2_INTERIM_QUEUE 1000
 
@@ -66,7 +68,8 @@ static int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint
         !h2_send_slices(h2, s, length)) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
-    h2_flood_allow(&h2->flood, H2_FLOOD_WINDOW_UPDATE, 4);
+    bool is_drop = length < H2_PIECE_LEAST && s->out.bytes != 0;
+    if (!is_drop) h2_flood_allow(&h2->flood, H2_FLOOD_WINDOW_UPDATE, 4);
     h2_flood_allow(&h2->flood, H2_FLOOD_PING, 1); /* gRPC measures by one how much is on its way */
     if (s->told_full && !list_linked(&s->drained_link) && h2_queue_is_low(h2_room(h2), &s->out))
         list_push_back(&h2->drained, &s->drained_link);

@@ -5,8 +5,8 @@ import struct
 import pytest
 
 from harness.h2_client import (CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM,
-                               ENHANCE_YOUR_CALM, HEADERS, PADDED, PING, PRIORITY, SETTINGS,
-                               WINDOW_UPDATE, H2Client, pack)
+                               ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PADDED, PING, PRIORITY,
+                               SETTINGS, WINDOW_UPDATE, H2Client, pack)
 from harness.http1 import answer, answer_head, get
 from harness.stage import HELLO_SERVICE, WEB
 
@@ -84,10 +84,16 @@ def window_update(h2, n):
         h2.frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1))
 
 
+def goaway(h2, n):
+    if n == 0:
+        h2.request(1, "POST", "/", end=False)
+    h2.frame(GOAWAY, 0, 0, struct.pack(">II", 0, 0))
+
+
 FLOODS = [(rapid_reset, "rapid_reset"), (made_reset, "made_reset"),
           (made_reset_by_a_head, "made_reset"), (settings, "settings"), (ping, "ping"),
           (empty_data, "empty_data"), (padding_alone, "empty_data"), (priority, "priority"),
-          (window_update, "window_update")]
+          (goaway, "priority"), (window_update, "window_update")]
 
 
 def floods(stage, kind):
@@ -267,6 +273,24 @@ def test_some_streams_beyond_the_limit_are_no_flood(stage):
         assert h2.answer(2 * n + 1).body == b"hello"
     assert counted.grown() == 0
     assert refused.grown() == 20
+
+
+def test_a_window_opened_byte_by_byte(stage):
+    """Each byte takes a frame to ask for it, and one to send it."""
+    counted = floods(stage, "window_update")
+    stage.origin.serve(lambda request: answer(200, b"x" * 10_000))
+    h2 = H2Client(stage.connect(), window=0)
+    h2.stingy = True
+    h2.get(1)
+    h2.answer_head(1)
+    for n in range(300):
+        h2.open_window(1, 1)
+        while not h2.goaway and len(h2.on(1).body) <= n and h2.fill():
+            pass
+        if h2.goaway:
+            break
+    assert len(h2.on(1).body) == 200
+    flooded(stage, h2, counted)
 
 
 def test_windows_that_stay_shut(stage):
