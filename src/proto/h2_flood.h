@@ -15,7 +15,8 @@
 
 /* Each has a row in base/stat.def. */
 enum h2_flood_kind {
-    H2_FLOOD_RAPID_RESET,   /* requests that the client takes back before their answer is whole */
+    H2_FLOOD_RAPID_RESET,   /* requests that the client takes back before their answer is whole,
+                             * more than are answered */
     H2_FLOOD_MADE_RESET,    /* streams that we have to reset for what the client does on them */
     H2_FLOOD_CONTINUATION,  /* frames of one header block: not by time */
     H2_FLOOD_SETTINGS,      /* SETTINGS frames */

@@ -94,6 +94,7 @@ static int h2_on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, voi
     h2_unqueue(s);
     if (!end) return 0;
     s->end_sent = true;
+    h2_flood_allow(&h2->flood, H2_FLOOD_RAPID_RESET, 1);
     s->in_ms = h2_net(h2)->now_ms; /* the answer is waited for from now on */
     /* RFC 9113 section 8.1: with its whole answer a client may leave the rest unsent. */
     bool leaves = h2->session.is_client || s->tunnelled;

@@ -159,6 +159,18 @@ def test_a_ping_for_each_piece_of_an_answer_is_no_flood(stage):
     assert counted.grown() == 0
 
 
+def test_who_waits_for_as_many_as_it_takes_back_is_no_flood(stage):
+    """A proxy carries the deadlines and the cancelled calls of many on one connection."""
+    before = stage.count("weir_h2_flood_total")
+    h2 = H2Client(stage.connect())
+    stage.origin.serve()
+    for n in range(60):
+        rapid_reset(h2, 2 * n)
+        h2.get(4 * n + 3, "/hello")
+        assert h2.answer(4 * n + 3).body == b"hello"
+    assert stage.count("weir_h2_flood_total") == before
+
+
 def test_a_flood_ends_the_requests_of_its_connection(stage):
     counted = stage.ended("h2_flood")
     h2 = H2Client(stage.connect())
