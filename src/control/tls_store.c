@@ -79,9 +79,10 @@ static struct bytes tls_source_alpn(const struct tls_source *source) {
 }
 
 /* Contexts for all seats of `worker_count` workers, by worker and seat; false and *fault. */
-static bool tls_source_build(const struct tls_source *source, const struct config *config,
-                             struct tls_context **contexts, uint32_t worker_count,
+static bool tls_source_build(const struct tls_source *source, struct tls_context **contexts,
+                             struct worker *const *workers, uint32_t worker_count,
                              struct tls_fault *fault) {
+    const struct config *config = workers[0]->config;
     const struct tls_subject *subject = &source->subject;
     struct tls_material material;
     if (!tls_material_load(&material, subject, fault)) return false;
@@ -96,6 +97,7 @@ static bool tls_source_build(const struct tls_source *source, const struct confi
         if (!tls_source_feeds(source, config, seat)) continue;
         options.alpn =
             seat < config->listener_count ? config->listeners[seat].alpn : tls_source_alpn(source);
+        options.library = workers[i / seats]->library;
         contexts[i] = tls_material_context(subject, &options, fault);
         is_good = contexts[i] != NULL;
     }
@@ -117,7 +119,7 @@ static bool tls_source_deliver(struct tls_store *store, struct tls_source *sourc
     uint32_t seats = tls_seat_count(store->config);
     struct tls_context **contexts = calloc((size_t)worker_count * seats + 1, sizeof *contexts);
     CHECK(contexts != NULL); /* as above */
-    bool is_good = tls_source_build(source, store->config, contexts, worker_count, fault);
+    bool is_good = tls_source_build(source, contexts, workers, worker_count, fault);
     for (uint32_t i = 0; i < worker_count * seats; i++) {
         if (!contexts[i]) continue;
         if (!is_good) {

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "control/heap.h"
+#include "proto/tls_library.h"
 #include "ring/mail.h"
 #include "service/echo.h"
 #include "service/respond.h"
@@ -175,7 +176,8 @@ static int worker_make_seats(struct worker *worker) {
     struct proxy *proxy = &worker->proxy;
     worker->seat_count = config->listener_count + config->upstream_count;
     worker->seats = calloc(worker->seat_count, sizeof *worker->seats);
-    if (!worker->seats) return -ENOMEM;
+    if (worker_has_tls(config)) worker->library = tls_library_new();
+    if (!worker->seats || (worker_has_tls(config) && !worker->library)) return -ENOMEM;
     for (uint32_t i = 0; i < config->listener_count; i++)
         worker->seats[i].place = &proxy->fronts[i].options.tls;
     for (uint32_t i = 0; i < config->upstream_count; i++)
@@ -515,6 +517,7 @@ void worker_fini(struct worker *worker) {
     pp_gate_room_fini(&worker->gates);
     session_room_fini(&worker->room);
     net_fini(&worker->net);
+    tls_library_free(worker->library);
     free(worker->listeners);
     free(worker->own_quotas);
 }

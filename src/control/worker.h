@@ -62,6 +62,7 @@ struct worker {
     struct slab echoes;        /* connections of services with type = echo */
     struct tls_seat *seats;    /* by index of the listener, then of the upstream */
     uint32_t seat_count;
+    OSSL_LIB_CTX *library; /* what its contexts are made in (proto/tls_library.h); NULL: no TLS */
     struct worker_listener *listeners;
     uint32_t listener_count;
     uint32_t opened; /* listeners whose socket is open */

@@ -44,6 +44,7 @@ struct tls_context {
     STACK_OF(X509_NAME) * authorities;
     EVP_CIPHER *ticket_cipher;
     struct tls_tickets *tickets;
+    OSSL_LIB_CTX *library;
     unsigned char *alpn;
     size_t alpn_size;
     bool strict_sni;
@@ -210,7 +211,8 @@ static int tls_context_on_ticket(SSL *ssl, unsigned char *name, unsigned char *i
     const struct tls_ticket_key *current = tls_tickets_current(context->tickets);
     if (is_making) {
         memcpy(name, current->name, sizeof current->name);
-        if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(context->ticket_cipher)) != 1) return -1;
+        size_t size = (size_t)EVP_CIPHER_get_iv_length(context->ticket_cipher);
+        if (RAND_bytes_ex(context->library, iv, size, 0) != 1) return -1;
         bool is_ready =
             EVP_EncryptInit_ex(cipher, context->ticket_cipher, NULL, current->cipher, iv) == 1 &&
             tls_context_set_mac(mac, current);
@@ -283,7 +285,7 @@ static void tls_context_set_clients(struct tls_context *context, SSL_CTX *ssl,
 static SSL_CTX *tls_context_make_leaf(struct tls_context *context, const struct tls_set *set,
                                       const struct tls_context_options *options,
                                       struct tls_fault *fault) {
-    SSL_CTX *ssl = SSL_CTX_new(TLS_server_method());
+    SSL_CTX *ssl = SSL_CTX_new_ex(options->library, NULL, TLS_server_method());
     if (!ssl || SSL_CTX_set_ex_data(ssl, tls_context_slot, context) != 1) {
         (void)tls_fault_of_library(fault, TLS_PART_NONE, "no SSL_CTX can be made");
         SSL_CTX_free(ssl);
@@ -427,6 +429,7 @@ static bool tls_context_read_pairs(struct tls_context *context,
     for (uint32_t i = 0; i < options->identity_count; i++) {
         context->pair_count++;
         fault->index = i;
+        context->pairs[i].library = options->library;
         if (!tls_pair_read(&context->pairs[i], &options->identities[i], fault)) return false;
     }
     return true;
@@ -482,6 +485,7 @@ static struct tls_context *tls_context_begin(const struct tls_context_options *o
     context->strict_sni = options->strict_sni;
     context->verify = options->verify;
     context->tickets = options->tickets;
+    context->library = options->library;
     if (tls_context_read_pairs(context, options, fault) &&
         tls_context_read_alpn(context, options->alpn, fault))
         return context;
@@ -499,7 +503,7 @@ static bool tls_context_build_server(struct tls_context *context,
             return false;
         }
     }
-    context->ticket_cipher = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
+    context->ticket_cipher = EVP_CIPHER_fetch(options->library, "AES-256-CBC", NULL);
     if (!context->ticket_cipher || !tls_context_set_scope(context, options))
         return tls_fault_of_library(fault, TLS_PART_NONE, "OpenSSL lacks AES or SHA-256");
     return tls_context_name_pairs(context, fault) &&
@@ -544,7 +548,7 @@ struct tls_context *tls_context_new_client(const struct tls_context_options *opt
     CHECK(options->identity_count <= 1);
     struct tls_context *context = tls_context_begin(options, fault);
     if (!context) return NULL;
-    SSL_CTX *ssl = SSL_CTX_new(TLS_client_method());
+    SSL_CTX *ssl = SSL_CTX_new_ex(options->library, NULL, TLS_client_method());
     if (!ssl || SSL_CTX_set_ex_data(ssl, tls_context_slot, context) != 1) {
         (void)tls_fault_of_library(fault, TLS_PART_NONE, "no SSL_CTX can be made");
         SSL_CTX_free(ssl);

@@ -42,6 +42,9 @@ struct tls_context_options {
     struct bytes alpn; /* RFC 7301 section 3.1, the preferred one first; empty: none */
     struct bytes ca;   /* PEM: who may have signed the other side's certificate */
     struct bytes crl;  /* PEM: of every CA; empty: revocation is not asked for */
+    /* Where handshakes find what they need (tls_library.h); outlives context and connections. NULL:
+     * in the process's. */
+    OSSL_LIB_CTX *library;
     /* Server role. */
     enum tls_client_auth client_auth;
     bool strict_sni;

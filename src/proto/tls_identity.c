@@ -87,7 +87,10 @@ static bool read_kind(struct tls_pair *pair) {
 static bool read_key(struct tls_pair *pair, struct bytes pem, struct tls_fault *fault) {
     bool is_encrypted = false;
     BIO *bio = read_from(pem);
-    if (bio) pair->key = PEM_read_bio_PrivateKey(bio, NULL, refuse_password, &is_encrypted);
+    if (bio) {
+        pair->key = PEM_read_bio_PrivateKey_ex(bio, NULL, refuse_password, &is_encrypted,
+                                               pair->library, NULL);
+    }
     BIO_free(bio);
     if (is_encrypted)
         return tls_fault_set(fault, TLS_PART_KEY, "the key is encrypted; it must be in clear");

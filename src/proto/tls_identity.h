@@ -23,6 +23,7 @@ enum tls_key_kind {
 };
 
 struct tls_pair {
+    OSSL_LIB_CTX *library; /* where the key is used */
     X509 *certificate;
     STACK_OF(X509) * chain; /* the intermediates */
     EVP_PKEY *key;
@@ -38,7 +39,8 @@ bool tls_fault_of_library(struct tls_fault *fault, enum tls_part part, const cha
 bool tls_fault_set(struct tls_fault *fault, enum tls_part part, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* What it holds after a failure is freed by tls_pair_fini, as after success. `pair` is zeroed. */
+/* What it holds after a failure is freed by tls_pair_fini, as after success. `pair` is zeroed but
+ * for its library. */
 bool tls_pair_read(struct tls_pair *pair, const struct tls_identity *identity,
                    struct tls_fault *fault);
 void tls_pair_fini(struct tls_pair *pair);
