@@ -120,7 +120,11 @@ static void conn_cut(struct h2_conn *conn) {
     sim_note("h2 server cuts", sock_number(conn->link.sock), 0, 0);
     conn->goaway = true;
     if (sim_one_in(3)) {
-        CHECK(nghttp2_session_terminate_session(conn->link.ng, NGHTTP2_INTERNAL_ERROR) == 0);
+        nghttp2_session *ng = conn->link.ng;
+        int32_t last = nghttp2_session_get_last_proc_stream_id(ng);
+        /* RFC 9113 section 6.8: a later GOAWAY never names a later stream. */
+        if (conn->last < last) last = conn->last;
+        CHECK(nghttp2_session_terminate_session2(ng, last, NGHTTP2_INTERNAL_ERROR) == 0);
     } else {
         conn->aborts = sim_one_in(2);
         conn->link.fin = true; /* ended by the step */
