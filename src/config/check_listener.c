@@ -17,6 +17,7 @@ static void check_binds(struct check *check, const struct ini_section *section,
                 check_fault(check, section, entry, "%.*s", BYTES_FMT(writer_bytes(&why)));
                 continue;
             }
+            address.line = entry->line;
             listener->binds = memory_grow(check->memory, listener->binds, listener->bind_count,
                                           sizeof(struct config_address));
             listener->binds[listener->bind_count++] = address;
@@ -201,7 +202,8 @@ static void check_addresses(struct check *check, uint32_t index) {
         const struct config_listener *owner = earlier_owner(check->config, index, i);
         if (!owner) continue;
         const struct ini_section *section = section_of(check, listener);
-        struct fault_place place = {listener->line, section->title, key_at(KEY_BIND)->name};
+        struct fault_place place = {listener->binds[i].line, section->title,
+                                    key_at(KEY_BIND)->name};
         faults_add(check->faults, place, "%s is bound already by listener %s in line %u",
                    listener->binds[i].text, owner->name, owner->line);
     }

@@ -22,6 +22,7 @@
 struct config_address {
     struct sockaddr_storage storage;
     socklen_t size;
+    uint32_t line; /* of a bind: where it stands */
     char *text;
 };
 
