@@ -134,8 +134,12 @@ void server_note_failure(struct server *server, enum reason reason, int error) {
     server->failures = 0;
     bool has_error = reason == REASON_CONNECT_FAILED && error != 0;
     const char *why = has_error ? strerror(error) : reason_entry(reason)->text;
-    log_warn("upstream %s: server %s: cannot connect: %s (and %llu times since the last such line)",
-             server->upstream->config->name, server->config->name, why, (unsigned long long)before);
+    char more[64] = "";
+    if (before != 0)
+        snprintf(more, sizeof more, " (and %llu times since the last such line)",
+                 (unsigned long long)before);
+    log_warn("upstream %s: server %s: cannot connect: %s%s", server->upstream->config->name,
+             server->config->name, why, more);
 }
 
 bool server_will_have_room(const struct server *server) {
