@@ -127,6 +127,8 @@ void h2_stream_abort(struct h2_stream *s, uint32_t code) {
     if (s->gone || s->aborted || h2_is_deaf(h2)) return;
     s->aborted = true;
     h2_unqueue(s);
+    /* RST_STREAM itself may have to wait for the memory that this holds. */
+    h2_queue_clear(h2_room(h2), &s->out);
     if (nghttp2_submit_rst_stream(h2->ng, NGHTTP2_FLAG_NONE, s->id, code) != 0)
         h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
     h2_mark(h2);

@@ -29,7 +29,7 @@ static ssize_t h2_on_source(nghttp2_session *ng, int32_t id, uint8_t *buffer, si
     (void)buffer; /* the bytes go from where they lie: NO_COPY */
     size_t part = s->out.bytes < length ? s->out.bytes : length;
     bool end = s->out_state == H2_OUT_DONE && part == s->out.bytes;
-    if (part == 0 && !end) {
+    if ((part == 0 && !end) || s->aborted) {
         s->deferred = true;
         return NGHTTP2_ERR_DEFERRED;
     }
