@@ -136,6 +136,7 @@ class Origin:
         return self
 
     def _accept_loop(self):
+        handler = self.handler
         while self.bell not in readable([self.sock, self.bell], None):
             self.sock.setblocking(False)
             try:
@@ -143,8 +144,9 @@ class Origin:
             except BlockingIOError:  # the test has taken it
                 continue
             sock.setblocking(True)
+            handler = self.handler or handler  # none: the test ends while this one comes
             upstream = self.wrap(sock)
-            thread = threading.Thread(target=self._serve_one, args=(upstream, self.handler),
+            thread = threading.Thread(target=self._serve_one, args=(upstream, handler),
                                       daemon=True)
             with self.lock:
                 self.connections.append(upstream)
