@@ -267,9 +267,12 @@ def test_one_too_many_of_an_address_gets_no_handshake(new_stage):
     stage = new_stage(INI.replace("bind = @secure", "bind = @secure\nmax_connections_per_ip = 2"))
     idle, halfway = stage.connect("secure"), stage.connect_tls(handshake=False)
     halfway.sock.step()
-    refused = stage.connect("secure")
-    refused.expect_reset()
-    assert not refused.received
+    try:
+        refused = stage.connect("secure")
+        refused.expect_reset()
+        assert not refused.received
+    except ConnectionResetError:  # that quickly
+        pass
     assert stage.count("weir_listener_connections_rejected_total",
                        reason="max_connections_per_ip") == 1
     used = stage.count("weir_memory_used_bytes", pool="wire")
