@@ -357,6 +357,7 @@ def test_max_handshakes(new_stage):
     stage = new_stage(INI.replace("timeout_handshake = 300ms", "timeout_handshake = 60s"),
                       max_handshakes=2)
     stage.origin.serve()
+    failed = failures(stage, "handshake_timeout")
     text = hello(stage)
     slow = [stage.connect("hasty") for _ in range(2)]
     for client in slow:
