@@ -57,6 +57,8 @@ timeout_tunnel = 300ms
 
 
 class Clock:
+    """Begins before what starts the timeout: the test may be held up behind it."""
+
     def __init__(self):
         self.started = time.monotonic()
 
@@ -85,8 +87,8 @@ def drip(client, pieces, pause_s=0.02):
 
 
 def test_request_head_timeout(stage):
-    client = stage.connect("head")
     clock = Clock()
+    client = stage.connect("head")
     client.send(b"GET / HTTP/1.1\r\nHost: te")
     refused(client, 408, "request_timeout")
     clock.fired()
@@ -103,8 +105,8 @@ def test_the_timeout_of_a_head_request_is_answered_without_a_body(stage):
 
 def test_request_head_that_drips_times_out(stage):
     """Slowloris: progress does not put this one off."""
-    client = stage.connect("head")
     clock = Clock()
+    client = stage.connect("head")
     client.send(b"GET / HTTP/1.1\r\nHost: test\r\n")
     drip(client, (b"X" for _ in range(3000)))
     refused(client, 408, "request_timeout")
@@ -121,8 +123,8 @@ def test_request_head_of_the_second_request_times_out(stage):
 
 
 def test_connection_that_never_speaks_is_closed(stage):
-    client = stage.connect("head")
     clock = Clock()
+    client = stage.connect("head")
     client.expect_end()
     clock.fired()
 
@@ -204,8 +206,8 @@ def test_a_body_above_min_read_rate_is_left_alone(stage, origin):
 
 def test_keepalive_timeout_closes_idle(stage):
     client = stage.connect("idle")
-    stage.exchange(get(), client=client)
     clock = Clock()
+    stage.exchange(get(), client=client)
     client.expect_close()
     clock.fired()
 
@@ -265,8 +267,8 @@ def test_server_timeout_in_the_middle_of_a_head(stage, origin):
 def test_server_timeout_in_the_middle_of_a_body_cuts_the_answer(stage, origin, lines):
     client = stage.connect("server")
     upstream = origin.asked_by(client, get())
-    upstream.send(answer_head(200, *lines) + b"5\r\nhello\r\n"[:5])
     clock = Clock()
+    upstream.send(answer_head(200, *lines) + b"5\r\nhello\r\n"[:5])
     with pytest.raises((Ended, WasReset)):
         client.read_response()
     clock.fired()
@@ -308,8 +310,8 @@ def test_server_that_reads_nothing_times_out(stage, origin):
 
 def test_keepalive_timeout_of_upstream(stage, origin):
     client = stage.connect("pool")
-    stage.exchange(get(), client=client)
     clock = Clock()
+    stage.exchange(get(), client=client)
     origin.connections[0].expect_close()
     clock.fired()
     _, got = stage.exchange(get(), answer(200, b"anew"), client)
@@ -326,8 +328,8 @@ def switch(stage, client):
 def test_tunnel_timeout(stage):
     client = stage.connect("pool")
     ends = stage.ended("tunnel_timeout")
-    upstream = switch(stage, client)
     clock = Clock()
+    upstream = switch(stage, client)
     client.expect_end()
     upstream.expect_end()
     clock.fired()

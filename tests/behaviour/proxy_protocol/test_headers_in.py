@@ -309,8 +309,8 @@ def test_a_second_header_is_no_request(stage):
                          ids=["nothing", "byte", "v1", "v2-signature", "v2"])
 def test_a_header_that_does_not_come_is_rejected(stage, start):
     with rejects(stage, "proxy_header_timeout"):
-        client = stage.connect("short")
         began = time.monotonic()
+        client = stage.connect("short")
         client.send(start)
         client.expect_reset()
         assert time.monotonic() - began >= TIMEOUT_S - EARLY_S, "before its time"

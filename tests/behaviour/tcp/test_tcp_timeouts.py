@@ -46,8 +46,8 @@ def pair(stage, **how):
 def test_an_idle_pair_is_reset(stage):
     """Other timeouts do not matter, though they are shorter."""
     ends = stage.relays_ended("tunnel_timeout")
-    client, upstream = pair(stage)
     started = time.monotonic()
+    client, upstream = pair(stage)
     client.expect_reset()
     upstream.expect_reset()
     assert time.monotonic() - started >= 0.45
@@ -148,8 +148,8 @@ def test_an_idle_echo_is_reset(stage):
     client = stage.connect("echo")
     for _ in range(8):
         time.sleep(0.1)  # the client's pace
+        started = time.monotonic()
         client.send(b"x")
         client.expect(b"x")
-    started = time.monotonic()
     client.expect_reset()
     assert time.monotonic() - started >= 0.35
