@@ -127,8 +127,9 @@ void h2_stream_abort(struct h2_stream *s, uint32_t code) {
     if (s->gone || s->aborted || h2_is_deaf(h2)) return;
     s->aborted = true;
     h2_unqueue(s);
-    /* RST_STREAM itself may have to wait for the memory that this holds. */
+    /* Nobody will be sent it, and without a buffer RST_STREAM would wait for ever. */
     h2_queue_clear(h2_room(h2), &s->out);
+    h2_queue_clear(h2_room(h2), &s->ahead);
     if (nghttp2_submit_rst_stream(h2->ng, NGHTTP2_FLAG_NONE, s->id, code) != 0)
         h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
     h2_mark(h2);

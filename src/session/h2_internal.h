@@ -103,7 +103,7 @@ struct h2 {
     uint64_t since_ms;    /* without a stream since */
     uint64_t head_ms;     /* when the header block under way began */
     uint64_t heard_ms;    /* when something last came */
-    uint64_t moved_ms;    /* when the other side was last seen to take what is sent */
+    uint64_t moved_ms;    /* when the other side was last seen to take what is to be sent */
     uint64_t drain_ms;    /* when a drain was announced; 0: it was not */
     uint32_t held;        /* bytes received that users have not taken */
     uint32_t owed;        /* bytes for which the connection's window was not given back */
@@ -118,6 +118,7 @@ struct h2 {
     uint8_t busy;
     bool connecting;
     bool torn; /* a frame went out in part: nothing may follow */
+    bool starved; /* there are frames to send, and no buffer for them */
     bool eof;
     bool retired;
     bool goaway_received;
@@ -166,6 +167,7 @@ void h2_stream_abort(struct h2_stream *s, uint32_t code); /* RST_STREAM, if nght
 /* h2_time.c */
 void h2_need(struct h2 *h2, uint64_t at_ms); /* a deadline is no later than this */
 void h2_touch(struct h2 *h2);
+bool h2_is_sending(const struct h2 *h2); /* some of what is to be sent has not gone out */
 void h2_on_deadline(struct conn *conn);
 void h2_need_step(struct h2 *h2);
 uint64_t h2_stream_idle_ms(struct h2_stream *s);

@@ -135,6 +135,7 @@ void h2_flush(struct h2 *h2) {
     bool sent = true;
     ssize_t size = 1;
     struct slab *frames = &h2_room(h2)->codec.frames;
+    if (!h2_is_sending(h2)) h2->moved_ms = h2_net(h2)->now_ms;
     h2->busy++;
     if (h2->frame != SLAB_NONE) slab_touch(frames, h2->frame);
     while (sent && size > 0 && conn_has_room(conn)) {
@@ -143,6 +144,8 @@ void h2_flush(struct h2 *h2) {
         if (size > 0) sent = conn_send_copy(conn, bytes_make((const char *)frame, (size_t)size));
         if (h2->session.conn != conn) break;
     }
+    h2->starved = sent && size > 0 && h2->session.conn && conn_queued(conn) == 0 &&
+                  nghttp2_session_want_write(h2->ng);
     h2->torn = !sent || size < 0;
     if (h2->torn) h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
     /* No frame is left half given out: what is in the buffer does not matter. */

@@ -72,12 +72,16 @@ static uint64_t h2_stream_deadline(const struct h2 *h2, const struct h2_stream *
     return at_ms;
 }
 
+bool h2_is_sending(const struct h2 *h2) {
+    return conn_is_sending(h2->session.conn) || h2->starved;
+}
+
 /* Of the connection by itself. */
 static uint64_t h2_own_deadline(const struct h2 *h2) {
     const struct session_options *options = h2->session.options;
     uint64_t at_ms = UINT64_MAX;
     if (h2->head && h2->session.is_client) return h2->head_ms + options->timeout_request_ms;
-    if (conn_is_sending(h2->session.conn)) at_ms = h2->moved_ms + h2_step_ms(h2);
+    if (h2_is_sending(h2)) at_ms = h2->moved_ms + h2_step_ms(h2);
     if (h2->drain_ms != 0 && !h2->drain_said && h2->drain_ms + H2_DRAIN_MS < at_ms)
         at_ms = h2->drain_ms + H2_DRAIN_MS;
     if (!list_empty(&h2->streams)) return at_ms;
@@ -90,7 +94,6 @@ void h2_touch(struct h2 *h2) {
     struct conn *conn = h2->session.conn;
     uint64_t now_ms = h2_net(h2)->now_ms;
     if (!conn || h2->connecting) return;
-    if (!conn_is_sending(conn)) h2->moved_ms = now_ms;
     if (list_empty(&h2->streams)) {
         h2_need(h2, h2_own_deadline(h2));
     } else if (conn->deadline_ms == 0 || conn->deadline_ms > now_ms + h2_step_ms(h2)) {
@@ -143,9 +146,9 @@ static void h2_check_streams(struct h2 *h2, uint64_t now_ms) {
         if (h2_stream_deadline(h2, s) <= now_ms) h2_stream_late(h2, s, now_ms);
 }
 
-/* The other side has taken nothing for so long, or sent nothing: true, the connection ends. */
+/* The other side has taken nothing for so long, or sent nothing, or there is no memory to send it
+ * anything: true, the connection ends. */
 static bool h2_check_own(struct h2 *h2, uint64_t now_ms) {
-    const struct conn *conn = h2->session.conn;
     bool is_client = h2->session.is_client;
     if (h2->head && is_client && h2->head_ms + h2->session.options->timeout_request_ms <= now_ms) {
         /* Trailers belong to a request that is counted when it ends. */
@@ -154,9 +157,10 @@ static bool h2_check_own(struct h2 *h2, uint64_t now_ms) {
         h2_fail(h2, REASON_REQUEST_TIMEOUT, NGHTTP2_ENHANCE_YOUR_CALM);
         return true;
     }
-    if (conn_is_sending(conn) && h2->moved_ms + h2_step_ms(h2) <= now_ms) {
+    if (h2_is_sending(h2) && h2->moved_ms + h2_step_ms(h2) <= now_ms) {
+        enum reason of_side = is_client ? REASON_CLIENT_TIMEOUT : REASON_SERVER_TIMEOUT;
         session_reset(&h2->session);
-        h2_lose_streams(h2, is_client ? REASON_CLIENT_TIMEOUT : REASON_SERVER_TIMEOUT);
+        h2_lose_streams(h2, h2->starved ? REASON_NO_MEMORY : of_side);
         return true;
     }
     if (!list_empty(&h2->streams) || h2_own_deadline(h2) > now_ms) return false;
@@ -185,7 +189,7 @@ void h2_on_deadline(struct conn *conn) {
         return;
     }
     if (h2_is_deaf(h2)) return;
-    if (!conn_is_sending(conn) || conn_send_progressed(conn)) h2->moved_ms = now_ms;
+    if (!h2_is_sending(h2) || conn_send_progressed(conn)) h2->moved_ms = now_ms;
     if (h2->drain_ms != 0 && !h2->drain_said && h2->drain_ms + H2_DRAIN_MS <= now_ms)
         h2_say_drain(h2);
     h2_check_streams(h2, now_ms);
