@@ -50,7 +50,7 @@ COMMA = ,
 Q = $(if $(filter 0,$(V)),@,)
 SAY = @$(if $(filter 0,$(V)),echo,:)
 
-.PHONY: all debug run test unit behaviour sim tidy fuzz bench format install clean help
+.PHONY: all debug run test unit behaviour vm sim tidy fuzz bench format install clean help
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -144,6 +144,11 @@ unit: ## the unit tests, also under the sanitizers
 behaviour: ## the behaviour tests, also under the sanitizers; PYTEST="-k name" selects
 	@tools/setup test
 	@PYTEST='$(PYTEST)' tests/run behaviour
+
+vm: ## the behaviour tests on Debian's own kernel, in a virtual machine; PYTEST="-k name" selects
+	@tools/setup vm
+	@$(MAKE) $(BUILD)/weir
+	@tests/vm/run $(PYTEST)
 
 sim: $(BUILD)/release/sim ## SEEDS=500 simulated runs; SEED=n one of them, V=1 with its trace
 ifdef SEED
