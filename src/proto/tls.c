@@ -7,6 +7,10 @@
 #include <openssl/x509.h>
 #include <pthread.h>
 
+/* BIO_CTRL_SET_KTLS and the type of a KeyUpdate: of OpenSSL's ABI, but in no public header. */
+#define TLS_BIO_SET_KTLS 72
+#define TLS_KEY_UPDATE 24
+
 static BIO_METHOD *tls_bio_method; /* of the process: made once, never freed */
 static pthread_once_t tls_bio_once = PTHREAD_ONCE_INIT;
 
@@ -28,6 +32,7 @@ static int tls_bio_read(BIO *bio, char *to, int size) {
 static int tls_bio_write(BIO *bio, const char *from, int size) {
     struct tls *tls = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
+    if (tls->handed_over) return size;
     if (tls->no_memory || !tls->events->put(tls, bytes_make(from, (size_t)size))) {
         tls->no_memory = true;
         return -1;
@@ -35,11 +40,12 @@ static int tls_bio_write(BIO *bio, const char *from, int size) {
     return size;
 }
 
-/* Everything is flushed at once; kTLS, datagrams and the rest are not for it. */
+/* Everything is flushed at once. Keys for kTLS (`number`: of what is sent) are kept and not taken:
+ * OpenSSL goes on as if nothing had been asked. Datagrams and the rest are not for it. */
 static long tls_bio_ctrl(BIO *bio, int command, long number, void *pointer) {
-    (void)bio;
-    (void)number;
-    (void)pointer;
+    struct tls *tls = BIO_get_data(bio);
+    if (command == TLS_BIO_SET_KTLS && number && !tls->handed_over)
+        tls_keys_set(&tls->keys, pointer);
     return command == BIO_CTRL_FLUSH;
 }
 
@@ -80,8 +86,59 @@ bool tls_init(struct tls *tls, SSL_CTX *context, bool is_server, const struct tl
     return true;
 }
 
+/* New keys for what is sent: those that are kept are of no use any more, and those that were handed
+ * over can be changed by nobody. The other side would not understand what follows (RFC 8446 section
+ * 4.6.3), so this is the end, and said with the keys it knows. */
+static void tls_on_new_keys(struct tls *tls) {
+    static const char alert[] = {SSL3_AL_FATAL, SSL_AD_INTERNAL_ERROR};
+    tls_keys_wipe(&tls->keys);
+    if (!tls->handed_over || tls->failure != REASON_NONE) return;
+    if (SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) return; /* nothing follows */
+    tls->failure = REASON_TLS_PROTOCOL;
+    tls->events->alert(tls, bytes_make(alert, sizeof alert));
+}
+
+/* SSL_set_msg_callback(3): the header of every record, and every message in plaintext. */
+static void tls_on_message(int is_sent, int version, int type, const void *message, size_t size,
+                           SSL *ssl, void *user) {
+    (void)version;
+    (void)ssl;
+    struct tls *tls = user;
+    const char *bytes = message;
+    if (!is_sent || size == 0) return;
+    if (type == SSL3_RT_HEADER) {
+        tls_keys_advance(&tls->keys);
+    } else if (type == SSL3_RT_HANDSHAKE && bytes[0] == TLS_KEY_UPDATE) {
+        tls_on_new_keys(tls);
+    } else if (type == SSL3_RT_ALERT && tls->handed_over && tls->failure == REASON_NONE) {
+        tls->events->alert(tls, bytes_make(bytes, size));
+    }
+}
+
+void tls_keep_keys(struct tls *tls) {
+    SSL_set_options(tls->ssl, SSL_OP_ENABLE_KTLS);
+    SSL_set_msg_callback(tls->ssl, tls_on_message);
+    (void)SSL_set_msg_callback_arg(tls->ssl, tls); /* cannot fail */
+}
+
+/* OpenSSL answers the wish for new keys (RFC 8446 section 4.6.3) with its next record. */
+static bool tls_owes_new_keys(const struct tls *tls) {
+    return SSL_get_key_update_type(tls->ssl) != SSL_KEY_UPDATE_NONE;
+}
+
+bool tls_may_hand_over(const struct tls *tls) {
+    return tls->is_open && tls->keys.size != 0 && !tls_owes_new_keys(tls);
+}
+
+void tls_hand_over(struct tls *tls) {
+    CHECK(tls_may_hand_over(tls));
+    tls_keys_wipe(&tls->keys);
+    tls->handed_over = true;
+}
+
 void tls_fini(struct tls *tls) {
     if (!tls->ssl) return;
+    tls_keys_wipe(&tls->keys);
     SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(tls->ssl);
     tls->ssl = NULL;
@@ -148,6 +205,7 @@ static enum tls_result tls_fail(struct tls *tls) {
 
 /* Of a call that gave `result`, which is no success. */
 static enum tls_result tls_result_of(struct tls *tls, int result) {
+    if (tls->failure != REASON_NONE) return TLS_BAD; /* tls_on_new_keys */
     switch (SSL_get_error(tls->ssl, result)) {
     case SSL_ERROR_WANT_READ:
         return TLS_MORE;
@@ -182,6 +240,7 @@ enum tls_result tls_read(struct tls *tls, char *to, size_t size, size_t *len) {
     ERR_clear_error();
     const char *before = tls->input.ptr;
     int result = SSL_read_ex(tls->ssl, to, size, len);
+    if (tls->handed_over && tls_owes_new_keys(tls)) tls_on_new_keys(tls);
     if (result == 1) {
         tls->is_split = false;
         tls->useless = 0;
@@ -197,6 +256,7 @@ enum tls_result tls_next(struct tls *tls, size_t *size) {
     ERR_clear_error();
     char byte;
     int result = SSL_peek_ex(tls->ssl, &byte, 1, size);
+    if (tls->handed_over && tls_owes_new_keys(tls)) tls_on_new_keys(tls);
     if (result == 1) {
         tls->is_split = false;
         tls->useless = 0;
@@ -208,7 +268,8 @@ enum tls_result tls_next(struct tls *tls, size_t *size) {
 }
 
 enum tls_result tls_write(struct tls *tls, struct bytes bytes) {
-    CHECK(tls->is_open && bytes.len != 0 && bytes.len <= TLS_RECORD_MAX);
+    CHECK(tls->is_open && !tls->handed_over);
+    CHECK(bytes.len != 0 && bytes.len <= TLS_RECORD_MAX);
     if (tls->failure != REASON_NONE) return TLS_BAD;
     ERR_clear_error();
     size_t written = 0;

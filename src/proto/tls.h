@@ -17,6 +17,13 @@
  * Who has TLS_USELESS_MAX bytes calculated without a byte of plaintext (a flood of KeyUpdate: the
  * costliest there is for its length) has failed.
  *
+ * What is sent may be handed over to the kernel (kTLS): with tls_keep_keys before the handshake
+ * tls->keys are, after it, what the next record is to be encrypted with. When the caller has given
+ * them to the socket behind all that was put, tls_hand_over ends the putting; reading goes on here.
+ * New keys that the other side asks for (KeyUpdate, RFC 8446 section 4.6.3) are changed here before
+ * that, and there are none to hand over any more; behind it the kernel cannot change them, and TLS
+ * has failed.
+ *
  * Between records OpenSSL holds no buffer (SSL_MODE_RELEASE_BUFFERS). Memory comes from its
  * allocator. Of one thread; may not be moved between tls_init and tls_fini.
  */
@@ -25,6 +32,7 @@
 
 #include "base/bytes.h"
 #include "base/reason.h"
+#include "proto/tls_keys.h"
 
 #include <openssl/ssl.h>
 
@@ -50,6 +58,8 @@ struct tls_events {
     /* Client role, of contexts with tls_keep_sessions: the server gave a session. Whoever keeps it
      * takes a reference (SSL_SESSION_up_ref(3)). */
     void (*on_session)(struct tls *tls, SSL_SESSION *session);
+    /* After tls_hand_over: an alert for the other side, for the kernel to encrypt. */
+    void (*alert)(struct tls *tls, struct bytes bytes);
 };
 
 enum tls_result {
@@ -64,12 +74,14 @@ struct tls {
     SSL *ssl;
     const struct tls_events *events;
     /* Changes in routine work. */
-    struct bytes input;  /* given and not taken yet */
-    enum reason failure; /* REASON_NONE until it has failed */
-    size_t useless;      /* bytes taken since the last plaintext */
-    bool is_open;        /* the handshake is done */
-    bool is_split;       /* a part of a record may wait inside OpenSSL */
-    bool no_memory;      /* put has failed */
+    struct bytes input;   /* given and not taken yet */
+    struct tls_keys keys; /* of the next record that is sent; none without tls_keep_keys */
+    enum reason failure;  /* REASON_NONE until it has failed */
+    size_t useless;       /* bytes taken since the last plaintext */
+    bool is_open;         /* the handshake is done */
+    bool is_split;        /* a part of a record may wait inside OpenSSL */
+    bool no_memory;       /* put has failed */
+    bool handed_over;     /* the kernel makes the records that are sent */
 };
 
 /* False: no memory. */
@@ -80,6 +92,14 @@ void tls_fini(struct tls *tls);
 void tls_resume(struct tls *tls, SSL_SESSION *session);
 /* Once for a context of client role: its connections tell on_session, and it keeps none itself. */
 void tls_keep_sessions(SSL_CTX *context);
+
+/* Before the handshake. */
+void tls_keep_keys(struct tls *tls);
+/* Whether there are tls->keys, and no new ones have been asked for. */
+bool tls_may_hand_over(const struct tls *tls);
+/* If so: they are used elsewhere from now on. tls_write must not be called any more, and of what
+ * else OpenSSL would send only alerts are told, to events->alert. */
+void tls_hand_over(struct tls *tls);
 
 /* What was given before has been used up (or is given up). The view must last until it is, too. */
 void tls_give(struct tls *tls, struct bytes bytes);

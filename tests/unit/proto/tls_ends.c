@@ -26,7 +26,14 @@ static void on_session(struct tls *tls, SSL_SESSION *session) {
     end->session = session;
 }
 
-static const struct tls_events events = {.put = put, .on_session = on_session};
+static void on_alert(struct tls *tls, struct bytes bytes) {
+    struct tls_end *end = (struct tls_end *)(void *)tls;
+    CHECK(bytes.len == sizeof end->alert);
+    memcpy(end->alert, bytes.ptr, bytes.len);
+    end->alerts++;
+}
+
+static const struct tls_events events = {.put = put, .on_session = on_session, .alert = on_alert};
 
 void tls_ends_certify(SSL_CTX *context, const char *name) {
     EVP_PKEY *key = EVP_EC_gen("P-256");

@@ -14,6 +14,8 @@ struct tls_end {
     size_t sent_size;
     size_t puts_left; /* how often put succeeds from now on */
     SSL_SESSION *session;
+    char alert[2]; /* told instead of put, the last one */
+    uint32_t alerts;
 };
 
 struct tls_ends {
