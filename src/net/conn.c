@@ -64,7 +64,8 @@ static void conn_check(const struct conn *conn) {
     CHECK(conn->connect_armed ? conn->state == CONN_CONNECTING || conn->state == CONN_CLOSING
                               : true);
     CHECK((conn->out.queued != 0) <= (conn->out.first != NULL));
-    CHECK((conn->state == CONN_OPEN && !conn->filter) || !(conn->pump_in || conn->pump_out));
+    CHECK((conn->state == CONN_OPEN && !conn->filter) || !conn->pump_out);
+    CHECK((conn->state == CONN_OPEN && (!conn->filter || conn->filter->offers)) || !conn->pump_in);
     CHECK(conn->recv_starved == list_linked(&conn->starved_link) || conn->state == CONN_CLOSING);
 }
 
@@ -168,7 +169,7 @@ static void conn_begin_close(struct conn *conn) {
 
 void conn_close(struct conn *conn) {
     CHECK(conn->state != CONN_CLOSING);
-    conn_begin_close(conn);
+    if (!conn_filter_closes_later(conn)) conn_begin_close(conn);
 }
 
 void conn_reset(struct conn *conn) {
@@ -436,7 +437,7 @@ bool conn_is_sending(const struct conn *conn) {
 bool conn_is_held(const struct conn *conn) {
     const struct pump *pump = conn->pump_out;
     return pump_holds(pump) ||
-           (pump && !pump->begun && !conn->recv_armed && pump->to->out.queued != 0);
+           (pump && !pump->begun && !conn->recv_armed && conn_queued(pump->to) != 0);
 }
 
 void conn_end_of_stream(struct conn *conn) {

@@ -19,7 +19,7 @@
 
 /* Where the user's bytes go. */
 static struct conn_out *conn_user_out(struct conn *conn) {
-    return conn->filter ? &conn->filter->plain : &conn->out;
+    return conn->filter && !conn->filter->offloaded ? &conn->filter->plain : &conn->out;
 }
 
 char *conn_reserve(struct conn *conn, size_t size) {
@@ -101,6 +101,11 @@ static size_t conn_gather(struct conn_queue *queue) {
     return count;
 }
 
+static enum op_send_mode conn_send_mode(const struct conn *conn) {
+    if (conn->eof || conn->send_refused) return OP_SEND_NOW;
+    return conn->filter && conn->filter->offloaded ? OP_SEND_SOME : OP_SEND_ALL;
+}
+
 void conn_flush_send(struct conn *conn) {
     if (conn->send_armed || wheel_timer_armed(&conn->send_timer)) return;
     if (conn->filter && !conn_filter_flush(conn)) return;
@@ -108,7 +113,7 @@ void conn_flush_send(struct conn *conn) {
     if (conn->out.queued == 0) return;
     conn->send_armed = true;
     conn_op_begin(conn);
-    enum op_send_mode mode = conn->eof || conn->send_refused ? OP_SEND_NOW : OP_SEND_ALL;
+    enum op_send_mode mode = conn_send_mode(conn);
     struct ring *ring = &conn->net->ring;
     struct ring_token token = conn_token(conn, RING_SEND);
     const struct conn_slice *first = &queue->slices[queue->first];

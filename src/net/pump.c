@@ -1,6 +1,7 @@
 #include "net/pump.h"
 
 #include "base/check.h"
+#include "net/conn_filter.h"
 #include "net/conn_internal.h"
 #include "net/pipe.h"
 #include "ring/op.h"
@@ -30,7 +31,8 @@ enum pump_step {
 
 bool pump_start(struct conn *from, struct conn *to) {
     CHECK(from->state == CONN_OPEN && !from->pump_out && to->state == CONN_OPEN && !to->pump_in);
-    if (from->net->pipes.count == 0 || from->filter || to->filter) return false;
+    if (from->net->pipes.count == 0 || from->filter) return false;
+    if (!conn_filter_lets_pump(to, from->events->pump_limit(from))) return false;
     struct pump *pump = slab_acquire(&from->net->pumps);
     if (!pump) return false;
     *pump = (struct pump){.from = from, .to = to};
@@ -169,6 +171,7 @@ static void pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
         pump_poll(from, RING_POLL_IN, &from->poll_in_armed, POLLIN | POLLRDHUP);
         return;
     case PUMP_WAIT_OUT:
+        if (to->filter) ktls_push(to->fd);
         if (!pump_can_wait_out(to)) {
             conn_send_later(to);
             return;
@@ -193,10 +196,15 @@ static void pump_go_on(struct pump *pump, enum pump_step step, uint64_t moved) {
 void pump_run(struct pump *pump) {
     struct conn *from = pump->from;
     struct conn *to = pump->to;
-    bool others_work = from->recv_armed || to->out.queued != 0 || to->send_armed ||
+    bool others_work = from->recv_armed || conn_queued(to) != 0 || to->send_armed ||
                        wheel_timer_armed(&to->send_timer);
     if (others_work || from->paused || pump->waits_in || pump->waits_out) return;
     uint64_t limit = from->events->pump_limit(from);
+    if (limit != 0 && !conn_filter_begin_pump(to)) {
+        pump_stop(pump);
+        conn_expect_bulk(from, true);
+        return;
+    }
     uint64_t moved = 0;
     bool tell = !pump->begun;
     bool held = pump_holds(pump);

@@ -38,7 +38,7 @@ struct pump {
 };
 
 /* Both are open and neither has a pump in this direction. False: no slot is left, or a filter has
- * to see the bytes; go on copying. */
+ * to see the bytes (conn_filter.h); go on copying. */
 bool pump_start(struct conn *from, struct conn *to);
 /* Gives the connections back to receiving and sending; bytes in the pipe are lost. Calls nobody. */
 void pump_stop(struct pump *pump);

@@ -22,7 +22,9 @@ void op_recv(struct ring *ring, struct ring_token token, int fd,
 }
 
 static int op_send_flags(enum op_send_mode mode) {
-    return MSG_NOSIGNAL | (mode == OP_SEND_ALL ? MSG_WAITALL : MSG_DONTWAIT);
+    static const int waits[] = {
+        [OP_SEND_ALL] = MSG_WAITALL, [OP_SEND_SOME] = 0, [OP_SEND_NOW] = MSG_DONTWAIT};
+    return MSG_NOSIGNAL | waits[mode];
 }
 
 void op_send(struct ring *ring, struct ring_token token, int fd, struct bytes bytes,

@@ -27,8 +27,10 @@ struct op_recv_options {
 void op_recv(struct ring *ring, struct ring_token token, int fd,
              const struct op_recv_options *options);
 /* OP_SEND_ALL (MSG_WAITALL): completes when all went out, or with an error, or short after an error
- * midway. OP_SEND_NOW (MSG_DONTWAIT): completes with what goes out at once, -EAGAIN for nothing. */
-enum op_send_mode { OP_SEND_ALL, OP_SEND_NOW };
+ * midway. OP_SEND_SOME: completes with what goes out once there is room for some; for sockets that
+ * refuse MSG_WAITALL. OP_SEND_NOW (MSG_DONTWAIT): with what goes out at once, -EAGAIN for nothing.
+ */
+enum op_send_mode { OP_SEND_ALL, OP_SEND_SOME, OP_SEND_NOW };
 void op_send(struct ring *ring, struct ring_token token, int fd, struct bytes bytes,
              enum op_send_mode mode);
 void op_sendmsg(struct ring *ring, struct ring_token token, int fd, const struct msghdr *message,

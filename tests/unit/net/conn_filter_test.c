@@ -19,8 +19,9 @@ struct shouter {
     uint32_t released;
     uint32_t eofs;
     uint32_t opened;
-    bool stuck;  /* it makes nothing */
-    bool broken; /* nor can it */
+    uint32_t asked; /* to let the kernel begin */
+    bool stuck;     /* it makes nothing */
+    bool broken;    /* nor can it */
 };
 
 static struct shouter *shouter_of(struct conn *conn) {
@@ -63,10 +64,18 @@ static void on_released(struct conn_filter *filter) {
     LIST_OWNER(filter, struct shouter, filter)->released++;
 }
 
+static bool offload(struct conn *conn) {
+    shouter_of(conn)->asked++;
+    assert_int_equal(conn_queued(conn), 0);
+    assert_false(conn->send_armed);
+    return false;
+}
+
 static const struct conn_filter_ops shouter_ops = {.on_open = on_open,
                                                    .on_bytes = on_bytes,
                                                    .on_eof = on_eof,
                                                    .flush = flush,
+                                                   .offload = offload,
                                                    .on_released = on_released};
 
 struct stage {
@@ -258,6 +267,36 @@ static void a_pump_would_pass_it_by(void **state) {
     free(other);
 }
 
+/* A kernel that refuses; one that does not is met in tests/behaviour/tls/test_ktls.py. */
+static void a_pump_ends_where_the_kernel_does_not_begin(void **state) {
+    (void)state;
+    struct stage stage;
+    stage_init(&stage);
+    stage.shouter.filter.offers = true;
+    int other_peer;
+    struct conn_user *other = conn_user_accept(stage.world, &other_peer);
+    other->pump_limit = 100000;
+    assert_false(pump_start(other->conn, stage.conn)); /* too little */
+    other->pump_limit = UINT64_MAX;
+    assert_true(conn_send_copy(stage.conn, BYTES("before")));
+    assert_true(pump_start(other->conn, stage.conn));
+    assert_int_equal(stage.shouter.asked, 0);
+    peer_send(other_peer, "hello");
+    TURN_UNTIL(stage.world, other->len == 5);
+    assert_memory_equal(other->bytes, "hello", 5);
+    assert_int_equal(stage.shouter.asked, 1);
+    assert_null(other->conn->pump_out);
+    assert_null(stage.conn->pump_in);
+    assert_int_equal(other->pumped, 0);
+    peer_expect(stage.world, stage.peer, "before.");
+    assert_false(pump_start(other->conn, stage.conn)); /* it is not asked twice */
+    conn_reset(other->conn);
+    conn_reset(stage.conn);
+    close(other_peer);
+    stage_fini(&stage);
+    free(other);
+}
+
 static void without_the_filter_bytes_are_bare(void **state) {
     (void)state;
     struct stage stage;
@@ -308,6 +347,7 @@ int main(void) {
         cmocka_unit_test(a_filter_that_fails_loses_the_connection),
         cmocka_unit_test(fin_comes_to_the_filter),
         cmocka_unit_test(a_pump_would_pass_it_by),
+        cmocka_unit_test(a_pump_ends_where_the_kernel_does_not_begin),
         cmocka_unit_test(without_the_filter_bytes_are_bare),
         cmocka_unit_test(a_connect_is_told_to_the_filter),
     };
