@@ -2,6 +2,8 @@
 #include "control/descriptors.h"
 #include "control/tls_check.h"
 #include "control/tls_files.h"
+#include "control/worker.h"
+#include "net/ktls.h"
 #include "ring/ring.h"
 
 #include <inttypes.h>
@@ -267,6 +269,16 @@ static void check_certificates(struct doctor *doctor, const struct tls_subject *
     tls_context_free(context);
 }
 
+static void check_ktls(struct doctor *doctor) {
+    if (!worker_has_tls(doctor->config)) return;
+    if (ktls_probe()) {
+        say(doctor, VERDICT_OK, "kTLS", "long bodies and streams over TLS are spliced");
+    } else {
+        say(doctor, VERDICT_WARN, "kTLS",
+            "not in this kernel, so what is sent over TLS is copied: modprobe tls (CONFIG_TLS)");
+    }
+}
+
 static void check_tls(struct doctor *doctor) {
     const struct config *config = doctor->config;
     uint32_t count = config->tls_count;
@@ -300,6 +312,7 @@ int command_doctor(const char *file) {
         check_reuse(&doctor);
         check_cpus(&doctor);
         check_tls(&doctor);
+        check_ktls(&doctor);
     }
     config_free(config);
     return doctor.failures == 0 ? 0 : 1;

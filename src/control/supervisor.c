@@ -7,6 +7,7 @@
 #include "control/command.h"
 #include "control/heap.h"
 #include "control/memory.h"
+#include "net/ktls.h"
 #include "ring/mail.h"
 
 #include <errno.h>
@@ -33,6 +34,7 @@ struct supervisor {
     uint64_t file_max;
     struct limit **limits; /* by index of the listener; NULL: it has none */
     uint32_t started;      /* threads */
+    bool ktls;
 };
 
 /* Raises RLIMIT_NOFILE to what max_connections needs, or lowers max_connections to what it allows.
@@ -108,7 +110,7 @@ static void supervisor_free_limits(struct supervisor *supervisor) {
     free(supervisor->limits);
 }
 
-static int supervisor_probe(void) {
+static int supervisor_probe(struct supervisor *supervisor) {
     struct ring_features features;
     int error = ring_probe(&features);
     if (error < 0) {
@@ -120,6 +122,11 @@ static int supervisor_probe(void) {
     log_info(
         "kernel %s: io_uring with single issuer and deferred task work; min wait %s, no iowait %s",
         features.kernel, features.min_wait ? "yes" : "no", features.no_iowait ? "yes" : "no");
+    if (!worker_has_tls(supervisor->config)) return 0;
+    supervisor->ktls = ktls_probe();
+    log_info("kernel %s: kTLS %s", features.kernel,
+             supervisor->ktls ? "yes, long bodies and streams over TLS are spliced"
+                              : "no, what is sent over TLS is copied");
     return 0;
 }
 
@@ -149,6 +156,7 @@ static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t ind
                                      .files = &supervisor->files,
                                      .file_max = supervisor->file_max,
                                      .limits = supervisor->limits,
+                                     .ktls = supervisor->ktls,
                                      .admin = index == 0 ? &supervisor->admin.service : NULL};
     int error = worker_init(worker, &options);
     if (error < 0) {
@@ -325,7 +333,7 @@ static void on_mail_sent(void *owner, const struct ring_completion *completion) 
 
 static int supervisor_prepare(struct supervisor *supervisor) {
     const struct config *config = supervisor->config;
-    int error = supervisor_probe();
+    int error = supervisor_probe(supervisor);
     if (error < 0) return error;
     error = supervisor_plan_files(supervisor);
     if (error == 0) error = supervisor_make_limits(supervisor);

@@ -53,7 +53,7 @@ static bool worker_reads_pp(const struct config *config) {
     return false;
 }
 
-static bool worker_has_tls(const struct config *config) {
+bool worker_has_tls(const struct config *config) {
     for (uint32_t i = 0; i < config->listener_count; i++)
         if (config->listeners[i].tls) return true;
     for (uint32_t i = 0; i < config->upstream_count; i++)
@@ -217,6 +217,7 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
         .tcp_max = has_tcp ? net_options.conns_max : 0,
         .wires_max = worker_has_tls(config) ? net_options.conns_max : 0,
         .handshakes_max = config->max_handshakes,
+        .ktls = options->ktls,
         .exchanges_max = exchanges_max,
         .streams_more = more,
         .h2_memory_max = WORKER_H2_MEMORY};

@@ -83,8 +83,11 @@ struct worker_options {
     uint64_t file_max;               /* for messages */
     struct limit **limits;           /* by index of the listener; outlive the worker */
     struct service *admin;           /* worker 0 only */
+    bool ktls;                       /* ktls_probe, of net/ktls.h */
 };
 
+/* Whether there is TLS on any connection. */
+bool worker_has_tls(const struct config *config);
 /* 0 or -errno. `worker` is aligned to 64 and zeroed. */
 int worker_init(struct worker *worker, const struct worker_options *options);
 /* Opens this worker's listening sockets: before privileges are dropped. 0, or -errno with the

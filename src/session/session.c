@@ -35,6 +35,7 @@ int session_room_init(struct session_room *room, struct net *net,
         error = slab_init(&room->tcp, "session_tcp", sizeof(struct tcp), options->tcp_max);
     if (error == 0)
         error = wire_room_init(&room->wires, net, options->wires_max, options->handshakes_max);
+    room->wires.ktls = options->ktls;
     if (error == 0) error = slab_init(&room->heads, "head", head_size, options->sessions_max);
     if (error == 0) {
         error = arena_pool_init(&room->arenas, SESSION_ARENA_SMALL, options->exchanges_max,

@@ -159,6 +159,7 @@ struct session_room_options {
     uint32_t tcp_max;        /* of session_tcp, in both roles; 0: there are none */
     uint32_t wires_max;      /* TLS connections, in both roles; 0: there are none */
     uint32_t handshakes_max; /* TLS, client role, under way at once; at least 1 with wires */
+    bool ktls;               /* the kernel can take over what they send (net/ktls.h) */
     uint32_t exchanges_max;  /* requests at once: arenas */
     uint32_t streams_more;   /* of them, those beyond the first of each client's connection */
     uint32_t max_header_size;

@@ -146,8 +146,29 @@ static struct bytes wire_next_record(const struct wire *wire, size_t most) {
     return bytes_make(wire->room->record, len);
 }
 
+/* All that was queued is the kernel's; close_notify is left to be said, and to be waited for. */
+static bool wire_flush_offloaded(struct wire *wire) {
+    tls_shutdown(&wire->tls);
+    if (wire->alert_waits) {
+        struct bytes alert = bytes_make(wire->alert, sizeof wire->alert);
+        wire->alert_waits = conn_filter_say(wire->conn, SSL3_RT_ALERT, alert) == -EAGAIN;
+    }
+    wire->filter.ended = !wire->alert_waits && conn_filter_is_sent(wire->conn);
+    return true;
+}
+
+/* Long enough a stream begins: the kernel goes on where OpenSSL stops (tls.h). */
+static bool wire_offload(struct conn *conn) {
+    struct wire *wire = wire_of_conn(conn);
+    if (wire->state != WIRE_OPEN || !tls_may_hand_over(&wire->tls)) return false;
+    if (!conn_filter_offload(conn, tls_keys_bytes(&wire->tls.keys))) return false;
+    tls_hand_over(&wire->tls);
+    return true;
+}
+
 static bool wire_flush(struct conn *conn, bool end) {
     struct wire *wire = wire_of_conn(conn);
+    if (wire->filter.offloaded) return wire_flush_offloaded(wire);
     struct conn_out *plain = &wire->filter.plain;
     if (wire->state != WIRE_OPEN) {
         wire->filter.ended = end;
@@ -194,6 +215,7 @@ static const struct conn_filter_ops wire_filter_ops = {
     .on_bytes = wire_on_bytes,
     .on_eof = wire_on_eof,
     .flush = wire_flush,
+    .offload = wire_offload,
     .on_released = wire_on_released,
 };
 

@@ -14,9 +14,11 @@
  *
  * Received records are decrypted in the buffer they came in. Sent ones are made at the flush, as
  * many as one send carries: so a head and its body share a record, and what a slow reader has not
- * taken waits as plaintext. The end of a stream is close_notify, then FIN. FIN alone ends a
- * client's stream as well, but with conn->cut set: where the end of what a server sends carries a
- * meaning it is an error (RFC 8446 section 6.1, RFC 9112 section 9.8).
+ * taken waits as plaintext. For long streams the kernel takes that over (kTLS, net/ktls.h), where
+ * it has it: they are spliced then. It stays so, and the other side asking for new keys (KeyUpdate)
+ * ends the connection: no kernel of today can change them. The end of a stream is close_notify,
+ * then FIN. FIN alone ends a client's stream as well, but with conn->cut set: where the end of what
+ * a server sends carries a meaning it is an error (RFC 8446 section 6.1, RFC 9112 section 9.8).
  *
  * One room for each worker.
  */
@@ -44,6 +46,7 @@ struct wire_room {
     struct slab wires;    /* struct wire */
     uint32_t shaking_max; /* handshakes of clients under way at once, each with some 50 KB until it
                              is done and TLS_SHAKE_MEMORY at most; more wait */
+    bool ktls;            /* the kernel can take over what is sent: ktls_probe; false after init */
     char *record;         /* TLS_RECORD_MAX bytes: small pieces that become one record */
     /* Changes in routine work. */
     struct list accepted[WIRE_STATE_COUNT]; /* by state until OPEN; SHAKING: the oldest first */

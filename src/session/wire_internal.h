@@ -36,7 +36,9 @@ struct wire {
     struct lease *pending_last;
     uint64_t began_ms; /* of SHAKING */
     enum wire_state state;
-    bool ended; /* close_notify has come */
+    bool ended;       /* close_notify has come */
+    bool alert_waits; /* offloaded: this one is to be said */
+    char alert[2];
 };
 
 static inline struct wire *wire_of_filter(struct conn_filter *filter) {

@@ -1,7 +1,10 @@
 /* wire_shake.c: the handshake in both roles, what OpenSSL has to say by itself, and the sessions of
  * servers that it may resume. */
+#include "base/check.h"
 #include "proto/tls_context.h"
 #include "session/wire_internal.h"
+
+#include <errno.h>
 
 /* Answers to KeyUpdate and the like that may wait for the other side to read. */
 #define WIRE_ANSWERS_MAX (256 * 1024)
@@ -22,6 +25,7 @@ static void wire_open(struct wire *wire) {
     const struct wire_gate *gate = wire->gate;
     wire_count_handshake(wire);
     wire_set_state(wire, WIRE_OPEN);
+    wire->filter.offers = tls_may_hand_over(&wire->tls);
     if (gate) {
         conn_attach(conn, NULL, NULL);
         conn_deadline(conn, 0);
@@ -66,7 +70,17 @@ static void wire_on_session(struct tls *tls, SSL_SESSION *session) {
     sessions->items[sessions->count++] = session;
 }
 
-static const struct tls_events wire_tls_events = {.put = wire_put, .on_session = wire_on_session};
+/* Offloaded. Of several that have to wait the last one counts: it says that this is the end. */
+static void wire_on_alert(struct tls *tls, struct bytes bytes) {
+    struct wire *wire = wire_of_tls(tls);
+    CHECK(bytes.len == sizeof wire->alert);
+    memcpy(wire->alert, bytes.ptr, bytes.len);
+    /* Other errors are the connection's, and show when it is read. */
+    wire->alert_waits = conn_filter_say(wire->conn, SSL3_RT_ALERT, bytes) == -EAGAIN;
+}
+
+static const struct tls_events wire_tls_events = {
+    .put = wire_put, .on_session = wire_on_session, .alert = wire_on_alert};
 
 void wire_sessions_fini(struct wire_sessions *sessions) {
     for (uint32_t i = 0; i < sessions->count; i++)
@@ -98,6 +112,7 @@ bool wire_begin(struct wire *wire) {
     wire_set_state(wire, WIRE_SHAKING);
     wire->began_ms = wire->room->net->now_ms;
     if (!tls_init(&wire->tls, ssl_context, wire->gate != NULL, &wire_tls_events)) return false;
+    if (wire->room->ktls) tls_keep_keys(&wire->tls);
     if (wire->gate) return true;
     tls_keep_sessions(ssl_context);
     wire_resume(wire, ssl_context);
