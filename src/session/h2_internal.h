@@ -117,7 +117,7 @@ struct h2 {
     uint32_t queued;        /* streams that are */
     uint8_t busy;
     bool connecting;
-    bool torn; /* a frame went out in part: nothing may follow */
+    bool torn;    /* a frame went out in part: nothing may follow */
     bool starved; /* there are frames to send, and no buffer for them */
     bool eof;
     bool retired;
@@ -150,8 +150,7 @@ struct h2_stream *h2_stream_new(struct h2 *h2, struct arena *arena);
 /* Slot, queues and arena, at once or when not busy; the session ends with its last one if the
  * connection has gone. */
 void h2_stream_release(struct h2_stream *s);
-/* Its head was sent, or will not be; harmless when it was not queued. */
-void h2_unqueue(struct h2_stream *s);
+void h2_unqueue(struct h2_stream *s); /* its head was sent, or will not be; harmless elsewhere */
 /* Tells the user, if there is one that was not told; nothing more comes. */
 void h2_stream_reset(struct h2_stream *s, enum reason reason);
 void h2_unbusy(struct h2 *h2);
@@ -160,8 +159,7 @@ void h2_walk_begin(struct h2 *h2, struct h2_walk *walk);
 struct h2_stream *h2_walk_next(struct h2 *h2, struct h2_walk *walk);
 /* The connection has gone, and its streams with it, as soon as their users close them. */
 void h2_lose_streams(struct h2 *h2, enum reason reason);
-/* The connection ends now, without a word. */
-void h2_drop(struct h2 *h2, enum reason reason);
+void h2_drop(struct h2 *h2, enum reason reason); /* the connection ends now, without a word */
 void h2_stream_abort(struct h2_stream *s, uint32_t code); /* RST_STREAM, if nghttp2 has it */
 
 /* h2_time.c */

@@ -72,9 +72,7 @@ static uint64_t h2_stream_deadline(const struct h2 *h2, const struct h2_stream *
     return at_ms;
 }
 
-bool h2_is_sending(const struct h2 *h2) {
-    return conn_is_sending(h2->session.conn) || h2->starved;
-}
+bool h2_is_sending(const struct h2 *h2) { return conn_is_sending(h2->session.conn) || h2->starved; }
 
 /* Of the connection by itself. */
 static uint64_t h2_own_deadline(const struct h2 *h2) {
