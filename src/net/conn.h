@@ -105,6 +105,7 @@ struct conn {
     bool in_quota : 1;          /* of its listener: a client; else one that is refused */
     bool ip_counted : 1;        /* in its listener's limit, as ip_key */
     bool abort : 1;             /* end with RST */
+    uint8_t send_tries : 3;     /* in a row for which the socket took nothing */
     bool watch_armed : 1;       /* its reset is told by a poll (net/conn_watch.h) */
     uint32_t flush_ms;          /* of conn_finish */
     uint32_t acked;             /* of conn_send_progressed, low bits */

@@ -14,8 +14,10 @@
  * cheaper than a vector, and the receive buffer goes back while it is hot. */
 #define CONN_COPY_MAX 2048
 
-/* How long a socket that cannot be waited for is left alone. */
+/* How long a socket that cannot be waited for is left alone; twice as long each time that it has
+ * taken nothing, so many times. */
 #define CONN_SEND_AGAIN_MS 10
+#define CONN_SEND_TRIES_MAX 4
 
 /* Where the user's bytes go. */
 static struct conn_out *conn_user_out(struct conn *conn) {
@@ -126,7 +128,8 @@ void conn_flush_send(struct conn *conn) {
 }
 
 void conn_send_again(struct conn *conn) {
-    wheel_arm(&conn->net->wheel, &conn->send_timer, conn->net->now_ms + CONN_SEND_AGAIN_MS);
+    uint64_t wait_ms = CONN_SEND_AGAIN_MS << conn->send_tries;
+    wheel_arm(&conn->net->wheel, &conn->send_timer, conn->net->now_ms + wait_ms);
 }
 
 /* Once the other side's FIN is there (EPOLLRDHUP), the kernel's wait for room to send ends at once
@@ -135,6 +138,7 @@ void conn_send_again(struct conn *conn) {
 void conn_send_later(struct conn *conn) {
     conn->send_refused = true;
     conn_send_again(conn);
+    if (conn->send_tries < CONN_SEND_TRIES_MAX) conn->send_tries++;
 }
 
 static void conn_tell_drained(struct conn *conn) {
@@ -163,6 +167,7 @@ void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
         conn_lose(conn, -completion->result);
         return;
     }
+    conn->send_tries = 0;
     conn_out_take(conn->net, &conn->out, (size_t)completion->result);
     conn->sent_total += (uint64_t)completion->result;
     uint32_t queued = conn_queued(conn);

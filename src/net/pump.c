@@ -117,6 +117,7 @@ static void pump_count(const struct pump *pump, uint64_t moved) {
     if (pump->from->is_client) stat_add(stats, STAT_CLIENT_BYTES_RECEIVED, moved);
     if (pump->to->is_client) stat_add(stats, STAT_CLIENT_BYTES_SENT, moved);
     pump->to->sent_total += moved;
+    if (moved != 0) pump->to->send_tries = 0;
 }
 
 /* Like the sends of conn_send.c: once the other side's FIN is there (EPOLLRDHUP), every poll ends
