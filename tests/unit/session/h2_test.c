@@ -237,6 +237,67 @@ static void no_memory_for_a_body_resets_its_stream(void **state) {
     far_free(far);
 }
 
+#define LEASES_MAX 64
+
+/* Takes all small buffers that are spare; returns how many. */
+static uint32_t take_spare(struct far *far, struct lease *taken[LEASES_MAX]) {
+    uint32_t count = 0;
+    while ((taken[count] = buf_take(&far->world->net->net.small)))
+        assert_true(++count < LEASES_MAX);
+    return count;
+}
+
+static void give_back(struct lease *const *taken, uint32_t count) {
+    while (count != 0)
+        lease_unref(taken[--count]);
+}
+
+/* Its RST_STREAM needs one to go out. */
+static void an_aborted_stream_gives_back_its_buffers(void **state) {
+    (void)state;
+    const nghttp2_settings_entry shut = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
+    struct session_options options = options_of(100);
+    struct far *far = far_client(&options);
+    assert_int_equal(nghttp2_submit_settings(far->ng, NGHTTP2_FLAG_NONE, &shut, 1), 0);
+    far_get(far);
+    FAR_UNTIL(far, far->world->streams == 1);
+    struct seen *seen = &far->world->seen[0];
+    seen_answer_head(seen, 200, HTTP_LENGTH_UNKNOWN, false);
+    assert_int_equal(seen_data(seen, "kept", false), STREAM_ROOM);
+    far_turn(far);
+    struct lease *taken[LEASES_MAX];
+    uint32_t count = take_spare(far, taken);
+    seen_close(seen, REASON_SERVER_RESET);
+    assert_int_equal(far->world->net->net.small.spare_count, 1);
+    FAR_UNTIL(far, far->resets == 1);
+    assert_int_equal(far->code, NGHTTP2_INTERNAL_ERROR);
+    assert_int_equal(far->body_len, 0);
+    give_back(taken, count);
+    far_free(far);
+}
+
+static void frames_without_a_buffer_end_the_connection_in_its_time(void **state) {
+    (void)state;
+    struct session_options options = options_of(100);
+    options.timeout_client_ms = 100;
+    struct far *far = far_client(&options);
+    far->world->on_head = seen_on_request_answer;
+    far_get(far);
+    FAR_UNTIL(far, far->answers == 1); /* no buffer is on its way any more */
+    far->world->on_head = NULL;
+    far_get(far);
+    FAR_UNTIL(far, far->world->streams == 2);
+    struct lease *taken[LEASES_MAX];
+    uint32_t count = take_spare(far, taken);
+    struct seen *seen = &far->world->seen[1];
+    seen_answer_head(seen, 204, 0, true);
+    seen_close(seen, REASON_NONE);
+    TURN_UNTIL(far->world->net, far->world->closed == 1);
+    assert_int_equal(far->world->closed_reason, REASON_NO_MEMORY);
+    give_back(taken, count);
+    far_free(far);
+}
+
 /* What nghttp2 cannot get ends the connection, at whatever allocation. */
 static void memory_of_nghttp2_that_ends_costs_the_connection(void **state) {
     (void)state;
@@ -295,6 +356,8 @@ int main(void) {
         cmocka_unit_test(many_refused_for_lack_of_room_are_no_flood),
         cmocka_unit_test(all_slots_in_use_refuses_the_stream),
         cmocka_unit_test(no_memory_for_a_body_resets_its_stream),
+        cmocka_unit_test(an_aborted_stream_gives_back_its_buffers),
+        cmocka_unit_test(frames_without_a_buffer_end_the_connection_in_its_time),
         cmocka_unit_test(memory_of_nghttp2_that_ends_costs_the_connection),
         cmocka_unit_test(a_session_that_gets_no_memory_does_not_begin),
         cmocka_unit_test(a_close_answers_what_it_cuts),
