@@ -150,8 +150,7 @@ static inline void conn_attach(struct conn *conn, const struct conn_events *even
  * conn_commit before any other call on this conn. NULL when memory is used up. */
 char *conn_reserve(struct conn *conn, size_t size);
 void conn_commit(struct conn *conn, size_t size);
-/* Copies and queues. False when memory is used up: some of it may have been queued, the user
- * resets. */
+/* Copies and queues. False without memory: some of it may have been queued, the user resets. */
 bool conn_send_copy(struct conn *conn, struct bytes bytes);
 /* Queues bytes of `lease`, taking a reference; small pieces are copied. False as above. */
 bool conn_send_lease(struct conn *conn, struct bytes bytes, struct lease *lease);
