@@ -12,7 +12,7 @@
  * HELD  data that comes ahead of the tunnel waits in `ahead`
  *
  * 1. A stream's slot is given back when its user has closed it and nghttp2 has closed it (`gone`),
- * or the connection is lost. What the user left complete in `out` is sent in between; an abort drops it.
+ * or the connection is lost. What the user left complete in `out` is sent first; an abort drops it.
  * 2. nghttp2 calls back only from h2_read and h2_flush (`busy`). Meanwhile nothing it holds goes
  * away: streams that end are put on `dead`, the session itself ends from its task.
  * 3. `conn` is NULL once the connection is lost or given up; the session goes when its last stream
