@@ -128,7 +128,7 @@ void conn_flush_send(struct conn *conn) {
 }
 
 void conn_send_again(struct conn *conn) {
-    uint64_t wait_ms = CONN_SEND_AGAIN_MS << conn->send_tries;
+    uint64_t wait_ms = (uint64_t)CONN_SEND_AGAIN_MS << conn->send_tries;
     wheel_arm(&conn->net->wheel, &conn->send_timer, conn->net->now_ms + wait_ms);
 }
 
