@@ -29,8 +29,9 @@
  * never asks the kernel for memory again. */
 #define SLAB_RESERVE_SIZE (256 * 1024)
 
-/* How many of the objects released last are the next: a cache line of indexes. */
-#define SLAB_HOT 16
+/* How many of the objects released last are the next: about as many as are released in a turn with
+ * much to do. */
+#define SLAB_HOT 64
 
 /* 64 objects, a bit each. */
 struct slab_marks {
