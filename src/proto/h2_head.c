@@ -1,6 +1,7 @@
 #include "proto/h2_head.h"
 
 #include "base/check.h"
+#include "proto/h1_scan.h"
 #include "proto/http_internal.h"
 
 /* What a field counts beside its name and value: ": " and CRLF of its line in HTTP/1. */
@@ -45,8 +46,9 @@ static struct bytes h2_keep(struct h2_head *head, struct bytes b) {
 }
 
 /* RFC 9113 section 8.2.1: a token in lower case. */
-static bool h2_name_valid(struct bytes name) {
+static bool h2_name_valid(struct bytes name, enum http_field_id id) {
     if (name.len == 0) return false;
+    if (id != HTTP_FIELD_OTHER) return bytes_equal(name, http_field_name(id));
     for (size_t i = 0; i < name.len; i++) {
         char c = name.ptr[i];
         if (!http_byte_is(c, HTTP_BYTE_TOKEN) || (c >= 'A' && c <= 'Z')) return false;
@@ -54,17 +56,20 @@ static bool h2_name_valid(struct bytes name) {
     return true;
 }
 
+static bool h2_is_blank(char c) { return c == ' ' || c == '\t'; }
+
 /* RFC 9113 section 8.2.1: no white space at either end; control bytes are nobody's business, as in
  * HTTP/1. */
 static bool h2_value_valid(struct bytes value) {
     if (value.len == 0) return true;
-    if (bytes_trim(value).len != value.len) return false;
-    return http_bytes_are(value, HTTP_BYTE_VALUE);
+    if (h2_is_blank(value.ptr[0]) || h2_is_blank(value.ptr[value.len - 1])) return false;
+    return h1_scan_control(value.ptr, 0, (uint32_t)value.len) == value.len;
 }
 
 /* RFC 9113 sections 8.3.1 and 8.3.2: before all others, once, known, and of this kind. */
 static enum reason h2_take_pseudo(struct h2_head *head, struct bytes name, struct bytes value) {
-    int which = 0;
+    /* A response has but one: the last. */
+    int which = head->kind == H2_RESPONSE ? H2_PSEUDO_STATUS : 0;
     while (which < H2_PSEUDO_COUNT && !bytes_equal(name, pseudo_names[which]))
         which++;
     bool of_response = which == H2_PSEUDO_STATUS;
@@ -129,13 +134,13 @@ static enum reason h2_judge_field(struct h2_head *head, enum http_field_id id, s
 static enum reason h2_take_field(struct h2_head *head, struct bytes name, struct bytes value) {
     head->regular_seen = true;
     enum http_field_id id = http_field_id_of(name);
-    if (!h2_name_valid(name)) return REASON_BAD_FIELD_NAME;
+    if (!h2_name_valid(name, id)) return REASON_BAD_FIELD_NAME;
     bool keep = true;
     enum reason reason = h2_judge_field(head, id, value, &keep);
     if (reason != REASON_NONE || !keep) return reason;
     if (head->kind == H2_TRAILERS && http_trailer_forbidden(name, id)) return REASON_NONE;
     struct http_field *field = &head->fields[head->field_count++];
-    field->name = h2_keep(head, name);
+    field->name = id != HTTP_FIELD_OTHER ? http_field_name(id) : h2_keep(head, name);
     field->value = h2_keep(head, value);
     field->id = id;
     return REASON_NONE;
@@ -279,7 +284,7 @@ static bool h2_copy_fields(const struct h2_head *head, struct arena *arena, cons
     if (!http_fields_init(fields, arena, head->field_count + spare)) return false;
     for (uint32_t i = 0; i < head->field_count; i++) {
         struct http_field field = head->fields[i];
-        field.name.ptr = text + (field.name.ptr - head->text);
+        if (field.id == HTTP_FIELD_OTHER) field.name.ptr = text + (field.name.ptr - head->text);
         field.value.ptr = text + (field.value.ptr - head->text);
         fields->items[i] = field;
     }

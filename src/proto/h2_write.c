@@ -6,13 +6,25 @@ static void h2_begin(struct h2_list *list) {
     list->text.full = false;
 }
 
-static bool h2_put(struct h2_list *list, struct bytes name, struct bytes value) {
+static bool h2_add(struct h2_list *list, struct bytes name, struct bytes value, uint8_t flags) {
     if (list->count == list->max) return false;
     list->items[list->count++] = (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.ptr,
                                               .value = (uint8_t *)(uintptr_t)value.ptr,
                                               .namelen = name.len,
-                                              .valuelen = value.len};
+                                              .valuelen = value.len,
+                                              .flags = flags};
     return true;
+}
+
+/* `name` is a constant, in lower case. */
+static bool h2_put(struct h2_list *list, struct bytes name, struct bytes value) {
+    return h2_add(list, name, value, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+}
+
+static bool h2_put_field(struct h2_list *list, const struct http_field *field) {
+    if (field->id != HTTP_FIELD_OTHER)
+        return h2_put(list, http_field_name(field->id), field->value);
+    return h2_add(list, field->name, field->value, NGHTTP2_NV_FLAG_NONE);
 }
 
 /* A view of what `text` gets from now on. */
@@ -48,7 +60,7 @@ static bool h2_put_fields(struct h2_list *list, const struct http_fields *fields
     for (uint32_t i = 0; i < fields->count; i++) {
         const struct http_field *field = &fields->items[i];
         if (h2_is_dropped(field) || (upgrades && h2_is_proof(field))) continue;
-        if (!h2_put(list, field->name, field->value)) return false;
+        if (!h2_put_field(list, field)) return false;
     }
     return true;
 }

@@ -2,8 +2,8 @@
  * compresses it.
  *
  * The list views the message and its own text; nghttp2 copies both at once, and puts names in lower
- * case. What belongs to connections of HTTP/1 is left out. Names and values come from parsed or
- * configured fields, valid by construction.
+ * case, but for the names that are constants. What belongs to connections of HTTP/1 is left out.
+ * Names and values come from parsed or configured fields, valid by construction.
  */
 #ifndef WEIR_PROTO_H2_WRITE_H
 #define WEIR_PROTO_H2_WRITE_H

@@ -100,35 +100,35 @@ bool http_method_is_idempotent(enum http_method method) {
 
 /* Lower case; letters and "-" only: words_match relies on both. */
 #define FIELD_NAME_SIZE_MAX 19
-static const char field_names[HTTP_FIELD_COUNT][FIELD_NAME_SIZE_MAX + 1] = {
-    [HTTP_FIELD_ACCEPT_ENCODING] = "accept-encoding",
-    [HTTP_FIELD_CACHE_CONTROL] = "cache-control",
-    [HTTP_FIELD_CONNECTION] = "connection",
-    [HTTP_FIELD_CONTENT_ENCODING] = "content-encoding",
-    [HTTP_FIELD_CONTENT_LENGTH] = "content-length",
-    [HTTP_FIELD_CONTENT_TYPE] = "content-type",
-    [HTTP_FIELD_COOKIE] = "cookie",
-    [HTTP_FIELD_DATE] = "date",
-    [HTTP_FIELD_EXPECT] = "expect",
-    [HTTP_FIELD_FORWARDED] = "forwarded",
-    [HTTP_FIELD_HOST] = "host",
-    [HTTP_FIELD_KEEP_ALIVE] = "keep-alive",
-    [HTTP_FIELD_LOCATION] = "location",
-    [HTTP_FIELD_PROXY_AUTHORIZATION] = "proxy-authorization",
-    [HTTP_FIELD_PROXY_CONNECTION] = "proxy-connection",
-    [HTTP_FIELD_RETRY_AFTER] = "retry-after",
-    [HTTP_FIELD_SERVER] = "server",
-    [HTTP_FIELD_SET_COOKIE] = "set-cookie",
-    [HTTP_FIELD_TE] = "te",
-    [HTTP_FIELD_TRAILER] = "trailer",
-    [HTTP_FIELD_TRANSFER_ENCODING] = "transfer-encoding",
-    [HTTP_FIELD_UPGRADE] = "upgrade",
-    [HTTP_FIELD_USER_AGENT] = "user-agent",
-    [HTTP_FIELD_VIA] = "via",
-    [HTTP_FIELD_X_FORWARDED_FOR] = "x-forwarded-for",
-    [HTTP_FIELD_X_FORWARDED_HOST] = "x-forwarded-host",
-    [HTTP_FIELD_X_FORWARDED_PROTO] = "x-forwarded-proto",
-    [HTTP_FIELD_X_REQUEST_ID] = "x-request-id",
+static const struct bytes field_names[HTTP_FIELD_COUNT] = {
+    [HTTP_FIELD_ACCEPT_ENCODING] = HTTP_TEXT("accept-encoding"),
+    [HTTP_FIELD_CACHE_CONTROL] = HTTP_TEXT("cache-control"),
+    [HTTP_FIELD_CONNECTION] = HTTP_TEXT("connection"),
+    [HTTP_FIELD_CONTENT_ENCODING] = HTTP_TEXT("content-encoding"),
+    [HTTP_FIELD_CONTENT_LENGTH] = HTTP_TEXT("content-length"),
+    [HTTP_FIELD_CONTENT_TYPE] = HTTP_TEXT("content-type"),
+    [HTTP_FIELD_COOKIE] = HTTP_TEXT("cookie"),
+    [HTTP_FIELD_DATE] = HTTP_TEXT("date"),
+    [HTTP_FIELD_EXPECT] = HTTP_TEXT("expect"),
+    [HTTP_FIELD_FORWARDED] = HTTP_TEXT("forwarded"),
+    [HTTP_FIELD_HOST] = HTTP_TEXT("host"),
+    [HTTP_FIELD_KEEP_ALIVE] = HTTP_TEXT("keep-alive"),
+    [HTTP_FIELD_LOCATION] = HTTP_TEXT("location"),
+    [HTTP_FIELD_PROXY_AUTHORIZATION] = HTTP_TEXT("proxy-authorization"),
+    [HTTP_FIELD_PROXY_CONNECTION] = HTTP_TEXT("proxy-connection"),
+    [HTTP_FIELD_RETRY_AFTER] = HTTP_TEXT("retry-after"),
+    [HTTP_FIELD_SERVER] = HTTP_TEXT("server"),
+    [HTTP_FIELD_SET_COOKIE] = HTTP_TEXT("set-cookie"),
+    [HTTP_FIELD_TE] = HTTP_TEXT("te"),
+    [HTTP_FIELD_TRAILER] = HTTP_TEXT("trailer"),
+    [HTTP_FIELD_TRANSFER_ENCODING] = HTTP_TEXT("transfer-encoding"),
+    [HTTP_FIELD_UPGRADE] = HTTP_TEXT("upgrade"),
+    [HTTP_FIELD_USER_AGENT] = HTTP_TEXT("user-agent"),
+    [HTTP_FIELD_VIA] = HTTP_TEXT("via"),
+    [HTTP_FIELD_X_FORWARDED_FOR] = HTTP_TEXT("x-forwarded-for"),
+    [HTTP_FIELD_X_FORWARDED_HOST] = HTTP_TEXT("x-forwarded-host"),
+    [HTTP_FIELD_X_FORWARDED_PROTO] = HTTP_TEXT("x-forwarded-proto"),
+    [HTTP_FIELD_X_REQUEST_ID] = HTTP_TEXT("x-request-id"),
 };
 
 /* The fields whose names have that many bytes; HTTP_FIELD_OTHER (0) ends a row. */
@@ -191,9 +191,14 @@ static inline bool name_matches(const char *text, const char *lower, size_t len)
 enum http_field_id http_field_id_of(struct bytes name) {
     if (name.len > FIELD_NAME_SIZE_MAX) return HTTP_FIELD_OTHER;
     for (const uint8_t *id = fields_of_length[name.len]; *id != HTTP_FIELD_OTHER; id++) {
-        if (name_matches(name.ptr, field_names[*id], name.len)) return (enum http_field_id) * id;
+        if (name_matches(name.ptr, field_names[*id].ptr, name.len))
+            return (enum http_field_id) * id;
     }
     return HTTP_FIELD_OTHER;
+}
+
+struct bytes http_field_name(enum http_field_id id) {
+    return field_names[id];
 }
 
 /* RFC 9110 section 15, RFC 6585, RFC 8297 and the IANA registry. */

@@ -112,6 +112,8 @@ struct bytes http_method_text(enum http_method method); /* "OTHER" for HTTP_OTHE
 bool http_method_is_idempotent(enum http_method method);
 /* Case-insensitive. */
 enum http_field_id http_field_id_of(struct bytes name);
+/* Its name in lower case, as HTTP/2 has it; BYTES_NONE for HTTP_FIELD_OTHER. Static. */
+struct bytes http_field_name(enum http_field_id id);
 /* "OK" for 200; "" for unknown. */
 struct bytes http_reason_phrase(int status);
 /* The upgrade is to "websocket". */

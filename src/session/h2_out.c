@@ -207,6 +207,7 @@ static bool h2_wait(struct h2 *h2, struct h2_stream *s) {
             return false;
         }
         items[i] = *from;
+        items[i].flags = NGHTTP2_NV_FLAG_NONE; /* what nghttp2 gets is not in memory that lasts */
         items[i].name = (uint8_t *)(uintptr_t)name.ptr;
         items[i].value = (uint8_t *)(uintptr_t)value.ptr;
     }

@@ -123,6 +123,15 @@ static void the_first_fault_is_the_reason(void **state) {
     assert_int_equal(read_rows(H2_REQUEST, rows, true), REASON_BAD_FIELD_VALUE);
 }
 
+static void a_known_name_has_no_capital_either(void **state) {
+    (void)state;
+    static const char *const names[] = {"User-Agent", "user-agenT", "Te", "Cookie", "Host"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const struct row rows[] = {GET, {":path", "/"}, {names[i], "trailers"}, {NULL, NULL}};
+        assert_int_equal(read_rows(H2_REQUEST, rows, true), REASON_BAD_FIELD_NAME);
+    }
+}
+
 /* Names that differ from known ones in one bit are no known ones. */
 static void every_byte_of_a_name_is_judged(void **state) {
     (void)state;
@@ -139,11 +148,17 @@ static void every_byte_of_a_name_is_judged(void **state) {
 static void every_byte_of_a_value_is_judged(void **state) {
     (void)state;
     for (int byte = 1; byte < 256; byte++) {
-        char value[4] = {'x', (char)byte, 'x', '\0'};
+        char value[] = {'x', (char)byte, 'x', '\0'};
         const struct row rows[] = {GET, {":path", "/"}, {"n", value}, {NULL, NULL}};
         bool valid = byte == '\t' || (byte >= ' ' && byte != 0x7f);
         enum reason wanted = valid ? REASON_NONE : REASON_BAD_FIELD_VALUE;
         assert_int_equal(read_rows(H2_REQUEST, rows, true), wanted);
+        char longer[] = "0123456789abcdefghij";
+        longer[byte % 20] = (char)byte;
+        const struct row other[] = {GET, {":path", "/"}, {"server", longer}, {NULL, NULL}};
+        bool inside = byte % 20 != 0 && byte % 20 != 19;
+        if (!inside && (byte == '\t' || byte == ' ')) wanted = REASON_BAD_FIELD_VALUE;
+        assert_int_equal(read_rows(H2_REQUEST, other, true), wanted);
     }
 }
 
@@ -272,6 +287,7 @@ int main(void) {
         TEST(crumbs_are_joined_where_the_first_stood),
         TEST(connects_are_told_as_http1_would),
         TEST(the_first_fault_is_the_reason),
+        TEST(a_known_name_has_no_capital_either),
         TEST(every_byte_of_a_name_is_judged),
         TEST(every_byte_of_a_value_is_judged),
         TEST(limits_hold_at_their_edge),

@@ -86,6 +86,20 @@ static void a_path_and_query_that_stand_together_are_not_copied(void **state) {
     assert_int_equal(list.items[3].valuelen, strlen(target));
 }
 
+/* nghttp2 puts into lower case only what it copies. */
+static void known_names_are_in_lower_case(void **state) {
+    (void)state;
+    const char *pairs[][2] = {{"USER-Agent", "u"}, {"X-Mine", "m"}};
+    struct http_message message = {.status = 304, .body_length = 0};
+    message.fields = fields_make(pairs, 2);
+    struct h2_list list = list_make();
+    assert_true(h2_write_response(&list, &message));
+    assert_string_equal(show(&list), ":status=304;user-agent=u;X-Mine=m;content-length=0;");
+    assert_int_equal(list.items[0].flags, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+    assert_int_equal(list.items[1].flags, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+    assert_int_equal(list.items[2].flags, NGHTTP2_NV_FLAG_NONE);
+}
+
 static void fields_of_connections_are_left_out(void **state) {
     (void)state;
     const char *pairs[][2] = {{"Connection", "x"},        {"Host", "b"},   {"TE", "gzip"},
@@ -139,6 +153,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests),
         cmocka_unit_test(a_path_and_query_that_stand_together_are_not_copied),
+        cmocka_unit_test(known_names_are_in_lower_case),
         cmocka_unit_test(fields_of_connections_are_left_out),
         cmocka_unit_test(answers),
         cmocka_unit_test(a_list_that_is_full_says_so),
