@@ -37,20 +37,19 @@ static uint64_t h1_rest_ms(const struct h1 *h1) {
 static uint64_t h1_deadline(const struct h1 *h1) {
     const struct session_options *options = h1->session.options;
     uint64_t now_ms = h1_net(h1)->now_ms;
-    bool sending = conn_is_sending(h1->session.conn);
-    bool held = h1_is_held(h1);
     if (h1_is_raw(h1)) return now_ms + h1_rest_ms(h1);
     if (h1->head && h1->in == H1_IN_HEAD && h1->session.is_client)
         return h1->since_ms + options->timeout_request_ms;
     if (!h1->stream_open) return h1_idle_deadline(h1);
+    bool sending = conn_is_sending(h1->session.conn);
     if (h1->session.is_client) {
-        bool reading = (h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS) && !held;
-        return reading || sending ? now_ms + options->timeout_client_ms : 0;
+        bool comes = h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS;
+        bool waits = sending || (comes && !h1_is_held(h1));
+        return waits ? now_ms + options->timeout_client_ms : 0;
     }
     /* While the request is still coming from the client, the server is not late. */
     bool waits_for_client = h1->out != H1_OUT_DONE && !sending;
-    if (held || waits_for_client) return 0;
-    return now_ms + options->timeout_server_ms;
+    return waits_for_client || h1_is_held(h1) ? 0 : now_ms + options->timeout_server_ms;
 }
 
 void h1_touch(struct h1 *h1) {
