@@ -402,9 +402,13 @@ static bool fields_grow(struct http_fields *fields, struct arena *arena) {
 
 bool http_fields_add(struct http_fields *fields, struct arena *arena, struct bytes name,
                      struct bytes value) {
+    struct http_field field = {.name = name, .value = value, .id = http_field_id_of(name)};
+    return http_fields_put(fields, arena, field);
+}
+
+bool http_fields_put(struct http_fields *fields, struct arena *arena, struct http_field field) {
     if (fields->count == fields->capacity && !fields_grow(fields, arena)) return false;
-    fields->items[fields->count++] =
-        (struct http_field){.name = name, .value = value, .id = http_field_id_of(name)};
+    fields->items[fields->count++] = field;
     return true;
 }
 

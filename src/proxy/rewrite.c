@@ -166,7 +166,9 @@ static struct bytes via_value(const struct http_message *message) {
 /* A field of its own at the end says the same as an item at the end of the list (RFC 9110
  * section 5.3), and needs no text. */
 static bool add_via(struct http_message *message, struct arena *arena) {
-    return http_fields_add(&message->fields, arena, BYTES("Via"), via_value(message));
+    struct http_field via = {
+        .name = BYTES("Via"), .value = via_value(message), .id = HTTP_FIELD_VIA};
+    return http_fields_put(&message->fields, arena, via);
 }
 
 /* The last field of that id gets ", item"; a new one when there is none. */
@@ -176,7 +178,7 @@ static bool join_item(struct http_fields *fields, struct arena *arena, enum http
     for (uint32_t i = 0; i < fields->count; i++) {
         if (fields->items[i].id == id) last = &fields->items[i];
     }
-    if (!last) return http_fields_add(fields, arena, name, item);
+    if (!last) return http_fields_put(fields, arena, (struct http_field){name, item, id});
     if (last->value.len == 0) {
         last->value = item;
         return true;
@@ -211,7 +213,7 @@ static bool replace_field(struct http_fields *fields, struct arena *arena, enum 
         if (first) (void)http_fields_remove(fields, name); /* how many is of no interest */
         return true;
     }
-    if (!first) return http_fields_add(fields, arena, name, value);
+    if (!first) return http_fields_put(fields, arena, (struct http_field){name, value, id});
     first->value = value;
     remove_later(fields, first);
     return true;

@@ -139,5 +139,6 @@ bool session_add_date(struct session_room *room, struct http_message *response,
     if (http_fields_find(&response->fields, HTTP_FIELD_DATE)) return true;
     /* The text is good for this turn, and heads are written at once. */
     struct bytes now = http_date_now(&room->date, room->net->now_ms);
-    return http_fields_add(&response->fields, arena, BYTES("Date"), now);
+    struct http_field date = {.name = BYTES("Date"), .value = now, .id = HTTP_FIELD_DATE};
+    return http_fields_put(&response->fields, arena, date);
 }
