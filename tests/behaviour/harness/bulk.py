@@ -1,5 +1,6 @@
 """Long bodies and streams: what test_splice.py and test_splice_ends.py share."""
 
+import glob
 import hashlib
 import signal
 import threading
@@ -102,8 +103,14 @@ class Stopped:
         eventually(self._stands, "weir stopped")
 
     def _stands(self):
-        with open(f"/proc/{self.weir.pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "T"
+        """Every thread: each stops by itself, and a worker wakes up to do so and looks at what has
+        come by then."""
+        return all(self._state(task) == "T" for task in glob.glob(f"/proc/{self.weir.pid}/task/*"))
+
+    @staticmethod
+    def _state(task):
+        with open(f"{task}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
 
     def __exit__(self, *_):
         self.weir.signal(signal.SIGCONT)
