@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
+from harness.bulk import Stopped
 from harness.h2_client import (END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
-                               INTERNAL_ERROR, NO_ERROR, H2Client, pack)
+                               INTERNAL_ERROR, NO_ERROR, PREFACE, H2Client, pack, settings)
 from harness.http1 import answer, answer_head, chunk, get
 from harness.wait import eventually
 
@@ -115,10 +116,14 @@ def test_a_head_that_is_refused_counts_for_compression(stage, h2):
 @pytest.mark.parametrize("stage_of_it", ["head", "body", "answer", "idle"])
 @pytest.mark.parametrize("how", ["reset", "close"])
 def test_the_connection_goes(stage, stage_of_it, how):
-    h2, upstream = H2Client(stage.connect("brief")), None
     if stage_of_it == "head":
-        h2.frame(HEADERS, 0, 1, b"\x82")
-    elif stage_of_it == "body":
+        # All at once: whoever is brief waits for nobody who has stopped in between.
+        began = PREFACE + settings() + pack(HEADERS, 0, 1, b"\x82")
+        h2 = H2Client(stage.connect("brief"), first=began)
+    else:
+        h2 = H2Client(stage.connect())
+    upstream = None
+    if stage_of_it == "body":
         h2.request(1, "POST", "/", end=False)
         upstream = stage.origin.asked(whole=False)
     elif stage_of_it == "answer":
@@ -126,7 +131,7 @@ def test_the_connection_goes(stage, stage_of_it, how):
         upstream = stage.origin.asked()
         upstream.send(answer_head(200, "Content-Length: 100000000") + b"part")
         h2.until(lambda: h2.on(1).body == b"part", "part of the body")
-    else:
+    elif stage_of_it == "idle":
         h2.echo()
     if how == "reset":
         h2.peer.reset()
@@ -197,17 +202,18 @@ def test_malformed_and_late_and_no_answers(stage, h2):
 
 def test_the_rest_of_trailers_for_whom_nobody_waits(stage):
     """Their stream is closed meanwhile; the connection goes on, and nothing of it is late."""
-    h2 = H2Client(stage.connect("brief"))
-    h2.get(1)
+    with Stopped(stage.weir):
+        h2 = H2Client(stage.connect("brief"))
+        h2.get(1)
     waiting = stage.origin.asked()
     h2.request(3, "POST", "/", end=False)
     upstream = stage.origin.asked(whole=False)
     h2.echo()
     h2.stingy = True  # a frame of its own would stand within this one
     frame = pack(HEADERS, END_HEADERS | END_STREAM, 3, h2.block(TRAILERS))
-    h2.peer.send(frame[:-5])
-    assert stage.connect().ask(get("/hello")).body == b"hello"
-    upstream.reset()
+    with Stopped(stage.weir):
+        h2.peer.send(frame[:-5])
+        upstream.reset()
     assert h2.answer(3).reason == "server_reset"
     h2.expect_reset(3, NO_ERROR)
     h2.peer.send(frame[-5:])
@@ -222,8 +228,9 @@ def test_the_rest_of_trailers_for_whom_nobody_waits(stage):
 
 def test_trailers_that_are_late_are_no_request_of_their_own(stage):
     requests = stage.counter("weir_http_requests_total", listener="brief")
-    h2 = H2Client(stage.connect("brief"))
-    h2.request(1, "POST", "/", end=False)
+    with Stopped(stage.weir):
+        h2 = H2Client(stage.connect("brief"))
+        h2.request(1, "POST", "/", end=False)
     upstream = stage.origin.asked(whole=False)
     h2.echo()
     h2.peer.send(pack(HEADERS, END_HEADERS | END_STREAM, 1, h2.block(TRAILERS))[:-5])
