@@ -3,6 +3,7 @@
 import ssl
 
 from harness.http1 import get
+from harness.wait import readable
 
 INI = """
 [listener pass]
@@ -33,6 +34,10 @@ upstream = more
 listener = pass
 sni = echo.example
 service = echo
+[route split]
+listener = pass
+sni = split.example
+upstream = one 60, more 40
 [service echo]
 type = echo
 [upstream one]
@@ -95,6 +100,18 @@ def test_other_names_and_none_go_to_the_listeners_own_upstream(stage):
     assert_arrives(stage, hello("b.example"), "origin")
     assert_arrives(stage, hello("other.example"), "origin")
     assert_arrives(stage, hello(None), "origin")
+
+
+def test_a_route_may_split_its_connections(stage):
+    socks = {stage.origins[name].sock: name for name in ("origin_a", "origin_b")}
+    text, taken = hello("split.example"), []
+    for _ in range(100):
+        stage.connect("pass").send(text)
+        for sock in readable(socks):
+            taken.append(socks[sock])
+            stage.origins[taken[-1]].accept().expect(text)
+    assert len(taken) == 100
+    assert 15 <= taken.count("origin_b") <= 65
 
 
 def test_what_is_not_tls_goes_to_the_listeners_own_upstream(stage):
