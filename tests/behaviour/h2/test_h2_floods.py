@@ -254,6 +254,23 @@ def test_streams_too_many_of_who_reads_nothing(stage):
     assert stage.connect().ask(get("/hello")).status == 200
 
 
+@pytest.mark.parametrize("kind, payload", [(PING, b"12345678"), (SETTINGS, b"")],
+                         ids=["pings", "settings"])
+def test_acknowledgements_that_nobody_reads_are_a_flood(stage, kind, payload):
+    """Also where there may be any number of what asks for them: they wait in weir's memory."""
+    counted = floods(stage, "settings")
+    h2 = H2Client(stage.connect("open", recv_buffer=4096))
+    try:
+        for _ in range(1000):
+            h2.peer.send(pack(kind, 0, 0, payload) * 1000)
+            if counted.grown():
+                break
+    except OSError:
+        pass
+    counted.grows()
+    assert stage.connect().ask(get("/hello")).status == 200
+
+
 def beyond_the_limit(stage, count):
     """A client that never acknowledges how many streams it may have, and asks for more."""
     h2 = H2Client(stage.connect("few"))

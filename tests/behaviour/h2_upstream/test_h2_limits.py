@@ -116,3 +116,17 @@ def test_what_its_client_takes_back_is_not_sent_when_its_turn_comes(stage):
     assert request.path == "/next"
     server.answer(request, 200, b"good")
     assert client.answer(5).body == b"good"
+
+
+def test_what_waits_for_the_limit_of_a_server_that_goes_was_refused(stage):
+    """It has not looked at it, and has said so: nobody has to wonder what was done."""
+    counted = stage.ended("server_refused")
+    body = b"b" * 60_000
+    client, server, first = lowered(stage, "web", lambda client: client.post(3, "/long", body))
+    server.go_away(first.id)
+    server.answer(first, 200, b"first")
+    assert client.answer(1).body == b"first"
+    server.upstream.half_close()
+    got = client.answer(3)
+    assert (got.status, got.reason) == (503, "server_refused")
+    counted.grows()
