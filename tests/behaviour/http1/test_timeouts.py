@@ -8,6 +8,9 @@ from harness.http1 import answer, answer_chunked, answer_head, get, post, post_c
 from harness.peer import Ended, WasReset
 
 FIRES_S = 0.3
+# Pauses of a peer that is not late on the listener and the upstream "steady", in all longer than
+# their 700 ms: one of them may be held up for most of that time.
+PAUSES, PAUSE_S = 14, 0.06
 # Clocks are read once a turn: a timeout may count from a moment ago.
 EARLY_S = 0.02
 
@@ -44,11 +47,21 @@ max_body_size = 0
 [listener pool]
 bind = @pool
 upstream = pooled
+[listener steady]
+bind = @steady
+upstream = steady
+timeout_client = 700ms
+timeout_keepalive = 700ms
+min_read_rate = 0
 [upstream app]
 server = @origin
 [upstream slow]
 server = @origin
 timeout_server = 300ms
+[upstream steady]
+server = @origin
+timeout_server = 700ms
+timeout_tunnel = 700ms
 [upstream pooled]
 server = @origin
 keepalive_timeout = 300ms
@@ -150,10 +163,10 @@ def test_client_chunked_body_timeout(stage, origin):
 
 
 def test_client_body_with_progress_takes_its_time(stage, origin):
-    client = stage.connect("body")
+    client = stage.connect("steady")
     head, body = post("/", b"0123456789" * 2).split(b"\r\n\r\n")
     client.send(head + b"\r\n\r\n")
-    drip(client, (body[at:at + 1] for at in range(len(body))), pause_s=0.05)
+    drip(client, (body[at:at + 1] for at in range(len(body))), pause_s=PAUSE_S)
     upstream = origin.next()
     assert upstream.read_request().body == body
     upstream.send(answer())
@@ -213,9 +226,9 @@ def test_keepalive_timeout_closes_idle(stage):
 
 
 def test_keepalive_timeout_begins_anew_with_each_request(stage):
-    client = stage.connect("idle")
-    for _ in range(4):
-        time.sleep(FIRES_S / 2)
+    client = stage.connect("steady")
+    for _ in range(PAUSES):
+        time.sleep(PAUSE_S)
         stage.exchange(get(), client=client)
 
 
@@ -276,20 +289,20 @@ def test_server_timeout_in_the_middle_of_a_body_cuts_the_answer(stage, origin, l
 
 
 def test_server_with_progress_takes_its_time(stage, origin):
-    client = stage.connect("server")
+    client = stage.connect("steady")
     upstream = origin.asked_by(client, get())
-    upstream.send(answer_head(200, "Content-Length: 12"))
-    for _ in range(12):
-        time.sleep(0.05)
+    upstream.send(answer_head(200, f"Content-Length: {PAUSES}"))
+    for _ in range(PAUSES):
+        time.sleep(PAUSE_S)
         upstream.send(b"x")
-    assert client.read_response().body == b"x" * 12
+    assert client.read_response().body == b"x" * PAUSES
 
 
 def test_server_timeout_does_not_run_while_the_client_uploads(stage, origin):
-    client = stage.connect("server")
+    client = stage.connect("steady")
     head, body = post("/", b"0123456789" * 2).split(b"\r\n\r\n")
     client.send(head + b"\r\n\r\n")
-    drip(client, (body[at:at + 1] for at in range(len(body))), pause_s=0.05)
+    drip(client, (body[at:at + 1] for at in range(len(body))), pause_s=PAUSE_S)
     upstream = origin.next()
     assert upstream.read_request().body == body
     upstream.send(answer(200, b"fine"))
@@ -337,13 +350,13 @@ def test_tunnel_timeout(stage):
 
 
 def test_tunnel_with_traffic_one_way_stays(stage):
-    client = stage.connect("pool")
+    client = stage.connect("steady")
     upstream = switch(stage, client)
-    for _ in range(12):
-        time.sleep(0.05)
+    for _ in range(PAUSES):
+        time.sleep(PAUSE_S)
         upstream.send(b"x")
-    client.expect(b"x" * 12)
-    for _ in range(12):
-        time.sleep(0.05)
+    client.expect(b"x" * PAUSES)
+    for _ in range(PAUSES):
+        time.sleep(PAUSE_S)
         client.send(b"y")
-    upstream.expect(b"y" * 12)
+    upstream.expect(b"y" * PAUSES)
