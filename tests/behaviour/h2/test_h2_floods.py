@@ -25,6 +25,7 @@ h2_max_stalled = 3
 [listener open]
 bind = @open
 upstream = app
+timeout_client = 60s
 h2_max_resets = 0
 h2_max_made_resets = 0
 h2_max_continuations = 0

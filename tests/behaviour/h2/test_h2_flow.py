@@ -289,6 +289,7 @@ def test_a_body_without_window_is_neither_late_nor_too_slow(stage):
 
 
 def test_a_body_is_late_again_once_there_is_window(stage):
+    """Its time begins when the window opens, however long that was shut."""
     h2 = H2Client(stage.connect("shut"))
     h2.echo()
     for n in range(1, 41, 2):
@@ -299,10 +300,13 @@ def test_a_body_is_late_again_once_there_is_window(stage):
             break
     h2.request(101, "POST", "/", end=False)
     stage.origin.accept().read_head("request")
+    a_second_passes(stage, "shut")
+    opens = time.monotonic()
     for used in range(1, n + 2, 2):
         h2.reset_stream(used)
     h2.until(lambda: h2.room(0) > 0, "a window")
     assert h2.answer(101).reason == "client_timeout"
+    assert time.monotonic() - opens >= 0.95
 
 
 def test_a_head_that_does_not_end(stage):
