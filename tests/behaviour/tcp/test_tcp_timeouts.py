@@ -35,8 +35,8 @@ timeout_keepalive = 100ms
 """
 
 
-def pair(stage, **how):
-    client = stage.connect("raw", **how)
+def pair(stage, name="raw", **how):
+    client = stage.connect(name, **how)
     upstream = stage.origin.accept()
     client.send(b"c")
     upstream.expect(b"c")
@@ -99,7 +99,7 @@ def test_a_half_closed_pair_that_falls_silent_is_reset(stage):
 def test_a_slow_reader_is_not_idle(stage):
     """Every read takes some of weir's queue; weir reads on only once that is half empty, which
     takes longer than the timeout."""
-    client, upstream = pair(stage, recv_buffer=4096)
+    client, upstream = pair(stage, "longer", recv_buffer=4096)
     data = bytes(range(256)) * 65536
     sender = threading.Thread(target=upstream.send, args=(data,), daemon=True)
     sender.start()

@@ -239,6 +239,27 @@ static void an_end_that_answers_no_ping_is_gone(void **state) {
     world_free(world);
 }
 
+/* As long as the client is slow nothing of the server is read: its pong neither. */
+static void who_is_not_read_is_not_gone(void **state) {
+    (void)state;
+    struct world *world = world_new(5);
+    world->client.full = true;
+    SAYS(world->upstream, GOOD);
+    assert_true(world->upstream.paused);
+    for (size_t asked = 3 + 10; asked <= 3 + 4 * 10; asked += 10) {
+        TURN_UNTIL(world->net, world->client.len == asked);
+        char pong[14] = "\x8a\x88"; /* masked with zeros */
+        memcpy(pong + 6, world->client.text + asked - 8, 8);
+        says_bytes(&world->client, bytes_make(pong, sizeof pong));
+    }
+    assert_int_equal(world->ended, 0);
+    world->client.stream.events->on_drained(&world->client.stream);
+    assert_false(world->upstream.paused);
+    TURN_UNTIL(world->net, world->ended == 1);
+    assert_int_equal(world->reason, REASON_WEBSOCKET_TIMEOUT);
+    world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_header_waits_for_its_first_byte),
@@ -249,6 +270,7 @@ int main(void) {
         cmocka_unit_test(who_does_not_end_after_both_closes_is_ended),
         cmocka_unit_test(a_drain_waits_for_both_answers),
         cmocka_unit_test(an_end_that_answers_no_ping_is_gone),
+        cmocka_unit_test(who_is_not_read_is_not_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
