@@ -164,8 +164,7 @@ void conn_notify_sent(struct conn *conn);
 
 void conn_pause(struct conn *conn);
 void conn_resume(struct conn *conn);
-/* Whether a long stream is expected to arrive: big buffers are used for it then, unless a pump
- * takes it. */
+/* A long stream is expected to arrive: big buffers are used for it, unless a pump takes it. */
 void conn_expect_bulk(struct conn *conn, bool bulk);
 /* Whether some of what this side was given has not been taken by the kernel yet. */
 bool conn_is_sending(const struct conn *conn);
@@ -175,8 +174,9 @@ bool conn_is_held(const struct conn *conn);
 
 /* Absolute, on the worker's clock; 0: none. Cheap: moving a deadline out touches no timer. */
 void conn_deadline(struct conn *conn, uint64_t deadline_ms);
-/* Whether the other side has acknowledged bytes since the last call (tcp(7) TCP_INFO): a send may
- * be long in flight and yet moving. */
+/* Whether the kernel has bytes for the other side that it has not acknowledged. */
+bool conn_has_unacked(const struct conn *conn);
+/* Whether it has acknowledged some since the last call: a send may be long, and yet moving. */
 bool conn_send_progressed(struct conn *conn);
 
 /* Half-close: FIN after what is queued; receiving goes on. */

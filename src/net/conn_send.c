@@ -181,6 +181,11 @@ void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
     conn_tell_drained(conn);
 }
 
+bool conn_has_unacked(const struct conn *conn) {
+    int bytes;
+    return ioctl(conn->fd, SIOCOUTQ, &bytes) == 0 && bytes > 0; /* tcp(7); unix(7): SIOCOUTQ */
+}
+
 bool conn_send_progressed(struct conn *conn) {
     uint64_t acked = conn->sent_total;
     struct tcp_info info;

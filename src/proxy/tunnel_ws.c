@@ -337,7 +337,8 @@ static const struct stream_events upstream_events = {
 
 static void ping(struct tunnel_ws *ws, struct tunnel_ws_side *side) {
     char frame[WS_CONTROL_SIZE_MAX];
-    if (side->closed || !may_tell(ws, side)) return;
+    /* One ping is under way at most. */
+    if (side->closed || side->silent || !may_tell(ws, side)) return;
     /* What nobody else would have said. */
     if (RAND_bytes((unsigned char *)&side->ping, sizeof side->ping) != 1 || side->ping == 0)
         side->ping = ws->room->net->now_ns;
@@ -348,9 +349,10 @@ static void ping(struct tunnel_ws *ws, struct tunnel_ws_side *side) {
     side->silent = true;
 }
 
-/* Of who is not read nothing can be heard. */
-static bool is_gone(const struct tunnel_ws_side *side) {
-    return side->silent && !side->paused && !side->closed;
+/* Of who is not read nothing can be heard, and who reads slowly has not come to the ping yet. */
+static bool is_gone(const struct tunnel_ws *ws, const struct tunnel_ws_side *side) {
+    if (!side->silent || side->paused || side->closed) return false;
+    return tunnel_idle_ms(side->stream) >= ws->ping_ms;
 }
 
 static void tunnel_ws_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
@@ -362,9 +364,9 @@ static void tunnel_ws_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
     }
     if (ws->moved_ms + ws->ping_ms > now_ms) {
         wheel_arm(wheel, timer, ws->moved_ms + ws->ping_ms);
-    } else if (is_gone(&ws->client)) {
+    } else if (is_gone(ws, &ws->client)) {
         tunnel_ws_fail(ws, &ws->client, 0, REASON_WEBSOCKET_TIMEOUT);
-    } else if (is_gone(&ws->upstream)) {
+    } else if (is_gone(ws, &ws->upstream)) {
         tunnel_ws_fail(ws, &ws->upstream, 0, REASON_WEBSOCKET_TIMEOUT);
     } else {
         ping(ws, &ws->client);

@@ -1,5 +1,8 @@
 """websocket_ping: idle ends of a checked WebSocket are asked whether they are still there."""
 
+import threading
+import time
+
 from harness.websocket import BINARY, MASK, PING, PONG, TEXT, frame, open_tunnel, read_frame
 
 INI = """
@@ -101,3 +104,40 @@ def test_a_ping_waits_for_the_end_of_a_frame(stage, client, origin):
     upstream.send(whole[4:] + frame(PONG, payload))
     client.expect(whole[4:])
     client.send(frame(PONG, pinged(client, False), MASK))
+
+
+class Answering(threading.Thread):
+    """A server that has said what it has to say, and answers pings."""
+
+    def __init__(self, upstream):
+        super().__init__()
+        self.upstream = upstream
+        self.last = None
+        self.start()
+
+    def run(self):
+        while (got := read_frame(self.upstream))[0] == PING:
+            self.upstream.send(frame(PONG, got[1]))
+        self.last = got
+
+
+def test_who_reads_slowly_is_not_gone(stage, origin):
+    count = 1500
+    client, upstream = open_tunnel(stage.connect(recv_buffer=4096), origin)
+    message = frame(BINARY, b"x" * 1000)
+    upstream.send(message * count)
+    server = Answering(upstream)
+    messages = 0
+    # Behind what the kernel has for it already a ping waits for longer than a pong may take.
+    while messages < count:
+        got = read_frame(client)
+        if got[0] == PING:
+            client.send(frame(PONG, got[1], MASK))
+            continue
+        assert got[:2] == (BINARY, b"x" * 1000)
+        messages += 1
+        if messages % 20 == 0:
+            time.sleep(0.03)
+    client.send(frame(TEXT, b"all", MASK))
+    server.join()
+    assert server.last == (TEXT, b"all", True)
