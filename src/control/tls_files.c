@@ -144,10 +144,14 @@ bool tls_material_load(struct tls_material *material, const struct tls_subject *
     CHECK(material->files != NULL); /* some hundred bytes, on the main thread: as config/memory.h */
     for (uint32_t i = 0; i < subject->file_count; i++) {
         struct tls_file file = tls_subject_file(subject, i);
-        int error = file.path ? read_file(file.path, &material->files[i]) : 0;
-        if (error == 0) continue;
+        struct bytes *bytes = &material->files[i];
+        int error = file.path ? read_file(file.path, bytes) : 0;
+        /* One without a byte is no list that revokes nobody: a disk may be full. */
+        if (error == 0 && (!file.path || bytes->len != 0)) continue;
         *fault = (struct tls_fault){.part = file.part, .index = file.index};
-        (void)snprintf(fault->text, sizeof fault->text, "cannot be read: %s", strerror(-error));
+        const char *what = error == 0 ? "it is empty" : "cannot be read: ";
+        const char *why = error == 0 ? "" : strerror(-error);
+        (void)snprintf(fault->text, sizeof fault->text, "%s%s", what, why);
         tls_material_free(material);
         return false;
     }

@@ -1,5 +1,7 @@
 """Clients that show certificates: off, optional, require, with CA and CRL."""
 
+import os
+import shutil
 import ssl
 import time
 
@@ -88,6 +90,23 @@ watch = 50ms
     with pytest.raises(ssl.SSLError, match="(?i)certificate.revoked"):
         with shake(port, context, session=session) as sock:
             ask(sock)
+
+
+def test_cert_revoked_is_refused_when_the_list_has_become_empty(new_stage, ca, tmp_path):
+    """A file without a byte is no list that revokes nobody."""
+    crl = shutil.copy(ca.crl, tmp_path)
+    stage = new_stage(says_hello(ca.site, f"""
+client_auth = require
+ca = {ca.file}
+crl = {crl}
+watch = 50ms
+"""))
+    port = stage.things["web"]
+    os.truncate(crl, 0)
+    stage.weir.eventually_metric(1, "weir_tls_cert_reloads_total", result="failed")
+    assert f"tls site.crl: {crl}: it is empty (the files from before stay in use)" in stage.weir.log
+    assert_refused(port, ca, ca.bad, ["CERTIFICATE_REVOKED"])
+    assert_taken(port, ca, ca.good)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -141,6 +141,15 @@ def test_cert_staple_is_read_again(new_stage, ca):
     assert "OCSP response: no response sent" in s_client(port, "-status")
 
 
+def test_cert_staple_that_has_become_empty_is_kept(new_stage, ca):
+    staple = ca.write_staple(ca.site)
+    stage = new_stage(ini(ca, f"ocsp_staple = {staple}"))
+    os.truncate(staple, 0)
+    stage.weir.eventually_metric(1, RELOADS, result="failed")
+    assert f"tls site.ocsp_staple: {staple}: it is empty" in stage.weir.log
+    assert "Cert Status: good" in s_client(stage.things["web"], "-status")
+
+
 def test_cert_behind_a_link_is_watched(new_stage, ca, tmp_path):
     """As certbot and Kubernetes replace them."""
     for number in ("1", "2"):

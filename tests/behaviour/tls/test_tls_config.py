@@ -14,6 +14,7 @@ def ca(tmp_path):
     ca = Authority(tmp_path)
     ca.site = ca.issue("site", "site.example", "*.b.example", days=60)
     ca.other = ca.issue("other", "other.example", days=60)
+    (tmp_path / "empty.crl").touch()
     return ca
 
 
@@ -69,6 +70,8 @@ def test_tls_config_files_are_beside_the_configuration(run, ca):
         "weir.ini:11: tls site.ca: site.key: there is no PEM certificate in it"]),
     (dict(more="client_auth = require\nca = ca.crt\ncrl = ca.crt"), [
         "weir.ini:12: tls site.crl: ca.crt: there is no PEM revocation list in it"]),
+    (dict(more="client_auth = require\nca = ca.crt\ncrl = empty.crl"), [
+        "weir.ini:12: tls site.crl: empty.crl: it is empty"]),
     (dict(more="[upstream u]\nserver = localhost:1\ntls = on\nca = site.key\n"), [
         "weir.ini:13: upstream u.ca: site.key: there is no PEM certificate in it"]),
     (dict(more="[upstream u]\nserver = localhost:1\ntls = on\ncertificate = site.crt\n"
