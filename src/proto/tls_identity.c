@@ -40,7 +40,6 @@ static bool at_the_end(void) {
 }
 
 static bool read_certificates(struct tls_pair *pair, struct bytes pem, struct tls_fault *fault) {
-    const char *what = "no certificate can be read";
     BIO *bio = read_from(pem);
     pair->chain = sk_X509_new_null();
     if (!bio || !pair->chain) {
@@ -48,8 +47,9 @@ static bool read_certificates(struct tls_pair *pair, struct bytes pem, struct tl
         return tls_fault_set(fault, TLS_PART_NONE, "out of memory");
     }
     pair->certificate = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL);
+    const char *what = pair->certificate ? "a certificate behind the first one cannot be read"
+                                         : "no certificate can be read";
     for (X509 *next; pair->certificate && (next = PEM_read_bio_X509(bio, NULL, NULL, NULL));) {
-        what = "a certificate behind the first one cannot be read";
         if (sk_X509_push(pair->chain, next) == 0) X509_free(next);
     }
     BIO_free(bio);

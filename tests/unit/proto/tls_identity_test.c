@@ -71,6 +71,13 @@ static void what_cannot_be_used_is_named(void **state) {
     struct tls_fault fault;
     assert_null(tls_context_new_server(&options, &fault));
     assert_int_equal(fault.part, TLS_PART_CERTIFICATE);
+    struct bytes whole = exact->certificate_pem;
+    char chain[2 * FIXTURE_PEM_MAX];
+    memcpy(chain, whole.ptr, whole.len);
+    memcpy(chain + whole.len, whole.ptr, whole.len / 2);
+    two[1].certificate = bytes_make(chain, whole.len + whole.len / 2);
+    assert_fault(&options, TLS_PART_CERTIFICATE, 1,
+                 "a certificate behind the first one cannot be read: bad end line");
     two[1] = identity_of(exact);
     two[1].staple = make_staple(ca, first, 3600);
     assert_fault(&options, TLS_PART_STAPLE, 1, "the response is not about this certificate");
