@@ -67,6 +67,14 @@ static bool may_tell(struct tunnel_ws *ws, const struct tunnel_ws_side *side) {
            !ws_in_frame(&other_side(ws, side)->parser);
 }
 
+/* Its pong may have come long ago: the time it has to say something begins anew. */
+static void read_again(struct tunnel_ws *ws, struct tunnel_ws_side *side) {
+    if (!side->paused) return;
+    side->paused = false;
+    ws->moved_ms = ws->room->net->now_ms;
+    if (!side->lost) side->stream->ops->resume(side->stream);
+}
+
 static void tell_close(struct tunnel_ws *ws, struct tunnel_ws_side *side, enum ws_code code) {
     char frame[WS_CONTROL_SIZE_MAX];
     if (!may_tell(ws, side)) return;
@@ -75,10 +83,7 @@ static void tell_close(struct tunnel_ws *ws, struct tunnel_ws_side *side, enum w
     (void)side->stream->ops->data(side->stream, bytes_make(frame, size), NULL, false);
     side->told = true;
     /* Nothing else goes to it, so nobody has to wait for it to read. */
-    struct tunnel_ws_side *other = other_side(ws, side);
-    if (!other->paused) return;
-    other->paused = false;
-    if (!other->lost) other->stream->ops->resume(other->stream);
+    read_again(ws, other_side(ws, side));
 }
 
 static void end_side(struct tunnel_ws_side *side) {
@@ -255,10 +260,7 @@ static void tunnel_ws_on_end(struct tunnel_ws *ws, struct tunnel_ws_side *from) 
 }
 
 static void tunnel_ws_on_drained(struct tunnel_ws *ws, struct tunnel_ws_side *reader) {
-    struct tunnel_ws_side *writer = other_side(ws, reader);
-    if (!writer->paused) return;
-    writer->paused = false;
-    writer->stream->ops->resume(writer->stream);
+    read_again(ws, other_side(ws, reader));
 }
 
 static void client_on_data(struct stream *stream, struct bytes data, struct lease *lease) {

@@ -260,6 +260,30 @@ static void who_is_not_read_is_not_gone(void **state) {
     world_free(world);
 }
 
+/* Whose pong may have come long ago is read only now. */
+static void who_was_not_read_has_its_time_from_then_on(void **state) {
+    (void)state;
+    struct world *world = world_new(200);
+    const struct net *net = &world->net->net;
+    world->client.full = true;
+    SAYS(world->upstream, GOOD);
+    assert_true(world->upstream.paused);
+    TURN_UNTIL(world->net, world->upstream.len != 0);
+    SAYS(world->client, GOOD_MASKED);
+    size_t len = world->upstream.len;
+    TURN_UNTIL(world->net, world->client.len == 3 + 10 + 10);
+    assert_int_equal(world->upstream.len, len); /* one ping is enough */
+    uint64_t asked_ms = net->now_ms;
+    TURN_UNTIL(world->net, net->now_ms >= asked_ms + 10);
+    world->client.stream.events->on_drained(&world->client.stream);
+    assert_false(world->upstream.paused);
+    uint64_t drained_ms = net->now_ms;
+    TURN_UNTIL(world->net, world->ended == 1);
+    assert_true(net->now_ms >= drained_ms + 200);
+    assert_int_equal(world->reason, REASON_WEBSOCKET_TIMEOUT);
+    world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_header_waits_for_its_first_byte),
@@ -271,6 +295,7 @@ int main(void) {
         cmocka_unit_test(a_drain_waits_for_both_answers),
         cmocka_unit_test(an_end_that_answers_no_ping_is_gone),
         cmocka_unit_test(who_is_not_read_is_not_gone),
+        cmocka_unit_test(who_was_not_read_has_its_time_from_then_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
