@@ -156,11 +156,8 @@ static int tls_on_session(SSL *ssl, SSL_SESSION *session) {
 }
 
 void tls_keep_sessions(SSL_CTX *context) {
-    (void)SSL_CTX_set_session_cache_mode(context,
-                                         SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL); /* the
-                                                                                                 old
-                                                                                                 one
-                                                                                               */
+    const int mode = SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL;
+    (void)SSL_CTX_set_session_cache_mode(context, mode); /* gives the old one */
     SSL_CTX_sess_set_new_cb(context, tls_on_session);
 }
 

@@ -3,10 +3,12 @@
  * Bytes go through as they are, as in tunnel.h, but a frame's header and control frames are held
  * back until they are known to be good. Since it knows where frames end, weir can put in its own:
  *
- *   violation  a Close with its code to who broke the rule, one with 1001 to the other, then the
- * end drain      a Close with 1001 to both; the end when both have answered, or gone ping       to
- * both when nothing has come for ping_ms; pongs that answer go no further, and an end that says
- * nothing at all for as long again, and reads nothing, is gone
+ * violation: a Close with its code to who broke the rule, one with 1001 to the other, then the end
+ *
+ * drain: a Close with 1001 to both; the end when both have answered, or gone
+ *
+ * ping: to both when nothing has come for ping_ms; pongs that answer go no further, and an end that
+ * says nothing at all for as long again, and reads nothing, is gone
  *
  * A frame of weir's own goes out only where the other side's frames let it; where one of them is
  * cut short, the end alone tells. Behind a Close nothing passes any more.
