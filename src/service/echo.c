@@ -5,8 +5,9 @@
 
 #include <stdlib.h>
 
-/* Bytes held, above which the client is paused, and half of which lets it go on. They are in its
- * own send queue before: here waits what comes beyond that. */
+/* Memory held, above which the client is paused, and half of which lets it go on. Bytes are in its
+ * own send queue before: here waits what comes beyond that. A byte that came alone has a whole
+ * buffer. */
 #define ECHO_HELD_MARK 65536
 
 struct echo {
@@ -22,7 +23,7 @@ struct echo_stream {
     struct net_task task;
     struct lease *first;
     struct lease *last;
-    uint64_t held;   /* bytes in the pieces */
+    uint64_t held;   /* bytes of the buffers they lie in */
     bool paused;     /* by the user */
     bool told_full;  /* data said STREAM_FULL: on_drained is owed */
     bool end_wanted; /* FIN came: on_end follows the last piece */
@@ -39,7 +40,7 @@ static struct lease *echo_pop(struct echo_stream *echo) {
     if (!lease) return NULL;
     echo->first = lease->next;
     if (!echo->first) echo->last = NULL;
-    echo->held -= lease->len;
+    echo->held -= lease->size;
     return lease;
 }
 
@@ -58,7 +59,7 @@ static enum stream_room echo_data(struct stream *stream, struct bytes data, stru
         echo->first = lease;
     }
     echo->last = lease;
-    echo->held += data.len;
+    echo->held += lease->size;
     echo->end_wanted = end;
     net_defer(echo->net, &echo->task);
     if (echo->held <= ECHO_HELD_MARK) return STREAM_ROOM;

@@ -7,6 +7,11 @@ INI = """
 bind = @echo @port6 @unix
 mode = tcp
 service = back
+[listener narrow]
+bind = @narrow
+mode = tcp
+service = back
+send_buffer = 16k
 [service back]
 type = echo
 """
@@ -69,6 +74,25 @@ def test_a_client_that_does_not_read_is_not_read(stage):
     client.half_close()
     client.widen()
     assert client.read_to_end() == b"z" * sent
+
+
+def test_single_bytes_that_nobody_takes_hold_few_buffers(stage):
+    """Each of them comes in a buffer of its own."""
+    client = stage.connect("narrow", recv_buffer=4096)
+    base = stage.count("weir_client_bytes_received_total")
+    sent = 0
+    while not sent or stage.count("weir_memory_used_bytes", pool="send_queue") == 0:
+        client.send(b"q" * 8000)
+        sent += 8000
+        stage.weir.eventually_metric(lambda now: now >= base + sent,
+                                     "weir_client_bytes_received_total")
+    client.send(b"q" * 80000)
+    client.send_each_byte(b"b" * 3000)
+    stage.has_read()
+    assert stage.count("weir_uring_buffers", state="leased") < 100
+    client.half_close()
+    client.widen()
+    assert client.read_to_end() == b"q" * (sent + 80000) + b"b" * 3000
 
 
 def test_a_reset_leaves_nothing(stage):
