@@ -164,7 +164,7 @@ void conn_notify_sent(struct conn *conn);
 
 void conn_pause(struct conn *conn);
 void conn_resume(struct conn *conn);
-/* A long stream is expected to arrive: big buffers are used for it, unless a pump takes it. */
+/* Whether a long stream is expected: big buffers are used for it then, unless a pump takes it. */
 void conn_expect_bulk(struct conn *conn, bool bulk);
 /* Whether some of what this side was given has not been taken by the kernel yet. */
 bool conn_is_sending(const struct conn *conn);
@@ -174,10 +174,10 @@ bool conn_is_held(const struct conn *conn);
 
 /* Absolute, on the worker's clock; 0: none. Cheap: moving a deadline out touches no timer. */
 void conn_deadline(struct conn *conn, uint64_t deadline_ms);
-/* Whether the kernel has bytes for the other side that it has not acknowledged. */
-bool conn_has_unacked(const struct conn *conn);
-/* Whether it has acknowledged some since the last call: a send may be long, and yet moving. */
+/* Whether the other side has acknowledged bytes since the last call (tcp(7) TCP_INFO). */
 bool conn_send_progressed(struct conn *conn);
+/* The same, while bytes are on their way to it: from here, or from the kernel, which holds MBs. */
+bool conn_is_moving(struct conn *conn);
 
 /* Half-close: FIN after what is queued; receiving goes on. */
 void conn_send_fin(struct conn *conn);

@@ -181,11 +181,6 @@ void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
     conn_tell_drained(conn);
 }
 
-bool conn_has_unacked(const struct conn *conn) {
-    int bytes;
-    return ioctl(conn->fd, SIOCOUTQ, &bytes) == 0 && bytes > 0; /* tcp(7); unix(7): SIOCOUTQ */
-}
-
 bool conn_send_progressed(struct conn *conn) {
     uint64_t acked = conn->sent_total;
     struct tcp_info info;
@@ -200,4 +195,10 @@ bool conn_send_progressed(struct conn *conn) {
     bool progressed = (uint32_t)acked != conn->acked;
     conn->acked = (uint32_t)acked;
     return progressed;
+}
+
+bool conn_is_moving(struct conn *conn) {
+    int unacked = 0;
+    bool held = conn_is_sending(conn) || (ioctl(conn->fd, SIOCOUTQ, &unacked) == 0 && unacked > 0);
+    return held && conn_send_progressed(conn);
 }

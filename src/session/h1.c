@@ -200,8 +200,7 @@ static void h1_on_upstream_deadline(struct h1 *h1) {
 
 uint64_t h1_idle_ms(struct h1 *h1) {
     struct conn *conn = h1->session.conn;
-    bool is_read = conn && (conn_is_sending(conn) || conn_has_unacked(conn));
-    if (is_read && conn_send_progressed(conn)) h1_touch(h1);
+    if (conn && conn_is_moving(conn)) h1_touch(h1);
     return h1_net(h1)->now_ms - h1->since_ms;
 }
 

@@ -56,7 +56,7 @@ static void tcp_note_blind(struct tcp *tcp) {
 /* Also by what the other side has acknowledged since the last look. */
 static uint64_t tcp_idle_ms(struct tcp *tcp) {
     struct conn *conn = tcp->session.conn;
-    if (conn && conn_is_sending(conn) && conn_send_progressed(conn)) tcp_touch(tcp);
+    if (conn && conn_is_moving(conn)) tcp_touch(tcp);
     return (uint32_t)tcp_net(tcp)->now_ms - tcp->moved_ms;
 }
 

@@ -53,6 +53,9 @@ upstream = steady
 timeout_client = 700ms
 timeout_keepalive = 700ms
 min_read_rate = 0
+[listener tunnels]
+bind = @tunnels
+upstream = tunnels
 [upstream app]
 server = @origin
 [upstream slow]
@@ -66,6 +69,9 @@ timeout_tunnel = 700ms
 server = @origin
 keepalive_timeout = 300ms
 timeout_tunnel = 300ms
+[upstream tunnels]
+server = @origin
+timeout_tunnel = 1s
 """
 
 
@@ -360,3 +366,17 @@ def test_tunnel_with_traffic_one_way_stays(stage):
         time.sleep(PAUSE_S)
         client.send(b"y")
     upstream.expect(b"y" * PAUSES)
+
+
+def test_tunnel_whose_last_bytes_are_read_slowly_stays(stage):
+    """They are all the kernel's by then."""
+    client = stage.connect("tunnels", recv_buffer=4096)
+    upstream = switch(stage, client)
+    upstream.send(b"z" * 40000)
+    taken = b""
+    while len(taken) < 40000:
+        time.sleep(0.04)  # the client's pace
+        taken += client.sock.recv(1000)
+    upstream.send(b"and on")
+    client.expect(b"and on")
+    assert taken == b"z" * 40000

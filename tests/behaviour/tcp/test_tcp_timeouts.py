@@ -14,6 +14,10 @@ bind = @longer
 mode = tcp
 upstream = longer
 send_buffer = 16k
+[listener wide]
+bind = @wide
+mode = tcp
+upstream = longer
 [listener echo]
 bind = @echo
 mode = tcp
@@ -133,6 +137,33 @@ def test_a_slow_reader_of_the_last_bytes_is_not_idle(stage):
     assert got == b"z" * sent
     upstream.send(b"and on")
     client.expect(b"and on")
+
+
+def test_a_slow_reader_of_what_the_kernel_holds_is_not_idle(stage):
+    """weir has given all of it to the kernel; the client takes longer than the timeout."""
+    client = stage.connect("wide", recv_buffer=4096)
+    upstream = stage.origin.accept()
+    got, sent = stage.counter("weir_tunnel_bytes_total", direction="to_client"), 40000
+    upstream.send(b"z" * sent)
+    got.grows(sent)
+    assert stage.count("weir_memory_used_bytes", pool="send_queue") == 0
+    taken = b""
+    while len(taken) < sent:
+        time.sleep(0.04)  # the client's pace
+        taken += client.sock.recv(1000)
+    assert taken == b"z" * sent
+    upstream.send(b"and on")
+    client.expect(b"and on")
+
+
+def test_a_reader_that_leaves_it_to_the_kernel_is_idle(stage):
+    ends = stage.relays_ended("tunnel_timeout")
+    client = stage.connect("wide", recv_buffer=4096)
+    upstream = stage.origin.accept()
+    upstream.send(b"z" * 40000)
+    upstream.expect_reset()
+    client.expect_reset()
+    ends.grows()
 
 
 def test_a_reader_that_stops_is_idle(stage):
