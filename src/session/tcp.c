@@ -48,9 +48,11 @@ static void tcp_touch(struct tcp *tcp) {
 
 /* Nothing is read any more, though no byte has moved. */
 static void tcp_note_blind(struct tcp *tcp) {
-    if (tcp->state != TCP_RAW || !tcp->session.conn) return;
-    if (tcp_rest_ms(tcp) < tcp->tunnel_ms)
-        conn_deadline(tcp->session.conn, tcp_net(tcp)->now_ms + CONN_BLIND_MS);
+    struct conn *conn = tcp->session.conn;
+    if (!conn || !conn_is_blind(conn)) return;
+    bool rests = tcp->state == TCP_RAW && tcp->tunnel_ms > CONN_BLIND_MS;
+    if (rests || tcp->state == TCP_HELD)
+        conn_deadline(conn, tcp_net(tcp)->now_ms + CONN_BLIND_MS);
 }
 
 /* Also by what the other side has acknowledged since the last look. */
@@ -101,6 +103,7 @@ static void tcp_stash(struct tcp *tcp, struct bytes bytes, struct lease *lease) 
     }
     tcp->pending_last = lease;
     conn_pause(tcp->session.conn);
+    tcp_note_blind(tcp);
 }
 
 /* As tcp_stash, where somebody looks at what comes. */
@@ -415,6 +418,7 @@ static void tcp_on_eof(struct conn *conn) {
         tcp_show(tcp);
         return;
     }
+    tcp_note_blind(tcp);
     /* Its turn comes after what came before it. */
     if (tcp->state != TCP_RAW || tcp->pending_first || !tcp_is_listening(tcp)) return;
     tcp_touch(tcp);
@@ -452,6 +456,7 @@ static void tcp_on_deadline(struct conn *conn) {
         return;
     }
     if (conn_is_blind(conn)) conn_watch(conn);
+    if (tcp->state == TCP_HELD) return;
     uint64_t idle_ms = tcp_idle_ms(tcp);
     if (tcp_is_listening(tcp) && tcp->stream.events->on_idle) {
         uint64_t other_ms = tcp->stream.events->on_idle(&tcp->stream);

@@ -29,8 +29,15 @@ upstream = patient
 bind = @unix
 mode = tcp
 upstream = unix
+[listener queued]
+bind = @queued
+mode = tcp
+upstream = one
 [upstream app]
 server = @origin
+[upstream one]
+server = @origin max_connections=1
+timeout_queue = 60s
 [upstream late]
 balance = first
 server = @hole
@@ -284,6 +291,38 @@ def test_a_reset_before_the_server_is_there_ends_the_connect(stage):
     connecting(stage, 0)  # long before timeout_connect
     ends.grows()
     assert stage.metrics().sum("weir_upstream_connections") == 0
+
+
+@pytest.mark.parametrize("said", [b"hello", b""])
+@pytest.mark.parametrize("fin", [False, True])
+def test_a_reset_of_who_is_not_read_yet_ends_the_connect(stage, said, fin):
+    """What it has said, and its FIN, wait for the server."""
+    ends = stage.relays_ended("client_reset")
+    client = stage.connect("to_hole")
+    connecting(stage)
+    client.send(said)
+    if fin:
+        client.half_close()
+    stage.has_read()
+    client.reset()
+    connecting(stage, 0)  # long before timeout_connect
+    ends.grows()
+
+
+def test_a_reset_of_who_waits_in_the_queue_gives_up_its_place(stage):
+    """It has said something, and is not read."""
+    first = stage.connect("queued")
+    upstream = stage.origin.accept()
+    ends = stage.relays_ended("client_reset")
+    client = stage.connect("queued")
+    client.send(b"me too")
+    stage.weir.eventually_metric(1, "weir_upstream_queue_length", upstream="one")
+    stage.has_read()
+    client.reset()
+    stage.weir.eventually_metric(0, "weir_upstream_queue_length", upstream="one")
+    ends.grows()
+    first.send(b"still here")
+    upstream.expect(b"still here")
 
 
 def test_a_client_that_connects_and_leaves_at_once(stage):
