@@ -48,7 +48,8 @@ static uint64_t descriptors_fixed(const struct config *config, const struct desc
     uint64_t binds = 0;
     for (uint32_t i = 0; i < config->listener_count; i++)
         binds += config->listeners[i].bind_count;
-    uint64_t worker = DESCRIPTORS_PER_WORKER + binds + plan->refusals + 2 * (uint64_t)plan->pipes;
+    uint64_t worker =
+        DESCRIPTORS_PER_WORKER + binds + plan->refusals + plan->spare + 2 * (uint64_t)plan->pipes;
     return DESCRIPTORS_OWN + plan->admins + plan->idle + config->workers * worker;
 }
 
@@ -63,6 +64,7 @@ struct descriptors descriptors_wanted(const struct config *config) {
         .idle = (uint32_t)least(descriptors_idle_max(config), config->max_connections),
         .admins = descriptors_have_admin(config) ? DESCRIPTORS_ADMINS_MAX : 0,
         .refusals = DESCRIPTORS_REFUSALS_MAX,
+        .spare = config->upstream_count != 0 ? DESCRIPTORS_SPARE_MAX : 0,
         .pipes = DESCRIPTORS_PIPES_MAX,
     };
     plan.sum = descriptors_sum(config, &plan);
@@ -78,6 +80,7 @@ static void descriptors_shrink(const struct config *config, uint64_t limit,
     plan->idle = (uint32_t)least(plan->idle, limit / 8);
     plan->admins = (uint32_t)least(plan->admins, limit / 16 + 1);
     plan->refusals = (uint32_t)least(plan->refusals, limit / 32 / config->workers + 1);
+    plan->spare = (uint32_t)least(plan->spare, limit / 32 / config->workers + 1);
 }
 
 bool descriptors_plan(const struct config *config, uint64_t limit, struct descriptors *plan) {

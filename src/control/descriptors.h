@@ -14,6 +14,7 @@
 /* What a worker may have at most, and has less of where descriptors are few. */
 #define DESCRIPTORS_ADMINS_MAX 64       /* the admin's connections: all of the process */
 #define DESCRIPTORS_REFUSALS_MAX 64     /* connections being told that they are too many */
+#define DESCRIPTORS_SPARE_MAX 128       /* connections to servers beyond one for each client */
 #define DESCRIPTORS_PIPES_MAX PIPES_MAX /* to splice through; two descriptors each */
 
 struct descriptors {
@@ -21,6 +22,7 @@ struct descriptors {
     uint32_t idle;     /* connections kept idle for the next request, all workers together */
     uint32_t admins;   /* connections to the admin's listener */
     uint32_t refusals; /* for each worker */
+    uint32_t spare;    /* for each worker */
     uint32_t pipes;    /* for each worker */
     uint64_t sum;      /* open at once, at most */
 };

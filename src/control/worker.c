@@ -25,10 +25,10 @@
 #define WORKER_BULK_COUNT 32
 #define WORKER_QUEUE_MARK (64 * 1024)
 /* Beside clients and servers: the admin's connections, so that clients cannot shut probes out,
- * those that are refused, and those that are just closing. */
-#define WORKER_CONNS_EXTRA (DESCRIPTORS_ADMINS_MAX + DESCRIPTORS_REFUSALS_MAX + 256)
-/* Of these, the ones that no requests of others may take by connections to servers. */
-#define WORKER_CONNS_ACCEPTED (DESCRIPTORS_ADMINS_MAX + DESCRIPTORS_REFUSALS_MAX + 128)
+ * those that are refused, those that are just closing, and what connections to servers may be more
+ * than clients are. */
+#define WORKER_CONNS_EXTRA                                                                         \
+    (DESCRIPTORS_ADMINS_MAX + DESCRIPTORS_REFUSALS_MAX + 128 + DESCRIPTORS_SPARE_MAX)
 /* Requests that HTTP/2 may add to one for each client: more wait on the other side. */
 #define WORKER_STREAMS_MORE 16384
 /* What nghttp2 may have for all HTTP/2 connections of a worker. */
@@ -71,11 +71,11 @@ static struct net_options worker_net_options(const struct worker *worker,
                                              const struct descriptors *files,
                                              uint32_t exchanges_max) {
     uint32_t small = exchanges_max * WORKER_SMALL_PER_REQUEST;
-    uint32_t conns =
-        worker->clients_max * 2 + worker_share(worker, files->idle) + WORKER_CONNS_EXTRA;
+    uint32_t servers = worker->clients_max + worker_share(worker, files->idle);
+    uint32_t conns = worker->clients_max + servers + WORKER_CONNS_EXTRA;
     return (struct net_options){
         .conns_max = conns,
-        .dialled_max = conns - worker->clients_max - WORKER_CONNS_ACCEPTED,
+        .dialled_max = servers + files->spare,
         .ends_max = worker_reads_pp(worker->config) || worker_sends_pp(worker->config) ? conns : 0,
         .sq_entries = WORKER_SQ_ENTRIES,
         .cq_entries = WORKER_CQ_ENTRIES,

@@ -92,6 +92,11 @@ static struct conn *conn_acquire(struct net *net, int fd, enum conn_state state)
     return conn;
 }
 
+static void conn_tell_dial_room(struct net *net) {
+    if (net->dial_refused && net->dial_room) net_defer(net, net->dial_room);
+    net->dial_refused = false;
+}
+
 /* Last of the three steps of a close: no operation is in flight any more. */
 static void conn_release(struct conn *conn) {
     CHECK(conn->state == CONN_CLOSING && conn->ops_in_flight == 0);
@@ -107,6 +112,7 @@ static void conn_release(struct conn *conn) {
                             */
     conn->generation = 0;
     net->dialled -= !conn->is_client;
+    if (!conn->is_client) conn_tell_dial_room(net);
     if (conn->listener) listener_on_released(conn);
     slab_release(&net->conns, conn);
     stat_set(net->stats, STAT_CONN_SLOTS_USED, net->conns.used);
@@ -227,14 +233,23 @@ struct conn *conn_accept(struct net *net, int fd, const struct conn_events *even
     return conn;
 }
 
+/* Of descriptors or memory, which the end of a connection gives back. */
+static bool conn_is_shortage(int error) {
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
 struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
                        const struct conn_events *events, void *user, int *error) {
     *error = -ENOMEM;
-    if (net->dialled >= net->options.dialled_max) return NULL;
+    if (net->dialled >= net->options.dialled_max) {
+        net->dial_refused = true;
+        return NULL;
+    }
     int family = options->address->sa_family;
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         *error = -errno;
+        net->dial_refused |= conn_is_shortage(errno) && net->dialled != 0;
         return NULL;
     }
     int on = 1;

@@ -51,6 +51,7 @@ struct net {
     uint32_t slab_count;
     struct stat_block *stats;
     struct net_options options;
+    struct net_task *dial_room; /* run when one ends after dial_refused; NULL: nobody waits */
     /* Changes in routine work. */
     struct wheel wheel;
     uint64_t now_ns; /* read once a turn */
@@ -62,6 +63,7 @@ struct net {
     uint32_t generation;        /* of the conn acquired last */
     uint32_t dialled_finishing; /* dialled connections with bytes left by a user that is gone */
     uint32_t dialled;           /* connections that were not accepted */
+    bool dial_refused;          /* one more had no slot, or no descriptor, while there were some */
     uint64_t pumped_ms;         /* the last millisecond in which pumps moved much, */
     uint32_t pumped_count;      /* how many did in it so far, */
     uint32_t pumped_before;     /* and in the one before it */

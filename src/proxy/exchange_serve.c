@@ -127,7 +127,7 @@ static bool exchange_pick(struct exchange *x) {
         }
         exchange_leave_server(x, failure);
         if (failure != REASON_SERVER_BUSY) x->last_failure = failure;
-        if (failure == REASON_NO_MEMORY && server_will_have_room(&target->servers[index])) {
+        if (server_will_have_room(&target->servers[index], failure)) {
             x->pick.tried_count--;
             return false;
         }

@@ -96,10 +96,19 @@ static int proxy_init_slabs(struct proxy *proxy, const struct proxy_options *opt
                                proxy_checks_websockets(options->config) ? tunnels_max : 0);
 }
 
+/* The end of any connection to a server makes room for one to any other. */
+static void proxy_on_dial_room(struct net_task *task) {
+    struct proxy *proxy = LIST_OWNER(task, struct proxy, dial_room);
+    for (uint32_t i = 0; i < proxy->config->upstream_count; i++)
+        queue_poke(&proxy->upstreams[i].queue);
+}
+
 int proxy_init(struct proxy *proxy, const struct proxy_options *options) {
     const struct config *config = options->config;
     *proxy = (struct proxy){
         .config = config, .net = options->net, .room = options->room, .tcp_ops = options->tcp_ops};
+    net_task_init(&proxy->dial_room, proxy_on_dial_room);
+    options->net->dial_room = &proxy->dial_room;
     rand_seed(&proxy->random, clock_now_ns() ^ (uint64_t)(uintptr_t)proxy);
     proxy->instance = rand_next(&proxy->random);
     size_t series = (size_t)config->listener_count * (config->route_count + 1);

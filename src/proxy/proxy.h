@@ -44,6 +44,7 @@ struct proxy {
     struct slab relays;
     const struct session_ops *tcp_ops; /* how relays speak to servers */
     /* Changes in routine work. */
+    struct net_task dial_room; /* of the net: requests of all upstreams wait for it */
     struct rand_state random;
     uint64_t requests;             /* number of the last request of this worker */
     uint64_t instance;             /* upper part of request ids */

@@ -142,7 +142,7 @@ static bool relay_pick(struct relay *relay) {
         CHECK(failure != REASON_SERVER_BUSY); /* it would not have been available */
         relay->last_failure = failure;
         relay_leave_server(relay, failure);
-        if (failure == REASON_NO_MEMORY && server_will_have_room(&target->servers[index])) {
+        if (server_will_have_room(&target->servers[index], failure)) {
             relay->pick.tried_count--;
             return false;
         }

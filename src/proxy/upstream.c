@@ -134,6 +134,8 @@ void server_note_failure(struct server *server, enum reason reason, int error) {
     server->failures = 0;
     bool has_error = reason == REASON_CONNECT_FAILED && error != 0;
     const char *why = has_error ? strerror(error) : reason_entry(reason)->text;
+    if (reason == REASON_NO_MEMORY)
+        why = "this worker has no slot left for a connection to a server (raise max_connections)";
     char more[64] = "";
     if (before != 0)
         snprintf(more, sizeof more, " (and %llu times since the last such line)",
@@ -142,7 +144,9 @@ void server_note_failure(struct server *server, enum reason reason, int error) {
              server->config->name, why, more);
 }
 
-bool server_will_have_room(const struct server *server) {
+bool server_will_have_room(const struct server *server, enum reason failure) {
+    if (failure != REASON_NO_MEMORY && failure != REASON_NO_DESCRIPTORS) return false;
+    if (server->upstream->room->net->dial_refused) return true; /* proxy_on_dial_room */
     return server->connections != 0 && !server->upstream->limits_requests;
 }
 

@@ -73,9 +73,9 @@ void server_leave(struct server *server);
 void server_update(struct server *server);
 /* It could not be connected, with errno `error` (0: not known): into the log, now and then. */
 void server_note_failure(struct server *server, enum reason reason, int error);
-/* Where no slot was left for a connection to it: whether one that it has comes back, or ends, when
- * the request it carries does. */
-bool server_will_have_room(const struct server *server);
+/* Where a connection to it could not even begin: whether another one's end makes room for it, so
+ * that it is worth waiting for. */
+bool server_will_have_room(const struct server *server, enum reason failure);
 /* Whether some server that `pick` has not tried is only at its limit: it is worth waiting for. */
 bool upstream_is_busy(const struct upstream *upstream, const struct balance_pick *pick);
 /* Class of a status as index of answers. */

@@ -15,6 +15,11 @@ void session_attach(struct session *session, struct conn *conn, const struct con
     conn_attach(conn, events, session);
 }
 
+static enum reason session_dial_reason(int error) {
+    if (error == -ENOMEM || error == -ENOBUFS) return REASON_NO_MEMORY;
+    return error == -EMFILE || error == -ENFILE ? REASON_NO_DESCRIPTORS : REASON_CONNECT_FAILED;
+}
+
 enum reason session_dial(struct session *session, const struct session_address *to,
                          const struct conn_events *events) {
     struct session_room *room = session->room;
@@ -27,7 +32,7 @@ enum reason session_dial(struct session *session, const struct session_address *
                                      .pp_ends = to->client};
     int error = 0;
     session->conn = conn_dial(room->net, &dial, events, session, &error);
-    if (!session->conn) return error == -ENOMEM ? REASON_NO_MEMORY : REASON_CONNECT_FAILED;
+    if (!session->conn) return session_dial_reason(error);
     if (!options->tls || wire_dial(&room->wires, session->conn, options, to)) return REASON_NONE;
     session_drop(session);
     return REASON_NO_MEMORY;

@@ -5,6 +5,7 @@ import threading
 
 from harness.h2_client import H2Client
 from harness.http1 import answer, get
+from harness.weir import few_files
 
 INI = """
 [listener web]
@@ -13,6 +14,11 @@ upstream = app
 [upstream app]
 server = @origin
 keepalive = 1
+[upstream other]
+server = @origin_other
+[route other]
+path = /other
+upstream = other
 [route own]
 path = /own
 respond = 200 own
@@ -47,3 +53,63 @@ def test_requests_wait_for_a_connection_to_a_server(new_stage):
         for stream in range(1, 2 * STREAMS, 2):
             assert client.answer(stream).body == b"/%d" % stream
     assert stage.count("weir_upstream_connect_failures_total", reason="no_memory") > 0
+
+
+class Gate:
+    """Requests begin at the server, and are answered once it is open."""
+
+    def __init__(self, origin):
+        self.gate = threading.Event()
+        self.begun = threading.Semaphore(0)
+        origin.serve(self.handle)
+
+    def handle(self, request):
+        self.begun.release()
+        self.gate.wait(20)
+        return answer(200, request.target.encode())
+
+    def has_begun(self, count):
+        for _ in range(count):
+            assert self.begun.acquire(timeout=10)
+
+    def open(self):
+        self.gate.set()
+
+
+def test_a_server_without_a_connection_is_waited_for_too(new_stage):
+    """All slots are taken by connections to another one: the end of any of them makes room."""
+    stage = new_stage(INI, max_connections=4)
+    gate = Gate(stage.origin)
+    stage.origins["origin_other"].serve(lambda request: answer(200, b"other"))
+    clients = [H2Client(stage.connect()) for _ in range(2)]
+    for client in clients:
+        for stream in range(1, 2 * STREAMS, 2):
+            client.get(stream, f"/{stream}")
+    gate.has_begun(133)  # a client's each, an idle one's, the spare ones
+    late = stage.connect()
+    late.send(get("/other"))
+    stage.weir.eventually_metric(1, "weir_upstream_queue_length", upstream="other")
+    gate.open()
+    assert late.read_response().body == b"other"
+    for client in clients:
+        for stream in range(1, 2 * STREAMS, 2):
+            assert client.answer(stream).body == b"/%d" % stream
+
+
+def test_one_client_leaves_descriptors_to_the_others(new_stage):
+    """Its requests are more than there are descriptors."""
+    stage = new_stage(INI, preexec=few_files(100))
+    gate = Gate(stage.origin)
+    client = H2Client(stage.connect())
+    for stream in range(1, 2 * STREAMS, 2):
+        client.get(stream, f"/{stream}")
+    gate.has_begun(20)
+    stage.weir.eventually_metric(lambda waiting: waiting > 0, "weir_upstream_queue_length")
+    for _ in range(10):
+        other = stage.connect()
+        other.send(get("/own"))
+        assert other.read_response().body == b"own"
+    gate.open()
+    for stream in range(1, 2 * STREAMS, 2):
+        assert client.answer(stream).body == b"/%d" % stream
+    assert stage.count("weir_listener_accept_pauses_total") == 0
