@@ -75,6 +75,7 @@ struct exchange {
     uint64_t request_id;
     int status;               /* of the final head */
     enum reason last_failure; /* of the attempts so far */
+    enum reason retry_of;     /* how the attempt ended that the next one follows; NONE: none */
     bool kept_lost;           /* some of the body is no longer there to be sent again */
     bool body_begun;          /* some of the request's body has arrived */
     bool request_ended;       /* the whole request has arrived */

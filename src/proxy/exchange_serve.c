@@ -79,14 +79,15 @@ static void exchange_on_stream(struct pool_wait *wait, struct stream *stream) {
 /* The server could not be reached: the next one. */
 static void exchange_on_connect_failed(struct pool_wait *wait, enum reason reason) {
     struct exchange *x = LIST_OWNER(wait, struct exchange, wait);
-    x->last_failure = reason;
-    stat_bump(&exchange_net(x)->stats->retries[reason], 1);
+    x->last_failure = x->retry_of = reason;
     exchange_leave_server(x, reason);
     exchange_try(x);
 }
 
 /* A server was taken: its stream, or NULL while it is being dialled. */
 static void exchange_serve(struct exchange *x, struct stream *stream) {
+    if (x->retry_of != REASON_NONE) stat_bump(&exchange_net(x)->stats->retries[x->retry_of], 1);
+    x->retry_of = REASON_NONE;
     if (stream) {
         exchange_send(x, stream);
         return;
@@ -131,7 +132,10 @@ static bool exchange_pick(struct exchange *x) {
             x->pick.tried_count--;
             return false;
         }
-        if (failure != REASON_SERVER_BUSY) continue;
+        if (failure != REASON_SERVER_BUSY) {
+            x->retry_of = failure;
+            continue;
+        }
         /* Its idle connections had died. Not a failure: it may be waited for. */
         CHECK(!target->balance_servers[index].available);
         x->pick.tried_count--;
@@ -233,7 +237,7 @@ static void exchange_on_upstream_reset(struct stream *stream, enum reason reason
         exchange_fail(x, reason);
         return;
     }
-    stat_bump(&exchange_net(x)->stats->retries[reason], 1);
+    x->retry_of = reason;
     exchange_leave_server(x, reason);
     exchange_set_state(x, EXCHANGE_CONNECT);
     if (!x->request_ended) x->client->ops->pause(x->client);

@@ -28,6 +28,7 @@ struct relay {
     struct wheel_timer hello; /* armed in HELLO */
     enum relay_state state;
     enum reason last_failure; /* of the attempts so far */
+    enum reason retry_of;     /* how the attempt ended that the next one follows; NONE: none */
 };
 
 size_t relay_size(void) { return sizeof(struct relay); }
@@ -103,8 +104,7 @@ static void relay_on_stream(struct pool_wait *wait, struct stream *stream) {
 /* The server could not be reached: the next one. */
 static void relay_on_connect_failed(struct pool_wait *wait, enum reason reason) {
     struct relay *relay = LIST_OWNER(wait, struct relay, wait);
-    relay->last_failure = reason;
-    stat_bump(&relay_stats(relay)->retries[reason], 1);
+    relay->last_failure = relay->retry_of = reason;
     relay_leave_server(relay, reason);
     relay_try(relay);
 }
@@ -116,6 +116,12 @@ static void relay_enter_server(struct relay *relay, uint32_t index) {
                                      .on_stream = relay_on_stream,
                                      .on_failed = relay_on_connect_failed,
                                      .client = relay->client->session};
+}
+
+/* An attempt begins, and follows another one. */
+static void relay_count_retry(struct relay *relay) {
+    if (relay->retry_of != REASON_NONE) stat_bump(&relay_stats(relay)->retries[relay->retry_of], 1);
+    relay->retry_of = REASON_NONE;
 }
 
 /* Picks servers until one is being dialled, or none is left. True: so it is, and the relay goes on
@@ -136,6 +142,7 @@ static bool relay_pick(struct relay *relay) {
         CHECK(!stream); /* a fresh one takes at least a turn */
         if (failure == REASON_NONE) {
             queue_leave(&target->queue, &relay->turn);
+            relay_count_retry(relay);
             relay_set_state(relay, RELAY_CONNECT);
             return true;
         }
@@ -146,6 +153,7 @@ static bool relay_pick(struct relay *relay) {
             relay->pick.tried_count--;
             return false;
         }
+        relay->retry_of = failure;
     }
 }
 

@@ -83,10 +83,12 @@ def test_a_dead_server_is_logged_with_its_error(new_stage):
 
 def test_all_connects_fail(stage):
     failures = stage.counter("weir_upstream_connect_failures_total")
+    retries = stage.counter("weir_upstream_retries_total")
     got = stage.connect("all_refused").ask(get())
     assert (got.status, got.reason) == (503, "connect_failed")
     assert "connection_refused" in got["Proxy-Status"]
     failures.grows(3)
+    assert retries.grown() == 2, "behind the last one there is none"
 
 
 def test_a_missing_unix_socket_is_a_failed_connect(stage):

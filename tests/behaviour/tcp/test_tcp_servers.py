@@ -170,10 +170,12 @@ def test_a_backup_takes_over(stage, origin):
 
 def test_without_a_server_the_client_is_reset(stage):
     ends = stage.relays_ended("connect_failed")
+    retries = stage.counter("weir_upstream_retries_total")
     failures = stage.counter("weir_upstream_connect_failures_total", reason="connect_failed")
     is_reset(stage, "to_dead")
     ends.grows()
     failures.grows(3)
+    assert retries.grown() == 2, "behind the last one there is none"
     assert "server " + stage.address("dead") in stage.weir.log
 
 
