@@ -232,6 +232,7 @@ static void tcp_peek_op(struct stream *stream, bool on) {
     CHECK(tcp->state == TCP_HELD);
     if (!on) {
         if (tcp->pending_first) conn_pause(tcp->session.conn);
+        tcp_note_blind(tcp);
         return;
     }
     if (tcp->pending_first && tcp_held_room(tcp) != 0) conn_resume(tcp->session.conn);
@@ -414,11 +415,11 @@ static void tcp_on_bytes(struct conn *conn, struct bytes bytes, struct lease *le
 static void tcp_on_eof(struct conn *conn) {
     struct tcp *tcp = tcp_of_conn(conn);
     tcp->eof = true;
+    tcp_note_blind(tcp);
     if (tcp->peeking && tcp_is_listening(tcp)) {
         tcp_show(tcp);
         return;
     }
-    tcp_note_blind(tcp);
     /* Its turn comes after what came before it. */
     if (tcp->state != TCP_RAW || tcp->pending_first || !tcp_is_listening(tcp)) return;
     tcp_touch(tcp);

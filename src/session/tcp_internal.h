@@ -28,7 +28,7 @@
 
 enum tcp_state { TCP_DIALLING, TCP_HELD, TCP_RAW, TCP_FLUSHING, TCP_ENDED };
 
-/* 256 bytes: an idle connection through the proxy has two of them. */
+/* 320 bytes at most: an idle connection through the proxy has two of them. */
 struct tcp {
     struct session session;
     struct stream stream;
@@ -48,5 +48,6 @@ struct tcp {
     bool eof;
 };
 _Static_assert(offsetof(struct tcp, session) == 0, "the user of its conn");
+_Static_assert(sizeof(struct tcp) <= 320, "as said above");
 
 #endif

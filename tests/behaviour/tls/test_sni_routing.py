@@ -1,6 +1,9 @@
 """Routes by the name in a ClientHello, on listeners that leave TLS to the server."""
 
 import ssl
+import time
+
+import pytest
 
 from harness.http1 import get
 from harness.wait import readable
@@ -38,6 +41,13 @@ service = echo
 listener = pass
 sni = split.example
 upstream = one 60, more 40
+[route hole]
+listener = pass
+sni = hole.example
+upstream = hole
+[upstream hole]
+server = @hole
+timeout_connect = 60s
 [service echo]
 type = echo
 [upstream one]
@@ -202,6 +212,24 @@ def test_a_client_that_resets_inside_its_hello(stage):
     client.send(hello("a.example")[:50])
     client.reset()
     counted.grows()
+
+
+@pytest.mark.parametrize("fin", [False, True])
+def test_a_client_that_resets_behind_its_hello_ends_the_connect(stage, fin):
+    """The hello took its time; what it was is not read again."""
+    ends = stage.relays_ended("client_reset")
+    client = stage.connect("pass")
+    data = hello("hole.example")
+    client.send(data[:100])
+    time.sleep(1.2)  # the client's pace
+    client.send(data[100:])
+    stage.weir.eventually_metric(1, "weir_upstream_connections", state="connecting")
+    if fin:
+        client.half_close()
+        stage.has_read()
+    client.reset()
+    stage.weir.eventually_metric(0, "weir_upstream_connections", state="connecting")
+    ends.grows()
 
 
 def test_a_server_that_refuses_resets_the_client(new_stage):
