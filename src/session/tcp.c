@@ -51,8 +51,7 @@ static void tcp_note_blind(struct tcp *tcp) {
     struct conn *conn = tcp->session.conn;
     if (!conn || !conn_is_blind(conn)) return;
     bool rests = tcp->state == TCP_RAW && tcp->tunnel_ms > CONN_BLIND_MS;
-    if (rests || tcp->state == TCP_HELD)
-        conn_deadline(conn, tcp_net(tcp)->now_ms + CONN_BLIND_MS);
+    if (rests || tcp->state == TCP_HELD) conn_deadline(conn, tcp_net(tcp)->now_ms + CONN_BLIND_MS);
 }
 
 /* Also by what the other side has acknowledged since the last look. */
