@@ -132,6 +132,10 @@ static void refuse_http_keys(struct check *check, const struct ini_section *sect
         const struct ini_entry *entry = ini_find(section, keys[i]);
         if (entry) check_fault(check, section, entry, "has no effect with mode = tcp");
     }
+    const struct ini_entry *trusted = ini_next(section, KEY_TRUSTED_PROXIES, NULL);
+    if (trusted && !ini_find(section, KEY_PROXY_PROTOCOL))
+        check_fault(check, section, trusted,
+                    "has no effect with mode = tcp and without proxy_protocol");
 }
 
 void check_listener(struct check *check, const struct ini_section *section,

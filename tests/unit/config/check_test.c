@@ -188,6 +188,11 @@ static void what_tcp_has_no_use_for_is_named(void **state) {
          "33: listener a.websocket: has no effect with mode = tcp\n"
          "34: listener a.websocket_max_message: has no effect with mode = tcp\n"
          "35: listener a.websocket_ping: has no effect with mode = tcp\n"},
+        {"[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\ntrusted_proxies = ::1\n"
+         "[listener b]\nmode = tcp\nbind = unix:/b\nupstream = app\ntrusted_proxies = ::1\n"
+         "proxy_protocol = any\n",
+         "13: listener a.trusted_proxies: has no effect with mode = tcp and without "
+         "proxy_protocol\n"},
         {"[listener a]\nmode = tcp\nbind = unix:/a\n",
          "9: listener a: needs upstream = NAME or service = NAME, or a route by sni\n"},
         /* A route for all listeners is none for this one. */
