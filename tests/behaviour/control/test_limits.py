@@ -283,7 +283,7 @@ def test_descriptors_that_run_out_while_it_runs(new_stage):
     while waiting:
         for client in [client for client in waiting if readable(client)]:
             got = client.read_response()
-            assert (got.status, got.reason) in ((200, None), (503, "connect_failed"))
+            assert (got.status, got.reason) in ((200, None), (503, "no_descriptors"))
             statuses.append(got.status)
             client.close()
             waiting.remove(client)
