@@ -136,7 +136,6 @@ nghttp2_session *h2_server_new(struct h2_codec *codec, const struct h2_settings 
     nghttp2_session *session;
     codec->frame_last = SLAB_NONE;
     const nghttp2_settings_entry entries[] = {
-        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, settings->streams_max},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_CLIENT_STREAM_WINDOW},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, settings->head_size_max},
         {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1},
@@ -146,6 +145,22 @@ nghttp2_session *h2_server_new(struct h2_codec *codec, const struct h2_settings 
         return NULL;
     }
     return h2_session_begin(session, entries, sizeof entries / sizeof entries[0]);
+}
+
+struct bytes h2_settings_limit(struct bytes frame, uint32_t streams_max,
+                               char to[H2_SETTINGS_FRAME_MAX]) {
+    const char limit[6] = {0,
+                           NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
+                           (char)(streams_max >> 24),
+                           (char)(streams_max >> 16),
+                           (char)(streams_max >> 8),
+                           (char)streams_max};
+    size_t size = frame.len + sizeof limit;
+    CHECK(frame.len >= 9 && frame.ptr[3] == NGHTTP2_SETTINGS && size <= H2_SETTINGS_FRAME_MAX);
+    memcpy(to, frame.ptr, frame.len);
+    memcpy(to + frame.len, limit, sizeof limit);
+    to[2] = (char)(size - 9); /* the payload's: its two upper bytes are 0 */
+    return bytes_make(to, size);
 }
 
 nghttp2_session *h2_client_new(struct h2_codec *codec, const struct h2_settings *settings,

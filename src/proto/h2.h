@@ -63,12 +63,17 @@ int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continua
 void h2_codec_fini(struct h2_codec *codec);
 
 struct h2_settings {
-    uint32_t streams_max; /* client role */
     uint32_t head_size_max;
 };
-/* A session in client role (that of a server), its SETTINGS queued. NULL: no memory. */
+/* A session in client role (that of a server), its SETTINGS queued: the first frame of all that it
+ * sends. They say nothing of how many streams there may be: for one too many, nghttp2 would end the
+ * connection. NULL: no memory. */
 nghttp2_session *h2_server_new(struct h2_codec *codec, const struct h2_settings *settings,
                                void *user);
+/* That frame with the limit in it, of which nghttp2 does not know: `to` has the room. */
+#define H2_SETTINGS_FRAME_MAX 64
+struct bytes h2_settings_limit(struct bytes frame, uint32_t streams_max,
+                               char to[H2_SETTINGS_FRAME_MAX]);
 /* The SETTINGS of a client that asks in HTTP/1.1 to go on in HTTP/2 (RFC 7540 section 3.2.1):
  * base64url without padding. Their bytes, or 0: they are malformed, or none (a client has some). */
 #define H2_UPGRADE_SETTINGS_MAX 240

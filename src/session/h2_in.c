@@ -196,14 +196,26 @@ static void h2_begin_head(struct h2 *h2, struct h2_stream *s, enum h2_head_kind 
     h2->head_ms = h2_net(h2)->now_ms;
 }
 
+/* RFC 9113 section 5.1.2: a stream that does not begin is that stream's error. */
+static void h2_turn_down(struct h2 *h2, int32_t id, enum reason reason) {
+    h2->session.host->on_refused(&h2->session, reason);
+    if (nghttp2_submit_rst_stream(h2->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) != 0)
+        h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+}
+
 static void h2_begin_request(struct h2 *h2, int32_t id) {
-    struct h2_stream *s = h2_stream_new(h2, NULL);
-    if (!s) {
-        h2->session.host->on_refused(&h2->session, REASON_NO_MEMORY);
-        if (nghttp2_submit_rst_stream(h2->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) != 0)
-            h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
+    h2_drop_head(h2); /* nghttp2 gave one up */
+    if (h2->taken >= h2->session.options->h2_streams_max) {
+        h2_turn_down(h2, id, REASON_MAX_STREAMS);
+        h2_flood(h2, H2_FLOOD_MADE_RESET);
         return;
     }
+    struct h2_stream *s = h2_stream_new(h2, NULL);
+    if (!s) {
+        h2_turn_down(h2, id, REASON_NO_MEMORY);
+        return;
+    }
+    h2->taken++;
     s->id = id;
     (void)nghttp2_session_set_stream_user_data(h2->ng, id, s); /* it has just begun it */
     h2_begin_head(h2, s, H2_REQUEST);
@@ -441,18 +453,6 @@ static int h2_on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *us
     return 0;
 }
 
-/* A request beyond h2_max_streams, from a client that has not acknowledged them: nghttp2 refuses it
- * by itself. One that does not acknowledge them at all could have that done without end. */
-static int h2_on_invalid(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user) {
-    struct h2 *h2 = user;
-    (void)ng;
-    (void)frame;
-    if (h2_is_deaf(h2) || !h2->session.is_client || error != NGHTTP2_ERR_REFUSED_STREAM) return 0;
-    h2->session.host->on_refused(&h2->session, REASON_MAX_STREAMS);
-    h2_flood(h2, H2_FLOOD_MADE_RESET);
-    return 0;
-}
-
 /* By header block, not by time. */
 static void h2_continue(struct h2 *h2) {
     uint32_t max = h2->session.options->h2_flood.max[H2_FLOOD_CONTINUATION];
@@ -460,10 +460,12 @@ static void h2_continue(struct h2 *h2) {
     h2_note_flood(h2, H2_FLOOD_CONTINUATION);
 }
 
-/* Every frame, before what is in it. */
+/* Every frame, before what is in it. The rest of what has come is not looked at any more when the
+ * connection ends: it would make streams that nobody counts. */
 static int h2_on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) {
     struct h2 *h2 = user;
     (void)ng;
+    if (h2_is_deaf(h2)) return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (!h2->session.is_client) return 0;
     switch (hd->type) {
     case NGHTTP2_HEADERS:
@@ -517,6 +519,7 @@ static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, vo
     if (!s || s->gone) return 0;
     bool held = h2_is_held(s);
     s->gone = true;
+    h2->taken -= h2->session.is_client;
     h2_unqueue(s);
     if (!s->user_open) {
         h2_stream_release(s);
@@ -537,7 +540,6 @@ void h2_set_callbacks(nghttp2_session_callbacks *callbacks) {
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, h2_on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, h2_on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, h2_on_frame);
-    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, h2_on_invalid);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, h2_on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, h2_on_stream_close);
 }
@@ -560,9 +562,8 @@ static void h2_broken(struct h2 *h2, ssize_t error) {
     }
 }
 
-/* What nghttp2 answers by itself to who reads nothing waits in its memory, which all connections
- * share; a client that asks for more streams than there are, before it has acknowledged how many,
- * is told by a frame each. */
+/* What is answered to who reads nothing waits in nghttp2's memory, which all connections share; a
+ * client that asks for more streams than there are is told by a frame each. */
 static void h2_check_queue(struct h2 *h2) {
     size_t max = H2_FRAMES_SPARE + H2_FRAMES_PER_STREAM * h2->session.options->h2_streams_max;
     if (!h2->session.is_client) return;

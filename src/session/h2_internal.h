@@ -115,10 +115,12 @@ struct h2 {
     enum reason end_reason; /* of on_closed */
     uint32_t continuations; /* frames of the header block under way */
     uint32_t queued;        /* streams that are */
+    uint32_t taken;         /* client role: streams that are not `gone` */
     uint8_t busy;
     bool connecting;
-    bool torn;    /* a frame went out in part: nothing may follow */
-    bool starved; /* there are frames to send, and no buffer for them */
+    bool settings_sent; /* client role: the first frame has gone out */
+    bool torn;          /* a frame went out in part: nothing may follow */
+    bool starved;       /* there are frames to send, and no buffer for them */
     bool eof;
     bool retired;
     bool goaway_received;

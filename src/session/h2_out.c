@@ -130,6 +130,14 @@ static void h2_turn_away(struct h2 *h2) {
     }
 }
 
+static bool h2_send_frame(struct h2 *h2, struct conn *conn, struct bytes frame) {
+    char settings[H2_SETTINGS_FRAME_MAX];
+    if (h2->session.is_client && !h2->settings_sent)
+        frame = h2_settings_limit(frame, h2->session.options->h2_streams_max, settings);
+    h2->settings_sent = true;
+    return conn_send_copy(conn, frame);
+}
+
 void h2_flush(struct h2 *h2) {
     struct conn *conn = h2->session.conn;
     bool sent = true;
@@ -141,7 +149,7 @@ void h2_flush(struct h2 *h2) {
     while (sent && size > 0 && conn_has_room(conn)) {
         const uint8_t *frame;
         size = nghttp2_session_mem_send(h2->ng, &frame);
-        if (size > 0) sent = conn_send_copy(conn, bytes_make((const char *)frame, (size_t)size));
+        if (size > 0) sent = h2_send_frame(h2, conn, bytes_make((const char *)frame, (size_t)size));
         if (h2->session.conn != conn) break;
     }
     h2->starved = sent && size > 0 && h2->session.conn && conn_queued(conn) == 0 &&

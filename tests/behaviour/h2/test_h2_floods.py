@@ -272,9 +272,11 @@ def test_acknowledgements_that_nobody_reads_are_a_flood(stage, kind, payload):
     assert stage.connect().ask(get("/hello")).status == 200
 
 
-def beyond_the_limit(stage, count):
-    """A client that never acknowledges how many streams it may have, and asks for more."""
+def beyond_the_limit(stage, count, acknowledge):
+    """A client that asks for more streams than it may have, of which it may know."""
     h2 = H2Client(stage.connect("few"))
+    if acknowledge:
+        h2.echo()
     h2.stingy = True
     for n in range(3):
         h2.request(2 * n + 1, "POST", "/hello", end=False)
@@ -286,17 +288,19 @@ def beyond_the_limit(stage, count):
     return h2
 
 
-def test_streams_beyond_a_limit_that_is_not_acknowledged_are_a_flood(stage):
+@pytest.mark.parametrize("acknowledge", [False, True])
+def test_streams_beyond_the_limit_are_a_flood(stage, acknowledge):
     counted = floods(stage, "made_reset")
-    flooded(stage, beyond_the_limit(stage, 60), counted)
+    flooded(stage, beyond_the_limit(stage, 60, acknowledge), counted)
     assert stage.origin.saw_nothing()
 
 
-def test_some_streams_beyond_the_limit_are_no_flood(stage):
+@pytest.mark.parametrize("acknowledge", [False, True])
+def test_some_streams_beyond_the_limit_are_no_flood(stage, acknowledge):
     """A client knows of no limit before it has read the SETTINGS."""
     counted = stage.counter("weir_h2_flood_total")
     refused = stage.counter("weir_http_parse_errors_total", reason="max_streams")
-    h2 = beyond_the_limit(stage, 20)
+    h2 = beyond_the_limit(stage, 20, acknowledge)
     h2.echo()
     for n in range(3):
         h2.data(2 * n + 1, b"", end=True)

@@ -272,11 +272,20 @@ def test_h2_max_streams_is_told_and_held(stage):
 
 
 def test_who_has_acknowledged_h2_max_streams_is_held_to_it(stage):
+    """RFC 9113 section 5.1.2: a stream error, of which the other streams know nothing."""
+    counted = stage.counter("weir_http_parse_errors_total", reason="max_streams")
     h2 = H2Client(stage.connect("few"))
     h2.echo()               # its SETTINGS are acknowledged
     for n in range(1, 9, 2):
         h2.request(n, "POST", "/hello", end=False)
-    h2.expect_goaway(PROTOCOL_ERROR)
+    h2.expect_reset(7, REFUSED_STREAM)
+    h2.frame(DATA, END_STREAM, 7, b"on its way")
+    for n in (1, 3, 5):
+        h2.data(n, b"", end=True)
+        assert h2.answer(n).status == 200
+    h2.get(9, "/hello")
+    assert h2.answer(9).status == 200
+    assert counted.grown() == 1
 
 
 def test_connect_where_a_route_allows_it(stage, h2):

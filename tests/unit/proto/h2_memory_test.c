@@ -15,7 +15,7 @@
 #define HEAD_MAX 65536  /* and max_header_size */
 #define TINY_FIELDS 124 /* of 33 bytes each as HPACK counts: they fill a table of 4096 */
 
-static const struct h2_settings settings = {.streams_max = 1000, .head_size_max = HEAD_MAX};
+static const struct h2_settings settings = {.head_size_max = HEAD_MAX};
 
 struct wire_bytes {
     uint8_t *at;
