@@ -1,43 +1,12 @@
 /* h2_in.c: what an HTTP/2 session receives: nghttp2's callbacks, from within h2_read. */
 #include "base/check.h"
 #include "proto/grpc.h"
-#include "session/h2_internal.h"
+#include "session/h2_guard.h"
 
 /* What the streams of a client's connection may hold that nobody has taken yet. */
 #define H2_HELD_MAX (1024 * 1024)
 /* How long a body may be slow before min_read_rate is asked for. */
 #define H2_RATE_GRACE_MS 5000
-/* Header sections of so many times the limits are no mistake. */
-#define H2_BOMB_FACTOR 4
-/* Frames without data that may wait to be sent: of each stream its head, its end, its windows; and
- * what else is answered, of which nghttp2 itself bounds acknowledgements. */
-#define H2_FRAMES_PER_STREAM 4
-#define H2_FRAMES_SPARE 4000
-
-static const enum stat_id flood_stats[H2_FLOOD_COUNT] = {
-    [H2_FLOOD_RAPID_RESET] = STAT_H2_FLOOD_RAPID_RESET,
-    [H2_FLOOD_MADE_RESET] = STAT_H2_FLOOD_MADE_RESET,
-    [H2_FLOOD_CONTINUATION] = STAT_H2_FLOOD_CONTINUATION,
-    [H2_FLOOD_SETTINGS] = STAT_H2_FLOOD_SETTINGS,
-    [H2_FLOOD_PING] = STAT_H2_FLOOD_PING,
-    [H2_FLOOD_EMPTY_DATA] = STAT_H2_FLOOD_EMPTY_DATA,
-    [H2_FLOOD_PRIORITY] = STAT_H2_FLOOD_PRIORITY,
-    [H2_FLOOD_WINDOW_UPDATE] = STAT_H2_FLOOD_WINDOW_UPDATE,
-    [H2_FLOOD_HPACK] = STAT_H2_FLOOD_HPACK,
-    [H2_FLOOD_ZERO_WINDOW] = STAT_H2_FLOOD_ZERO_WINDOW,
-};
-
-static void h2_note_flood(struct h2 *h2, enum h2_flood_kind kind) {
-    if (h2_is_deaf(h2)) return;
-    stat_add(h2_net(h2)->stats, flood_stats[kind], 1);
-    h2_fail(h2, REASON_H2_FLOOD, NGHTTP2_ENHANCE_YOUR_CALM);
-}
-
-void h2_flood(struct h2 *h2, enum h2_flood_kind kind) {
-    const struct h2_flood_limits *limits = &h2->session.options->h2_flood;
-    if (!h2->session.is_client) return;
-    if (h2_flood_note(&h2->flood, limits, kind, h2_net(h2)->now_ms)) h2_note_flood(h2, kind);
-}
 
 /* The client broke a rule that is a stream's own: nothing of it goes on. */
 static void h2_stream_bad(struct h2_stream *s, enum reason reason) {
@@ -233,15 +202,6 @@ static int h2_on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, 
     return 0;
 }
 
-/* However small on the wire: no client needs it, and it would go on. */
-static void h2_on_bomb(struct h2 *h2) {
-    if (h2->session.is_client) {
-        h2_note_flood(h2, H2_FLOOD_HPACK);
-    } else {
-        h2_fail(h2, REASON_BAD_RESPONSE, NGHTTP2_ENHANCE_YOUR_CALM);
-    }
-}
-
 static int h2_on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
                         size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
                         void *user) {
@@ -253,10 +213,7 @@ static int h2_on_header(nghttp2_session *ng, const nghttp2_frame *frame, const u
     if (!head || h2_is_deaf(h2)) return 0;
     h2_head_add(head, bytes_make((const char *)name, name_len),
                 bytes_make((const char *)value, value_len));
-    if (head->size > (uint64_t)H2_BOMB_FACTOR * head->limits.head_size_max ||
-        head->count > (uint64_t)H2_BOMB_FACTOR * head->limits.fields_max) {
-        h2_on_bomb(h2);
-    }
+    h2_guard_head(h2, head);
     return 0;
 }
 
@@ -453,49 +410,6 @@ static int h2_on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *us
     return 0;
 }
 
-/* By header block, not by time. */
-static void h2_continue(struct h2 *h2) {
-    uint32_t max = h2->session.options->h2_flood.max[H2_FLOOD_CONTINUATION];
-    if (++h2->continuations <= max || max == 0) return;
-    h2_note_flood(h2, H2_FLOOD_CONTINUATION);
-}
-
-/* Every frame, before what is in it. The rest of what has come is not looked at any more when the
- * connection ends: it would make streams that nobody counts. */
-static int h2_on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) {
-    struct h2 *h2 = user;
-    (void)ng;
-    if (h2_is_deaf(h2)) return NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (!h2->session.is_client) return 0;
-    switch (hd->type) {
-    case NGHTTP2_HEADERS:
-        h2->continuations = 0;
-        break;
-    case NGHTTP2_DATA:
-        if (hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0)
-            h2_flood(h2, H2_FLOOD_EMPTY_DATA);
-        break;
-    case NGHTTP2_SETTINGS:
-        h2_flood(h2, H2_FLOOD_SETTINGS);
-        break;
-    case NGHTTP2_PING:
-        h2_flood(h2, H2_FLOOD_PING);
-        break;
-    case NGHTTP2_WINDOW_UPDATE:
-        h2_flood(h2, H2_FLOOD_WINDOW_UPDATE);
-        break;
-    case NGHTTP2_CONTINUATION:
-        h2_continue(h2);
-        break;
-    case NGHTTP2_RST_STREAM:
-        break; /* counts where an answer is still due: h2_on_rst */
-    default:   /* also GOAWAY: each has nghttp2 look at every stream */
-        h2_flood(h2, H2_FLOOD_PRIORITY);
-        break;
-    }
-    return 0;
-}
-
 /* What the other side's word for the end of a stream means for its user. */
 static void h2_close_early(struct h2 *h2, struct h2_stream *s, uint32_t code) {
     if (h2->session.is_client) {
@@ -536,7 +450,7 @@ static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, vo
 }
 
 void h2_set_callbacks(nghttp2_session_callbacks *callbacks) {
-    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, h2_on_begin_frame);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, h2_guard_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, h2_on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, h2_on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, h2_on_frame);
@@ -552,23 +466,14 @@ static void h2_broken(struct h2 *h2, ssize_t error) {
         h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
         return;
     case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
-        h2_note_flood(h2, H2_FLOOD_CONTINUATION);
+        h2_guard_end(h2, H2_FLOOD_CONTINUATION);
         return;
     case NGHTTP2_ERR_FLOODED: /* acknowledgements that are not read pile up */
-        h2_note_flood(h2, H2_FLOOD_SETTINGS);
+        h2_guard_end(h2, H2_FLOOD_SETTINGS);
         return;
     default:
         h2_fail(h2, of_side, NGHTTP2_PROTOCOL_ERROR);
     }
-}
-
-/* What is answered to who reads nothing waits in nghttp2's memory, which all connections share; a
- * client that asks for more streams than there are is told by a frame each. */
-static void h2_check_queue(struct h2 *h2) {
-    size_t max = H2_FRAMES_SPARE + H2_FRAMES_PER_STREAM * h2->session.options->h2_streams_max;
-    if (!h2->session.is_client) return;
-    if (nghttp2_session_get_outbound_queue_size(h2->ng) > max)
-        h2_note_flood(h2, H2_FLOOD_MADE_RESET);
 }
 
 void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease) {
@@ -580,7 +485,7 @@ void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease) {
     h2->lease = NULL;
     h2_unbusy(h2);
     if (used < 0) h2_broken(h2, used);
-    h2_check_queue(h2);
+    h2_guard_queue(h2);
     h2_mark(h2);
     if (h2->head) h2_need(h2, h2->head_ms + h2->session.options->timeout_request_ms);
 }

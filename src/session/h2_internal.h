@@ -183,8 +183,6 @@ void h2_begin_stream(struct h2 *h2, struct h2_stream *s, struct http_message *me
 void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease);
 /* Upstream role: no stream is opened any more, those that are open go on. */
 void h2_retire(struct h2 *h2);
-/* Counts one more of a client's; too many end the connection. */
-void h2_flood(struct h2 *h2, enum h2_flood_kind kind);
 void h2_consume(struct h2_stream *s); /* gives window back for what the user has taken */
 /* What came ahead of the tunnel; with `all` also to a user that has paused. */
 void h2_feed_ahead(struct h2_stream *s, bool all);

@@ -2,7 +2,7 @@
 #include "base/check.h"
 #include "proto/grpc.h"
 #include "proto/http_error.h"
-#include "session/h2_internal.h"
+#include "session/h2_guard.h"
 
 /* Data comes in no smaller pieces, but for the last, unless the client lets in no more at once. */
 #define H2_PIECE_LEAST 256

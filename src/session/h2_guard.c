@@ -1,0 +1,99 @@
+/* h2_guard.c: what the other side makes an HTTP/2 session do for nothing, counted and bounded. */
+#include "session/h2_guard.h"
+
+/* Header sections of so many times the limits are no mistake. */
+#define H2_BOMB_FACTOR 4
+/* Frames without data that may wait to be sent: of each stream its head, its end, its windows; and
+ * what else is answered, of which nghttp2 itself bounds acknowledgements. */
+#define H2_FRAMES_PER_STREAM 4
+#define H2_FRAMES_SPARE 4000
+
+static const enum stat_id flood_stats[H2_FLOOD_COUNT] = {
+    [H2_FLOOD_RAPID_RESET] = STAT_H2_FLOOD_RAPID_RESET,
+    [H2_FLOOD_MADE_RESET] = STAT_H2_FLOOD_MADE_RESET,
+    [H2_FLOOD_CONTINUATION] = STAT_H2_FLOOD_CONTINUATION,
+    [H2_FLOOD_SETTINGS] = STAT_H2_FLOOD_SETTINGS,
+    [H2_FLOOD_PING] = STAT_H2_FLOOD_PING,
+    [H2_FLOOD_EMPTY_DATA] = STAT_H2_FLOOD_EMPTY_DATA,
+    [H2_FLOOD_PRIORITY] = STAT_H2_FLOOD_PRIORITY,
+    [H2_FLOOD_WINDOW_UPDATE] = STAT_H2_FLOOD_WINDOW_UPDATE,
+    [H2_FLOOD_HPACK] = STAT_H2_FLOOD_HPACK,
+    [H2_FLOOD_ZERO_WINDOW] = STAT_H2_FLOOD_ZERO_WINDOW,
+};
+
+void h2_guard_end(struct h2 *h2, enum h2_flood_kind kind) {
+    if (h2_is_deaf(h2)) return;
+    stat_add(h2_net(h2)->stats, flood_stats[kind], 1);
+    h2_fail(h2, REASON_H2_FLOOD, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+void h2_flood(struct h2 *h2, enum h2_flood_kind kind) {
+    const struct h2_flood_limits *limits = &h2->session.options->h2_flood;
+    if (!h2->session.is_client) return;
+    if (h2_flood_note(&h2->flood, limits, kind, h2_net(h2)->now_ms)) h2_guard_end(h2, kind);
+}
+
+/* However small on the wire: no client needs it, and it would go on. */
+void h2_guard_head(struct h2 *h2, const struct h2_head *head) {
+    if (head->size <= (uint64_t)H2_BOMB_FACTOR * head->limits.head_size_max &&
+        head->count <= (uint64_t)H2_BOMB_FACTOR * head->limits.fields_max) {
+        return;
+    }
+    if (h2->session.is_client) {
+        h2_guard_end(h2, H2_FLOOD_HPACK);
+    } else {
+        h2_fail(h2, REASON_BAD_RESPONSE, NGHTTP2_ENHANCE_YOUR_CALM);
+    }
+}
+
+/* By header block, not by time. */
+static void h2_continue(struct h2 *h2) {
+    uint32_t max = h2->session.options->h2_flood.max[H2_FLOOD_CONTINUATION];
+    if (++h2->continuations <= max || max == 0) return;
+    h2_guard_end(h2, H2_FLOOD_CONTINUATION);
+}
+
+/* Every frame, before what is in it. The rest of what has come is not looked at any more when the
+ * connection ends: it would make streams that nobody counts. */
+int h2_guard_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) {
+    struct h2 *h2 = user;
+    (void)ng;
+    if (h2_is_deaf(h2)) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (!h2->session.is_client) return 0;
+    switch (hd->type) {
+    case NGHTTP2_HEADERS:
+        h2->continuations = 0;
+        break;
+    case NGHTTP2_DATA:
+        if (hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0)
+            h2_flood(h2, H2_FLOOD_EMPTY_DATA);
+        break;
+    case NGHTTP2_SETTINGS:
+        h2_flood(h2, H2_FLOOD_SETTINGS);
+        break;
+    case NGHTTP2_PING:
+        h2_flood(h2, H2_FLOOD_PING);
+        break;
+    case NGHTTP2_WINDOW_UPDATE:
+        h2_flood(h2, H2_FLOOD_WINDOW_UPDATE);
+        break;
+    case NGHTTP2_CONTINUATION:
+        h2_continue(h2);
+        break;
+    case NGHTTP2_RST_STREAM:
+        break; /* counts where an answer is still due: h2_on_rst */
+    default:   /* also GOAWAY: each has nghttp2 look at every stream */
+        h2_flood(h2, H2_FLOOD_PRIORITY);
+        break;
+    }
+    return 0;
+}
+
+/* What is answered to who reads nothing waits in nghttp2's memory, which all connections share; a
+ * client that asks for more streams than there are is told by a frame each. */
+void h2_guard_queue(struct h2 *h2) {
+    size_t max = H2_FRAMES_SPARE + H2_FRAMES_PER_STREAM * h2->session.options->h2_streams_max;
+    if (!h2->session.is_client) return;
+    if (nghttp2_session_get_outbound_queue_size(h2->ng) > max)
+        h2_guard_end(h2, H2_FLOOD_MADE_RESET);
+}
