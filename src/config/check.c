@@ -94,6 +94,7 @@ void check_limits(const struct check *check, const struct ini_section *section,
         .h2_max_priority = check_number(check, section, KEY_H2_MAX_PRIORITY),
         .h2_max_window_updates = check_number(check, section, KEY_H2_MAX_WINDOW_UPDATES),
         .h2_max_stalled = check_number(check, section, KEY_H2_MAX_STALLED),
+        .h2_max_closed = check_number(check, section, KEY_H2_MAX_CLOSED),
     };
 }
 

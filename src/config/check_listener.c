@@ -125,6 +125,7 @@ static void refuse_http_keys(struct check *check, const struct ini_section *sect
                                        KEY_H2_MAX_PRIORITY,
                                        KEY_H2_MAX_WINDOW_UPDATES,
                                        KEY_H2_MAX_STALLED,
+                                       KEY_H2_MAX_CLOSED,
                                        KEY_WEBSOCKET,
                                        KEY_WEBSOCKET_MAX_MESSAGE,
                                        KEY_WEBSOCKET_PING};

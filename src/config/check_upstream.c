@@ -168,6 +168,19 @@ static void check_send_proxy(struct check *check, const struct ini_section *sect
     upstream->keepalive = 0;
 }
 
+static void check_floods(struct check *check, const struct ini_section *section,
+                         const struct config_upstream *upstream) {
+    static const enum key_id keys[] = {KEY_H2_MAX_CONTINUATIONS, KEY_H2_MAX_SETTINGS,
+                                       KEY_H2_MAX_PINGS,         KEY_H2_MAX_EMPTY_DATA,
+                                       KEY_H2_MAX_PRIORITY,      KEY_H2_MAX_WINDOW_UPDATES,
+                                       KEY_H2_MAX_CLOSED};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct ini_entry *entry = ini_find(section, keys[i]);
+        if (entry && upstream->protocol != CONFIG_PROTOCOL_H2)
+            check_fault(check, section, entry, "has no effect with protocol = h1");
+    }
+}
+
 void check_upstream(struct check *check, const struct ini_section *section,
                     struct config_upstream *upstream) {
     upstream->name = memory_string(check->memory, bytes_of(section->name));
@@ -180,6 +193,7 @@ void check_upstream(struct check *check, const struct ini_section *section,
     check_send_proxy(check, section, upstream);
     upstream->queue = (uint32_t)check_number(check, section, KEY_QUEUE);
     check_limits(check, section, &upstream->limits);
+    check_floods(check, section, upstream);
     check_servers(check, section, upstream);
     check_upstream_tls(check, section, upstream);
     check_hash_key(check, section, upstream);

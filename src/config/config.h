@@ -52,6 +52,7 @@ struct config_limits {
     uint64_t h2_max_priority;
     uint64_t h2_max_window_updates;
     uint64_t h2_max_stalled;
+    uint64_t h2_max_closed;
 };
 
 enum config_websocket_mode {

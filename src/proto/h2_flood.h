@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #define H2_FLOOD_WINDOW_MS 10000
+/* No more than this is saved up. */
+#define H2_FLOOD_SAVED_MAX 32768
 
 /* Each has a row in base/stat.def. */
 enum h2_flood_kind {
@@ -23,9 +25,12 @@ enum h2_flood_kind {
     H2_FLOOD_PING,          /* PING frames, beyond one for each DATA frame that we have sent */
     H2_FLOOD_EMPTY_DATA,    /* DATA frames without data or end */
     H2_FLOOD_PRIORITY,      /* PRIORITY frames */
-    H2_FLOOD_WINDOW_UPDATE, /* more than four for each DATA frame that we have sent */
+    H2_FLOOD_WINDOW_UPDATE, /* more than four for each DATA frame that we have sent, and one for
+                             * each 64 bytes in it: some open both windows for all they read */
     H2_FLOOD_HPACK,         /* header sections of four times the limits: not by time */
     H2_FLOOD_ZERO_WINDOW,   /* streams whose window has stayed closed for timeout_client */
+    H2_FLOOD_CLOSED,        /* HEADERS and RST_STREAM on streams that have ended, more than two for
+                             * each that has begun */
     H2_FLOOD_COUNT
 };
 
@@ -36,12 +41,15 @@ struct h2_flood_limits {
 struct h2_flood {
     uint64_t window_ms; /* when this one began */
     uint32_t count[H2_FLOOD_COUNT];
+    uint32_t saved[H2_FLOOD_COUNT]; /* free ones that have not come yet, of any window */
 };
 
 /* One more has come. True: that is too many. */
 bool h2_flood_note(struct h2_flood *flood, const struct h2_flood_limits *limits,
                    enum h2_flood_kind kind, uint64_t now_ms);
-/* `count` of them are free. */
+/* `count` of those that have come are free. */
 void h2_flood_allow(struct h2_flood *flood, enum h2_flood_kind kind, uint32_t count);
+/* Likewise, or of those that come later: what they answer may have to wait for long. */
+void h2_flood_save(struct h2_flood *flood, enum h2_flood_kind kind, uint32_t count);
 
 #endif

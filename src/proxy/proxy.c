@@ -19,6 +19,7 @@ static void proxy_init_floods(struct h2_flood_limits *floods, const struct confi
     floods->max[H2_FLOOD_PRIORITY] = (uint32_t)limits->h2_max_priority;
     floods->max[H2_FLOOD_WINDOW_UPDATE] = (uint32_t)limits->h2_max_window_updates;
     floods->max[H2_FLOOD_ZERO_WINDOW] = (uint32_t)limits->h2_max_stalled;
+    floods->max[H2_FLOOD_CLOSED] = (uint32_t)limits->h2_max_closed;
 }
 
 /* Where it is not said, as where there is nothing to offer, nobody is turned away. */

@@ -39,6 +39,18 @@ static uint32_t upstream_part(struct upstream_share share, uint32_t whole, uint3
     return part == 0 && whole != 0 ? 1 : part;
 }
 
+/* What requests bring about, as resets, is bounded by their number. */
+static void upstream_init_floods(struct h2_flood_limits *floods,
+                                 const struct config_limits *limits) {
+    floods->max[H2_FLOOD_CONTINUATION] = (uint32_t)limits->h2_max_continuations;
+    floods->max[H2_FLOOD_SETTINGS] = (uint32_t)limits->h2_max_settings;
+    floods->max[H2_FLOOD_PING] = (uint32_t)limits->h2_max_pings;
+    floods->max[H2_FLOOD_EMPTY_DATA] = (uint32_t)limits->h2_max_empty_data;
+    floods->max[H2_FLOOD_PRIORITY] = (uint32_t)limits->h2_max_priority;
+    floods->max[H2_FLOOD_WINDOW_UPDATE] = (uint32_t)limits->h2_max_window_updates;
+    floods->max[H2_FLOOD_CLOSED] = (uint32_t)limits->h2_max_closed;
+}
+
 int upstream_init(struct upstream *upstream, const struct config_upstream *config,
                   const struct session_ops *ops, struct session_room *room,
                   struct upstream_share share) {
@@ -58,6 +70,7 @@ int upstream_init(struct upstream *upstream, const struct config_upstream *confi
         .max_target = (uint32_t)config->limits.max_target,
         .send_proxy = config->send_proxy,
     };
+    upstream_init_floods(&upstream->options.h2_flood, &config->limits);
     upstream->servers = calloc(count, sizeof *upstream->servers);
     upstream->balance_servers = calloc(count, sizeof *upstream->balance_servers);
     upstream->names = calloc(count, sizeof *upstream->names);

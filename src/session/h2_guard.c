@@ -7,6 +7,8 @@
  * what else is answered, of which nghttp2 itself bounds acknowledgements. */
 #define H2_FRAMES_PER_STREAM 4
 #define H2_FRAMES_SPARE 4000
+/* Who reads so little at a time may open windows for it each time. */
+#define H2_WINDOW_PIECE 64
 
 static const enum stat_id flood_stats[H2_FLOOD_COUNT] = {
     [H2_FLOOD_RAPID_RESET] = STAT_H2_FLOOD_RAPID_RESET,
@@ -19,18 +21,31 @@ static const enum stat_id flood_stats[H2_FLOOD_COUNT] = {
     [H2_FLOOD_WINDOW_UPDATE] = STAT_H2_FLOOD_WINDOW_UPDATE,
     [H2_FLOOD_HPACK] = STAT_H2_FLOOD_HPACK,
     [H2_FLOOD_ZERO_WINDOW] = STAT_H2_FLOOD_ZERO_WINDOW,
+    [H2_FLOOD_CLOSED] = STAT_H2_FLOOD_CLOSED,
 };
 
 void h2_guard_end(struct h2 *h2, enum h2_flood_kind kind) {
     if (h2_is_deaf(h2)) return;
     stat_add(h2_net(h2)->stats, flood_stats[kind], 1);
-    h2_fail(h2, REASON_H2_FLOOD, NGHTTP2_ENHANCE_YOUR_CALM);
+    enum reason reason = h2->session.is_client ? REASON_H2_FLOOD : REASON_SERVER_FLOOD;
+    h2_fail(h2, reason, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
 void h2_flood(struct h2 *h2, enum h2_flood_kind kind) {
     const struct h2_flood_limits *limits = &h2->session.options->h2_flood;
-    if (!h2->session.is_client) return;
     if (h2_flood_note(&h2->flood, limits, kind, h2_net(h2)->now_ms)) h2_guard_end(h2, kind);
+}
+
+void h2_guard_request(struct h2 *h2) {
+    h2_flood_allow(&h2->flood, H2_FLOOD_CLOSED, 2); /* trailers and a reset may cross its end */
+    if (h2->session.is_client) return;
+    h2_flood_allow(&h2->flood, H2_FLOOD_WINDOW_UPDATE, 4);
+    h2_flood_allow(&h2->flood, H2_FLOOD_PING, 1);
+    h2_flood_allow(&h2->flood, H2_FLOOD_EMPTY_DATA, 1);
+}
+
+void h2_guard_sent(struct h2 *h2, size_t bytes) {
+    h2_flood_save(&h2->flood, H2_FLOOD_WINDOW_UPDATE, 4 + (uint32_t)bytes / H2_WINDOW_PIECE);
 }
 
 /* However small on the wire: no client needs it, and it would go on. */
@@ -39,11 +54,14 @@ void h2_guard_head(struct h2 *h2, const struct h2_head *head) {
         head->count <= (uint64_t)H2_BOMB_FACTOR * head->limits.fields_max) {
         return;
     }
-    if (h2->session.is_client) {
-        h2_guard_end(h2, H2_FLOOD_HPACK);
-    } else {
-        h2_fail(h2, REASON_BAD_RESPONSE, NGHTTP2_ENHANCE_YOUR_CALM);
-    }
+    h2_guard_end(h2, H2_FLOOD_HPACK);
+}
+
+/* Of a stream that has ended, or was never taken. After a GOAWAY no other begins. */
+static bool h2_is_closed(struct h2 *h2, int32_t id) {
+    bool begins = h2->session.is_client && !h2->drain_said &&
+                  id > nghttp2_session_get_last_proc_stream_id(h2->ng);
+    return !begins && !nghttp2_session_get_stream_user_data(h2->ng, id);
 }
 
 /* By header block, not by time. */
@@ -59,10 +77,10 @@ int h2_guard_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) 
     struct h2 *h2 = user;
     (void)ng;
     if (h2_is_deaf(h2)) return NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (!h2->session.is_client) return 0;
     switch (hd->type) {
     case NGHTTP2_HEADERS:
         h2->continuations = 0;
+        if (h2_is_closed(h2, hd->stream_id)) h2_flood(h2, H2_FLOOD_CLOSED);
         break;
     case NGHTTP2_DATA:
         if (hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0)
@@ -80,9 +98,10 @@ int h2_guard_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) 
     case NGHTTP2_CONTINUATION:
         h2_continue(h2);
         break;
-    case NGHTTP2_RST_STREAM:
-        break; /* counts where an answer is still due: h2_on_rst */
-    default:   /* also GOAWAY: each has nghttp2 look at every stream */
+    case NGHTTP2_RST_STREAM: /* else it counts where an answer is still due: h2_on_rst */
+        if (h2_is_closed(h2, hd->stream_id)) h2_flood(h2, H2_FLOOD_CLOSED);
+        break;
+    default: /* also GOAWAY: each has nghttp2 look at every stream */
         h2_flood(h2, H2_FLOOD_PRIORITY);
         break;
     }

@@ -6,10 +6,13 @@
 
 #include "session/h2_internal.h"
 
-/* Counts one more of a client's; too many end the connection. */
+/* Counts one more; too many end the connection. */
 void h2_flood(struct h2 *h2, enum h2_flood_kind kind);
 /* That was too much, whatever the limits say. */
 void h2_guard_end(struct h2 *h2, enum h2_flood_kind kind);
+/* A request begins, or DATA was sent: for each of them so much is free. */
+void h2_guard_request(struct h2 *h2);
+void h2_guard_sent(struct h2 *h2, size_t bytes);
 /* nghttp2's callback for every frame, before what is in it. */
 int h2_guard_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user);
 /* A header section, after each field. */

@@ -185,6 +185,7 @@ static void h2_begin_request(struct h2 *h2, int32_t id) {
         return;
     }
     h2->taken++;
+    h2_guard_request(h2);
     s->id = id;
     (void)nghttp2_session_set_stream_user_data(h2->ng, id, s); /* it has just begun it */
     h2_begin_head(h2, s, H2_REQUEST);

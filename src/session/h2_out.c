@@ -69,7 +69,7 @@ static int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     bool is_drop = length < H2_PIECE_LEAST && s->out.bytes != 0;
-    if (!is_drop) h2_flood_allow(&h2->flood, H2_FLOOD_WINDOW_UPDATE, 4);
+    if (!is_drop) h2_guard_sent(h2, length);
     h2_flood_allow(&h2->flood, H2_FLOOD_PING, 1); /* gRPC measures by one how much is on its way */
     if (s->told_full && !list_linked(&s->drained_link) && h2_queue_is_low(h2_room(h2), &s->out))
         list_push_back(&h2->drained, &s->drained_link);
@@ -91,6 +91,7 @@ static int h2_on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, voi
     struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
     if (!s) return 0;
     s->stream.sent = true;
+    if (s->queued) h2_guard_request(h2);
     h2_unqueue(s);
     if (!end) return 0;
     s->end_sent = true;

@@ -22,6 +22,7 @@ h2_max_empty_data = 20
 h2_max_priority = 20
 h2_max_window_updates = 200
 h2_max_stalled = 3
+h2_max_closed = 20
 [listener open]
 bind = @open
 upstream = app
@@ -34,6 +35,7 @@ h2_max_pings = 0
 h2_max_empty_data = 0
 h2_max_priority = 0
 h2_max_window_updates = 0
+h2_max_closed = 0
 [listener few]
 bind = @few
 upstream = app
@@ -91,10 +93,27 @@ def goaway(h2, n):
     h2.frame(GOAWAY, 0, 0, struct.pack(">II", 0, 0))
 
 
+def ended(h2, n):
+    if n == 0:
+        h2.get(1, "/hello")
+        h2.answer(1)
+
+
+def head_after_the_end(h2, n):
+    ended(h2, n)
+    h2.headers(1, [("x", "1")])
+
+
+def reset_after_the_end(h2, n):
+    ended(h2, n)
+    h2.reset_stream(1, CANCEL)
+
+
 FLOODS = [(rapid_reset, "rapid_reset"), (made_reset, "made_reset"),
           (made_reset_by_a_head, "made_reset"), (settings, "settings"), (ping, "ping"),
           (empty_data, "empty_data"), (padding_alone, "empty_data"), (priority, "priority"),
-          (goaway, "priority"), (window_update, "window_update")]
+          (goaway, "priority"), (window_update, "window_update"),
+          (head_after_the_end, "closed"), (reset_after_the_end, "closed")]
 
 
 def floods(stage, kind):
@@ -170,6 +189,18 @@ def test_who_waits_for_as_many_as_it_takes_back_is_no_flood(stage):
         h2.get(4 * n + 3, "/hello")
         assert h2.answer(4 * n + 3).body == b"hello"
     assert stage.count("weir_h2_flood_total") == before
+
+
+def test_who_resets_each_stream_once_more_is_no_flood(stage):
+    """As gRPC's clients do when their call ends early: it crosses the end of the stream."""
+    counted = stage.counter("weir_h2_flood_total")
+    h2 = H2Client(stage.connect())
+    for n in range(1, 121, 2):
+        h2.get(n, "/hello")
+        h2.answer(n)
+        h2.reset_stream(n, CANCEL)
+    h2.echo()
+    assert counted.grown() == 0
 
 
 def test_a_flood_ends_the_requests_of_its_connection(stage):

@@ -164,6 +164,7 @@ static void what_tcp_has_no_use_for_is_named(void **state) {
          "h2_max_streams = 1\nh2_max_resets = 1\nh2_max_made_resets = 1\nh2_max_continuations = 1\n"
          "h2_max_settings = 1\nh2_max_pings = 1\nh2_max_empty_data = 1\n"
          "h2_max_priority = 1\nh2_max_window_updates = 1\nh2_max_stalled = 1\n"
+         "h2_max_closed = 1\n"
          "websocket = raw\nwebsocket_max_message = 1k\nwebsocket_ping = 1s\n",
          "13: listener a.timeout_request: has no effect with mode = tcp\n"
          "14: listener a.timeout_client: has no effect with mode = tcp\n"
@@ -185,9 +186,13 @@ static void what_tcp_has_no_use_for_is_named(void **state) {
          "30: listener a.h2_max_priority: has no effect with mode = tcp\n"
          "31: listener a.h2_max_window_updates: has no effect with mode = tcp\n"
          "32: listener a.h2_max_stalled: has no effect with mode = tcp\n"
-         "33: listener a.websocket: has no effect with mode = tcp\n"
-         "34: listener a.websocket_max_message: has no effect with mode = tcp\n"
-         "35: listener a.websocket_ping: has no effect with mode = tcp\n"},
+         "33: listener a.h2_max_closed: has no effect with mode = tcp\n"
+         "34: listener a.websocket: has no effect with mode = tcp\n"
+         "35: listener a.websocket_max_message: has no effect with mode = tcp\n"
+         "36: listener a.websocket_ping: has no effect with mode = tcp\n"},
+        {"[upstream b]\nserver = unix:/b\nh2_max_pings = 1\nh2_max_closed = 1\n",
+         "11: upstream b.h2_max_pings: has no effect with protocol = h1\n"
+         "12: upstream b.h2_max_closed: has no effect with protocol = h1\n"},
         {"[listener a]\nmode = tcp\nbind = unix:/a\nupstream = app\ntrusted_proxies = ::1\n"
          "[listener b]\nmode = tcp\nbind = unix:/b\nupstream = app\ntrusted_proxies = ::1\n"
          "proxy_protocol = any\n",
