@@ -49,6 +49,8 @@ void exchange_send(struct exchange *x, struct stream *stream) {
     x->upstream = stream;
     stream->events = &exchange_upstream_events;
     stream->user = x;
+    stream->is_call = x->is_call;
+    stream->silence_ms = x->front->options.timeout_client_ms;
     x->attempt_ns = exchange_net(x)->now_ns;
     exchange_set_state(x, EXCHANGE_SEND);
     if (!exchange_rewrite(x, &request)) {

@@ -33,6 +33,25 @@ static uint64_t h1_rest_ms(const struct h1 *h1) {
     return is_blind ? CONN_BLIND_MS : h1->tunnel_ms;
 }
 
+/* While request and answer are both under way a client may just listen: silence is its server's. */
+static bool h1_is_read(const struct h1 *h1) {
+    bool is_due = h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS;
+    return is_due && h1->out != H1_OUT_BODY && !h1_is_held(h1);
+}
+
+/* The server is not late while nothing but the rest of the request could bring its answer. */
+static bool h1_waits_for_client(const struct h1 *h1) {
+    if (h1->out == H1_OUT_DONE || conn_is_sending(h1->session.conn)) return false;
+    bool two_way = h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS || h1->stream.is_call;
+    return !two_way || h1->in == H1_IN_DONE;
+}
+
+static uint64_t h1_server_ms(const struct h1 *h1) {
+    uint64_t step_ms = h1->session.options->timeout_server_ms;
+    bool both = h1->out != H1_OUT_DONE && !conn_is_sending(h1->session.conn);
+    return both && h1->stream.silence_ms > step_ms ? h1->stream.silence_ms : step_ms;
+}
+
 /* 0: nothing is waited for that this side could be late with. */
 static uint64_t h1_deadline(const struct h1 *h1) {
     const struct session_options *options = h1->session.options;
@@ -41,15 +60,12 @@ static uint64_t h1_deadline(const struct h1 *h1) {
     if (h1->head && h1->in == H1_IN_HEAD && h1->session.is_client)
         return h1->since_ms + options->timeout_request_ms;
     if (!h1->stream_open) return h1_idle_deadline(h1);
-    bool sending = conn_is_sending(h1->session.conn);
     if (h1->session.is_client) {
-        bool comes = h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS;
-        bool waits = sending || (comes && !h1_is_held(h1));
+        bool waits = conn_is_sending(h1->session.conn) || h1_is_read(h1);
         return waits ? now_ms + options->timeout_client_ms : 0;
     }
-    /* While the request is still coming from the client, the server is not late. */
-    bool waits_for_client = h1->out != H1_OUT_DONE && !sending;
-    return waits_for_client || h1_is_held(h1) ? 0 : now_ms + options->timeout_server_ms;
+    if (h1_waits_for_client(h1) || h1_is_held(h1)) return 0;
+    return now_ms + h1_server_ms(h1);
 }
 
 void h1_touch(struct h1 *h1) {
@@ -182,8 +198,8 @@ static void h1_on_client_deadline(struct h1 *h1) {
         }
         return;
     }
-    bool reading = (h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS) && !h1_is_held(h1);
-    if (!reading && !conn_is_sending(h1->session.conn)) return; /* nothing is owed by the client */
+    if (!h1_is_read(h1) && !conn_is_sending(h1->session.conn))
+        return; /* nothing is owed by the client */
     h1_reset_stream(h1, REASON_CLIENT_TIMEOUT);
 }
 
@@ -192,9 +208,8 @@ static void h1_on_upstream_deadline(struct h1 *h1) {
         h1_drop(h1, wire_late_reason(h1->session.conn));
     } else if (!h1->stream_open) {
         h1_drop(h1, REASON_SERVER_IDLE);
-    } else {
-        bool waits_for_client = h1->out != H1_OUT_DONE && !conn_is_sending(h1->session.conn);
-        if (!h1_is_held(h1) && !waits_for_client) h1_reset_stream(h1, REASON_SERVER_TIMEOUT);
+    } else if (!h1_is_held(h1) && !h1_waits_for_client(h1)) {
+        h1_reset_stream(h1, REASON_SERVER_TIMEOUT);
     }
 }
 

@@ -58,7 +58,7 @@ static enum reason h2_body_refused(const struct h2 *h2, const struct h2_stream *
     uint64_t grace_ms = options->timeout_client_ms < H2_RATE_GRACE_MS ? options->timeout_client_ms
                                                                       : H2_RATE_GRACE_MS;
     uint64_t took_ms = (s->paused ? s->paused_ms : h2_fair_ms(h2)) - s->since_ms;
-    if (options->min_read_rate == 0 || took_ms <= grace_ms || s->is_call) return REASON_NONE;
+    if (options->min_read_rate == 0 || took_ms <= grace_ms || s->stream.is_call) return REASON_NONE;
     bool slow = s->in_read * 1000 < options->min_read_rate * (took_ms - grace_ms);
     return slow ? REASON_CLIENT_TOO_SLOW : REASON_NONE;
 }
@@ -327,7 +327,7 @@ static void h2_on_head(struct h2 *h2, bool end) {
     enum h2_head_kind kind = h2->head->kind;
     enum reason reason = h2_head_finish(h2->head, end);
     s->in_ms = h2_net(h2)->now_ms;
-    if (kind == H2_REQUEST) s->is_call = h2_head_is_call(h2->head);
+    if (kind == H2_REQUEST) s->stream.is_call = h2_head_is_call(h2->head);
     if (kind == H2_REQUEST && reason != REASON_NONE) {
         h2_refuse(s, reason);
     } else if (reason != REASON_NONE) {

@@ -76,7 +76,6 @@ struct h2_stream {
     bool upgraded;       /* an extended CONNECT */
     nghttp2_nv *waiting; /* its head, until SETTINGS say if it is taken; NULL: it does not wait */
     size_t waiting_count;
-    bool is_call; /* client role: the request is a gRPC call */
     bool aborted; /* by us: RST_STREAM was given to nghttp2 */
     bool rst_received;
 };

@@ -466,8 +466,8 @@ static bool h2_answer_refused(struct h2 *h2, struct h2_stream *s, enum reason re
     struct http_message answer;
     struct bytes body = BYTES_NONE;
     arena_reset(&s->arena);
-    bool made = s->is_call ? grpc_error_answer(reason, &s->arena, &answer)
-                           : http_error_answer(reason, &s->arena, &answer, &body);
+    bool made = s->stream.is_call ? grpc_error_answer(reason, &s->arena, &answer)
+                                  : http_error_answer(reason, &s->arena, &answer, &body);
     if (!made || !session_add_date(h2->session.room, &answer, &s->arena) ||
         !h2_queue_copy(h2_room(h2), &s->out, body)) {
         return false;
@@ -475,7 +475,7 @@ static bool h2_answer_refused(struct h2 *h2, struct h2_stream *s, enum reason re
     if (!h2_put_response(h2, s, &answer, body.len == 0)) return false;
     s->out_state = H2_OUT_DONE;
     s->out_ms = h2_net(h2)->now_ms;
-    if (s->is_call) stat_bump(&h2_net(h2)->stats->failed_calls[reason], 1);
+    if (s->stream.is_call) stat_bump(&h2_net(h2)->stats->failed_calls[reason], 1);
     return true;
 }
 

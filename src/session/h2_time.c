@@ -39,14 +39,30 @@ uint64_t h2_fair_ms(const struct h2 *h2) {
     return (h2->shut_ms != 0 ? h2->shut_ms : h2_net(h2)->now_ms) - h2->was_shut_ms;
 }
 
+/* Request and answer are both under way: a client may just listen, so that silence is its server's.
+ */
+static bool h2_is_two_way(const struct h2_stream *s) {
+    if (h2_of(s)->session.is_client)
+        return s->in == H2_IN_BODY &&
+               (s->out_state == H2_OUT_BODY || (s->out_state == H2_OUT_HEAD && s->stream.is_call));
+    return !s->end_sent && (s->in == H2_IN_BODY || (s->in == H2_IN_HEAD && s->stream.is_call));
+}
+
 static bool h2_reads(const struct h2_stream *s) {
+    bool is_client = h2_of(s)->session.is_client;
     if (s->paused || s->tunnelled || s->told_reset || !s->user_open) return false;
+    if (h2_is_two_way(s)) return !is_client;
     if (s->in == H2_IN_BODY) return h2_of(s)->shut_ms == 0;
     /* While the request still comes from the client, the server is not late. Of a tunnel nothing
      * comes before its answer. */
-    bool is_client = h2_of(s)->session.is_client;
     bool whole = s->end_sent || s->upgraded || s->method == HTTP_CONNECT;
     return s->in == H2_IN_HEAD && !is_client && whole;
+}
+
+/* How long that may take. */
+static uint64_t h2_silence_ms(const struct h2 *h2, const struct h2_stream *s) {
+    uint64_t step_ms = h2_step_ms(h2);
+    return h2_is_two_way(s) && s->stream.silence_ms > step_ms ? s->stream.silence_ms : step_ms;
 }
 
 /* Something is there to be sent, if only the end, and a window is shut. */
@@ -67,7 +83,7 @@ static uint64_t h2_stream_deadline(const struct h2 *h2, const struct h2_stream *
      * silent on one side for long. */
     uint64_t moved_ms = s->in_ms > s->out_ms ? s->in_ms : s->out_ms;
     if (h2->opened_ms > moved_ms) moved_ms = h2->opened_ms;
-    if (h2_reads(s)) at_ms = moved_ms + step_ms;
+    if (h2_reads(s)) at_ms = moved_ms + h2_silence_ms(h2, s);
     if (h2_sends(s) && s->out_ms + step_ms < at_ms) at_ms = s->out_ms + step_ms;
     return at_ms;
 }

@@ -107,6 +107,11 @@ struct stream {
     /* Upstream role, set by the user: it could not give again what it gave. One that has to wait
      * for the server waits then, others are reset, to go elsewhere. */
     bool given;
+    /* Likewise: for so long both ends may be silent, or for timeout_server if that is longer, while
+     * the request and its answer are both under way: nobody can say whose turn it is. */
+    uint64_t silence_ms;
+    /* gRPC: they are so from the beginning. Upstream role: set by the user. */
+    bool is_call;
     /* In on_reset: the code by which the other side reset it (RFC 9113 section 7), 0: by none. A
      * client stream that is given one before close is reset with it, if it has to be. */
     uint32_t reset_code;

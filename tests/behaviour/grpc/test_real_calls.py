@@ -29,6 +29,14 @@ min_read_rate = 1000000
 [listener impatient]
 bind = @impatient
 upstream = impatient
+[listener paced_both]
+bind = @paced_both
+upstream = slower
+timeout_client = 800ms
+[listener impatient_both]
+bind = @impatient_both
+upstream = faster
+timeout_client = 1200ms
 [listener small]
 bind = @small
 upstream = app
@@ -46,6 +54,14 @@ server = @grpc
 protocol = h2
 server = @grpc
 timeout_server = 1500ms
+[upstream faster]
+protocol = h2
+server = @grpc
+timeout_server = 800ms
+[upstream slower]
+protocol = h2
+server = @grpc
+timeout_server = 1200ms
 [upstream down]
 protocol = h2
 server = @dead
@@ -376,6 +392,41 @@ def test_who_only_listens_is_not_late(ends):
     outgoing = queue.Queue()
     call = ends.both_stream("Tick", "paced")(iter(outgoing.get, None), timeout=PATIENCE)
     assert list(call) == [b"%d" % i for i in range(12)]
+    outgoing.put(None)
+
+
+def test_who_waits_for_a_slow_server_is_not_late(ends):
+    """Silence for twice the client's timeout before each message of the server's."""
+    def think(messages, context):
+        for message in messages:
+            time.sleep(1.6)
+            yield message
+            time.sleep(1.6)
+            yield b"more"
+
+    ends.serve(Think=both_stream(think))
+    outgoing = queue.Queue()
+    call = ends.both_stream("Think", "paced")(iter(outgoing.get, None), timeout=PATIENCE)
+    outgoing.put(b"one")
+    assert [next(call), next(call)] == [b"one", b"more"]
+    outgoing.put(None)
+    assert list(call) == []
+
+
+@pytest.mark.parametrize("listener", ["paced", "impatient"])
+def test_a_call_on_which_nothing_moves_has_the_longer_of_both_times(ends, listener):
+    """One timeout is 800 ms for client or server, the other longer by 400 ms."""
+    watched = Watched()
+    ends.serve(Wait=both_stream(lambda messages, context: watched(next(messages), context)))
+    outgoing = queue.Queue()
+    outgoing.put(b"one")
+    began = time.monotonic()
+    call = ends.both_stream("Wait", f"{listener}_both")(iter(outgoing.get, None), timeout=PATIENCE)
+    error = failure(lambda: list(call))
+    assert error.code() is StatusCode.DEADLINE_EXCEEDED
+    assert error.details() == "the server made no progress for timeout_server"
+    assert time.monotonic() - began >= 1.2
+    assert watched.over.wait(PATIENCE)
     outgoing.put(None)
 
 

@@ -41,8 +41,14 @@ upstream = one
 path = /slow
 host = slow.example
 upstream = slow
+[route soon]
+path = /soon
+upstream = soon
 [upstream slow]
 server = @originslow
+[upstream soon]
+server = @origin
+timeout_server = 300ms
 [upstream one]
 server = @origin_b max_connections=1
 """
@@ -194,6 +200,34 @@ def test_a_request_body_that_stops(stage):
     got = h2.answer(1)
     assert (got.status, got.reason) == (408, "client_timeout")
     assert time.monotonic() - began >= 1
+    upstream.expect_end()
+
+
+def test_who_listens_to_an_answer_is_not_late_with_the_rest_of_its_request(stage):
+    """Once an answer has begun, silence is its server's."""
+    h2 = H2Client(stage.connect("quick"))
+    h2.request(1, "POST", "/", end=False)
+    upstream = stage.origin.asked(whole=False)
+    upstream.send(answer_head(200, "Content-Length: 8") + b"some")
+    h2.until(lambda: h2.on(1).body == b"some", "half of the answer")
+    a_second_passes(stage, "quick")
+    h2.data(1, b"rest", end=True)
+    assert upstream.read_until(b"0\r\n\r\n").endswith(b"rest\r\n0\r\n\r\n")
+    upstream.send(b"more")
+    assert h2.answer(1).body == b"somemore"
+
+
+def test_an_answer_that_stops_is_its_servers(stage):
+    """Also while the request goes on: after timeout_server, or timeout_client, which is longer."""
+    late = stage.ended("server_timeout")
+    h2 = H2Client(stage.connect("quick"))
+    began = time.monotonic()
+    h2.request(1, "POST", "/soon", end=False)
+    upstream = stage.origin.asked(whole=False)
+    upstream.send(answer_head(200, "Content-Length: 8") + b"some")
+    h2.expect_reset(1)
+    assert time.monotonic() - began >= 1
+    late.grows()
     upstream.expect_end()
 
 

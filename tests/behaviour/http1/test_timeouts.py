@@ -44,6 +44,11 @@ bind = @server
 upstream = slow
 min_read_rate = 0
 max_body_size = 0
+[listener both]
+bind = @both
+upstream = slow
+timeout_client = 600ms
+min_read_rate = 0
 [listener pool]
 bind = @pool
 upstream = pooled
@@ -313,6 +318,37 @@ def test_server_timeout_does_not_run_while_the_client_uploads(stage, origin):
     assert upstream.read_request().body == body
     upstream.send(answer(200, b"fine"))
     assert client.read_response().body == b"fine"
+
+
+def test_who_listens_to_an_answer_is_not_late_with_the_rest_of_its_request(stage, origin):
+    """Once an answer has begun, silence is its server's."""
+    client = stage.connect("body")
+    upstream = origin.asked_by(client, post("/", b"some more")[:-5], whole=False)
+    upstream.expect(b"some")
+    upstream.send(answer_head(200, "Content-Length: 8") + b"half")
+    client.read_response_head()
+    client.expect(b"half")
+    time.sleep(2 * FIRES_S)
+    client.send(b" more")
+    upstream.expect(b" more")
+    upstream.send(b"rest")
+    client.expect(b"rest")
+    assert stage.exchange(get(), client=client)[1].status == 200
+
+
+def test_an_answer_that_stops_is_its_servers_also_while_the_request_goes_on(stage, origin):
+    """After timeout_server, or timeout_client, which is longer."""
+    late = stage.ended("server_timeout")
+    client = stage.connect("both")
+    clock = Clock()
+    upstream = origin.asked_by(client, post("/", b"some more")[:-5], whole=False)
+    upstream.send(answer_head(200, "Content-Length: 8") + b"half")
+    client.read_response_head()
+    client.expect(b"half")
+    client.expect_end()
+    assert time.monotonic() - clock.started >= 2 * FIRES_S - EARLY_S
+    late.grows()
+    upstream.expect_end()
 
 
 def test_server_that_reads_nothing_times_out(stage, origin):
