@@ -278,6 +278,10 @@ static void h2_on_eof(struct conn *conn) {
     h2_walk_begin(h2, &walk);
     for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
         bool whole = s->in == H2_IN_DONE || (s->in == H2_IN_HELD && s->ahead_end);
+        if (s->in == H2_IN_HEAD) { /* the rest of it will not come */
+            h2->session.host->on_refused(&h2->session, REASON_CLIENT_CLOSED);
+            h2_stream_abort(s, NGHTTP2_CANCEL);
+        }
         if (!whole) h2_stream_reset(s, REASON_CLIENT_CLOSED);
     }
     h2_mark(h2);

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from harness.bulk import Stopped
-from harness.h2_client import (END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
+from harness.h2_client import (CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
                                INTERNAL_ERROR, NO_ERROR, PREFACE, H2Client, pack, settings)
 from harness.http1 import answer, answer_head, chunk, get
 from harness.wait import eventually
@@ -18,6 +18,12 @@ upstream = app
 bind = @brief
 upstream = app
 timeout_request = 300ms
+[listener patient]
+bind = @patient
+upstream = app
+timeout_request = 60s
+timeout_client = 60s
+timeout_keepalive = 60s
 [route hello]
 path = /hello
 service = hello
@@ -159,6 +165,49 @@ def test_a_half_close_still_gets_its_answers(stage, h2):
     half.expect_end()
     whole.send(answer(200, b"here"))
     assert h2.answer(1).body == b"here"
+    assert h2.peer.expect_end() == "fin"
+
+
+@pytest.mark.parametrize("sent, counts", [
+    (pack(HEADERS, END_STREAM, 1, b"\x82"), 1),
+    (pack(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x86\x84")[:-1], 1),
+    (pack(HEADERS, END_STREAM, 1, b"\x82") + pack(CONTINUATION, 0, 1, b"\x86\x84")[:-1], 1),
+    (pack(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82")[:5], 0),
+])
+def test_a_fin_within_a_head_ends_the_connection_at_once(stage, sent, counts):
+    counted = stage.counter("weir_http_parse_errors_total", reason="client_closed")
+    h2 = H2Client(stage.connect("patient"))
+    h2.echo()
+    h2.stingy = True    # it can say nothing more
+    h2.peer.send(sent)
+    h2.peer.half_close()
+    assert h2.peer.expect_end() == "fin"
+    assert counted.grown() == counts
+
+
+def test_a_fin_within_a_head_leaves_what_was_asked_before(stage):
+    h2 = H2Client(stage.connect("patient"))
+    h2.get(1)
+    upstream = stage.origin.asked()
+    h2.echo()
+    h2.stingy = True
+    h2.peer.send(pack(HEADERS, END_STREAM, 3, b"\x82"))
+    h2.peer.half_close()
+    h2.expect_reset(3)
+    upstream.send(answer(200, b"here"))
+    assert h2.answer(1).body == b"here"
+    assert h2.peer.expect_end() == "fin"
+
+
+def test_a_fin_within_trailers_ends_their_request(stage):
+    h2 = H2Client(stage.connect("patient"))
+    h2.request(1, "POST", "/", end=False)
+    upstream = stage.origin.asked(whole=False)
+    h2.echo()
+    h2.stingy = True
+    h2.peer.send(pack(HEADERS, END_HEADERS | END_STREAM, 1, h2.block(TRAILERS))[:-5])
+    h2.peer.half_close()
+    upstream.expect_end()
     assert h2.peer.expect_end() == "fin"
 
 
