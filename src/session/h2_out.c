@@ -68,7 +68,8 @@ static int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint
         !h2_send_slices(h2, s, length)) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
-    bool is_drop = length < H2_PIECE_LEAST && s->out.bytes != 0;
+    /* A server may have a window as small as it likes. */
+    bool is_drop = length < H2_PIECE_LEAST && s->out.bytes != 0 && h2->session.is_client;
     if (!is_drop) h2_guard_sent(h2, length);
     h2_flood_allow(&h2->flood, H2_FLOOD_PING, 1); /* gRPC measures by one how much is on its way */
     if (s->told_full && !list_linked(&s->drained_link) && h2_queue_is_low(h2_room(h2), &s->out))
