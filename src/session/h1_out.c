@@ -104,8 +104,9 @@ static void h1_head_op(struct stream *stream, const struct http_message *message
     CHECK(h1->stream_open && h1->out == H1_OUT_HEAD);
     bool is_client = h1->session.is_client;
     bool interim = is_client && message->status < 200;
-    /* RFC 9110 section 15.2: HTTP/1.0 has no 1xx. */
-    if (interim && h1->http10) return;
+    /* RFC 9110 section 15.2: HTTP/1.0 has no 1xx. Nobody is paused for these, and who reads so
+     * little does not need them. */
+    if (interim && (h1->http10 || conn_is_full(h1->session.conn))) return;
     if (is_client && !interim) {
         /* After a final answer instead of 100 the client may or may not send its body: only a close
          * is unambiguous. */

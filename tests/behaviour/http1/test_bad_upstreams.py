@@ -143,6 +143,18 @@ def test_body_on_a_head_answer_is_dropped(stage, client, origin):
     assert got.body == b"two"
 
 
+def test_interim_answers_do_not_pile_up_for_who_reads_nothing(stage, origin):
+    client = stage.connect(recv_buffer=4096)
+    upstream = origin.asked_by(client, get())
+    for _ in range(10):
+        upstream.send(answer_head(103, "Link: " + "x" * 4000) * 1000)
+    upstream.send(answer(200, b"end"))
+    interims = 0
+    while (got := client.read_response()).status == 103:
+        interims += 1
+    assert got.body == b"end" and 0 < interims < 5000
+
+
 def test_many_interim_answers_are_only_a_stream(stage, client, origin):
     upstream = origin.asked_by(client, get())
     upstream.send(answer_head(103, "Link: </a>") * 200 + answer(200, b"end"))
