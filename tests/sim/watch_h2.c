@@ -150,7 +150,8 @@ void __wrap_nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
 /* What the streams of a session add up to. */
 struct sums {
     uint32_t streams;
-    uint32_t open; /* by their users */
+    uint32_t open;  /* by their users */
+    uint32_t taken; /* that nghttp2 has */
     uint32_t unconsumed;
 };
 
@@ -161,6 +162,7 @@ static struct sums add_up(const struct h2 *h2) {
         const struct h2_stream *s = LIST_OWNER(node, struct h2_stream, link);
         sums.streams++;
         sums.open += s->user_open;
+        sums.taken += !s->gone;
         sums.unconsumed += s->unconsumed;
         bool keeps = s->paused || s->in == H2_IN_HELD || s->in == H2_IN_BROKEN || s->tunnelled;
         if (s->unconsumed == 0 || keeps) continue;
@@ -186,6 +188,10 @@ static void watch_windows(const struct h2 *h2, const struct sums *sums) {
 
 static void watch_session(const struct h2 *h2, const struct sums *sums) {
     const struct session *session = &h2->session;
+    if (session->is_client && !h2_is_deaf(h2) && h2->taken != sums->taken) {
+        sim_fail(INVARIANT_STREAMS, "%u streams of a client are taken, %u are counted", sums->taken,
+                 h2->taken);
+    }
     if (session->is_client) return;
     if (session->streams_open != sums->open) {
         sim_fail(INVARIANT_STREAMS, "%u streams to a server are open, %u are counted", sums->open,
