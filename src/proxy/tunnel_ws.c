@@ -29,6 +29,7 @@ struct tunnel_ws {
     struct tunnel *tunnel;
     struct tunnel_ws_room *room;
     uint64_t ping_ms;
+    uint64_t idle_ms;
     uint64_t moved_ms; /* when something last came */
     struct wheel_timer timer;
     bool draining;
@@ -357,6 +358,13 @@ static bool is_gone(const struct tunnel_ws *ws, const struct tunnel_ws_side *sid
     return tunnel_idle_ms(side->stream) >= ws->ping_ms;
 }
 
+/* Behind half a frame nobody can be asked: what passes between weir and the other end says nothing
+ * of this one. */
+static bool is_stuck(struct tunnel_ws *ws, const struct tunnel_ws_side *side) {
+    bool asked = side->closed || side->told || !ws_in_frame(&other_side(ws, side)->parser);
+    return !asked && tunnel_idle_ms(side->stream) >= ws->idle_ms;
+}
+
 static void tunnel_ws_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
     struct tunnel_ws *ws = LIST_OWNER(timer, struct tunnel_ws, timer);
     struct wheel *wheel = &ws->room->net->wheel;
@@ -370,6 +378,8 @@ static void tunnel_ws_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
         tunnel_ws_fail(ws, &ws->client, 0, REASON_WEBSOCKET_TIMEOUT);
     } else if (is_gone(ws, &ws->upstream)) {
         tunnel_ws_fail(ws, &ws->upstream, 0, REASON_WEBSOCKET_TIMEOUT);
+    } else if (is_stuck(ws, &ws->client) || is_stuck(ws, &ws->upstream)) {
+        tunnel_ws_fail(ws, &ws->client, 0, REASON_TUNNEL_TIMEOUT);
     } else {
         ping(ws, &ws->client);
         ping(ws, &ws->upstream);
@@ -393,6 +403,7 @@ void tunnel_ws_start(struct tunnel *tunnel, struct tunnel_ws_room *room,
     *ws = (struct tunnel_ws){.tunnel = tunnel,
                              .room = room,
                              .ping_ms = options->ping_ms,
+                             .idle_ms = options->idle_ms,
                              .moved_ms = room->net->now_ms,
                              .draining = room->draining};
     list_init(&ws->link);

@@ -16,6 +16,12 @@ bind = @late
 upstream = app
 websocket = checked
 websocket_ping = 300ms
+[listener endless]
+bind = @endless
+upstream = app
+websocket = checked
+websocket_max_message = 0
+websocket_ping = 200ms
 [upstream app]
 server = @origin
 timeout_tunnel = 1s
@@ -92,6 +98,17 @@ def test_a_server_that_does_not_answer_is_gone_too(stage, client, origin):
         client.send(frame(PONG, got[1], MASK))
     assert got[0] == 8 and got[1][:2] == b"\x03\xe9"
     upstream.expect_end()
+
+
+def test_pings_do_not_keep_who_reads_nothing(stage, origin):
+    counted = stage.ended("tunnel_timeout")
+    client, upstream = open_tunnel(stage.connect("endless"), origin)
+    # The client is in the middle of a frame, and so cannot be asked; the server is not read, and so
+    # need not answer.
+    upstream.send(bytes([0x80 | BINARY, 127]) + (1 << 40).to_bytes(8, "big"))
+    upstream.send_until_stuck(bytes(65536))
+    counted.grows()
+    client.expect_end()
 
 
 def test_a_ping_waits_for_the_end_of_a_frame(stage, client, origin):
