@@ -25,6 +25,7 @@ struct client {
     uint64_t next_write_ns, next_read_ns;
     struct text out; /* the request being written */
     size_t out_at;
+    struct frames_out frames_out;
     enum leaving leaving;
     uint64_t leave_at; /* after so many bytes both ways */
     uint64_t moved;    /* bytes both ways */
@@ -143,6 +144,19 @@ static void judge_weirs_answer(struct client *client, const struct plan *plan) {
     world.errors++;
 }
 
+/* The tunnel is there. */
+static void on_switch(struct client *client, const struct plan *plan) {
+    struct reader *reader = &client->reader;
+    bool proven = plan->tunnel != TUNNEL_WEBSOCKET || strcmp(reader->key, PLAN_ACCEPT) == 0;
+    if (!proven || reader->has_length || reader->chunked) {
+        sim_fail(INVARIANT_BYTES, "client %u: request %u: the head of a tunnel has %s",
+                 client->number, plan->id, proven ? "a length" : "a wrong Sec-WebSocket-Accept");
+    }
+    reader->is_tunnel = true;
+    reader->has_frames = plan->frames;
+    frames_begin(&reader->frames, plan->id, SIDE_ANSWER);
+}
+
 static void on_head(struct client *client) {
     struct reader *reader = &client->reader;
     const struct plan *plan = current(client);
@@ -184,12 +198,15 @@ static void on_head(struct client *client) {
     }
     reader->pattern_id = plan->id;
     reader->side = SIDE_ANSWER;
+    if (plan->upgrade) on_switch(client, plan);
 }
 
 static void on_answer(struct client *client) {
     const struct reader *reader = &client->reader;
     const struct plan *plan = current(client);
-    if (reader->id != 0) {
+    if (frames_are_cut(&reader->frames)) {
+        world.unanswered++;
+    } else if (reader->id != 0) {
         uint64_t wanted = plan->is_head ? 0 : plan->answer_size;
         if (reader->body != wanted) {
             sim_fail(INVARIANT_BYTES, "client %u: request %u: %llu bytes of body instead of %llu",
@@ -241,7 +258,8 @@ static void client_on_fin(struct client *client) {
             client_judge_end(client);
             return;
         }
-        if (reader->body != plan->answer_size && !client->misbehaved) {
+        bool cut = frames_are_cut(&reader->frames);
+        if (reader->body != plan->answer_size && !client->misbehaved && !cut) {
             sim_fail(INVARIANT_BYTES, "client %u: a tunnel ends well after %llu bytes of %u",
                      client->number, (unsigned long long)reader->body, plan->answer_size);
         }
@@ -318,6 +336,10 @@ static size_t client_may_write(struct client *client) {
     uint32_t i = client->begun - 1;
     size_t left = client->out.len - client->out_at;
     const struct plan *plan = &client->asked[i];
+    if (client->raw) {
+        uint64_t may = frames_may_send(&client->frames_out, plan, SIDE_REQUEST, client->out_at);
+        if (may < left) left = (size_t)may;
+    }
     if (plan->expects && !client->got_continue && client->answered == i &&
         client->out_at >= client->head_sizes[i]) {
         return sim.now_ns >= client->progress_ns + EXPECT_NS ? left : 0;
@@ -348,11 +370,24 @@ static void client_upgraded(struct client *client) {
     sock_shutdown(client->sock);
 }
 
+/* The answer to weir's ping. False: there is no room for it. */
+static bool client_write_pong(struct client *client) {
+    struct frames_out *out = &client->frames_out;
+    while (frames_answer(out, &client->reader.frames)) {
+        size_t left = out->pong_len - out->pong_at;
+        ssize_t put = sock_write(client->sock, out->pong + out->pong_at, left);
+        if (put <= 0) return false;
+        out->pong_at += (uint32_t)put;
+        client_moved(client, (size_t)put);
+    }
+    return true;
+}
+
 static void client_write(struct client *client) {
     while (!client->done && sim.now_ns >= client->next_write_ns) {
         if (client->begun != 0) client_upgraded(client);
         if (client->written == client->begun && has_more_to_ask(client)) next_request(client);
-        if (client->written == client->begun) return;
+        if (client->written == client->begun || !client_write_pong(client)) return;
         size_t size = client_may_write(client);
         if (size == 0) return;
         ssize_t put = sock_write(client->sock, client->out.bytes + client->out_at, size);
@@ -475,7 +510,7 @@ static void pick_requests(struct client *client) {
         requests[id].echo = client->echo;
         client->asked[client->asked_count++] = plan_of(id);
         const struct plan *plan = &client->asked[i];
-        if (plan->upgrade || plan->expects) break;
+        if (plan->tunnel != TUNNEL_NONE || plan->expects) break;
     }
 }
 

@@ -12,6 +12,7 @@ static bool may_be_cut(const struct h2_ask *ask, uint32_t code) {
     const struct h2_client *client = ask->client;
     if (ask->misbehaved || client->misbehaved || client->refused || world.draining) return true;
     if (sock_is_broken(client->link.sock) || sim_has(FAULT_FEW_SLOTS)) return true;
+    if (frames_are_cut(&ask->frames)) return true;
     /* RST of a server that closes with some of the request unread takes its answer back. */
     const struct plan *plan = &ask->plan;
     if (plan->manner == MANNER_EARLY && plan->server_ends && !world.h2_servers) return true;
@@ -97,6 +98,10 @@ static void on_end(struct h2_ask *ask) {
     const struct plan *plan = &ask->plan;
     ask->whole = true;
     if (ask->told_id == 0) return;
+    if (frames_are_cut(&ask->frames)) {
+        world.unanswered++;
+        return;
+    }
     uint64_t wanted = plan->is_head ? 0 : plan->answer_size;
     if (ask->body != wanted) {
         sim_fail(INVARIANT_BYTES, "client %u: request %u: %llu bytes of body instead of %llu",
@@ -147,7 +152,7 @@ static void ask_rest(struct h2_ask *ask, uint64_t at_ns) {
 
 /* Whether the body must not begin yet: for a 100, or until it is a tunnel. */
 static bool ask_waits(struct h2_ask *ask) {
-    if (ask->plan.upgrade && !ask->answered) return true;
+    if (ask->plan.tunnel != TUNNEL_NONE && !ask->plan.eager && !ask->answered) return true;
     if (!ask->plan.expects || ask->got_continue || ask->answered) return false;
     if (sim.now_ns >= ask->progress_ns + EXPECT_NS) return false;
     ask_rest(ask, ask->progress_ns + EXPECT_NS);
@@ -161,15 +166,19 @@ static ssize_t on_source(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_
     bool over = h2_ask_is_over(ask);
     bool late = ask->mood == MOOD_SLOW && sim_one_in(2);
     bool waits = !over && ask_waits(ask);
-    if (over || late || waits) {
+    if (!over && !waits && frames_answer(&ask->frames_out, &ask->frames))
+        return (ssize_t)frames_put_pong(&ask->frames_out, (char *)buffer, length);
+    uint64_t may = frames_may_send(&ask->frames_out, &ask->plan, SIDE_REQUEST, ask->sent);
+    if (over || late || waits || may == 0) {
         ask->deferred = true;
         if (late) ask_rest(ask, sim.now_ns + sim_skewed(300 * SIM_MS));
         return NGHTTP2_ERR_DEFERRED;
     }
     /* A tunnel that was refused has no bytes. */
-    bool refused = ask->plan.upgrade && ask->told_id == 0;
+    bool refused = ask->plan.upgrade && ask->answered && ask->told_id == 0;
     uint32_t left = refused ? 0 : ask->plan.request_size - ask->sent;
     uint32_t most = left < length ? left : (uint32_t)length;
+    if (may < most) most = (uint32_t)may;
     uint32_t size = sim_one_in(2) ? most : (uint32_t)sim_below(most + 1ull);
     if (size == 0) size = most;
     for (uint32_t i = 0; i < size; i++)
@@ -186,6 +195,13 @@ static ssize_t on_source(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_
     return (ssize_t)size;
 }
 
+void h2_ask_go_on(struct h2_ask *ask) {
+    bool may = frames_may_go_on(&ask->frames_out, &ask->frames);
+    if (!may || !ask->deferred || ask->stopped || ask->closed || ask->timer) return;
+    ask->deferred = false;
+    (void)nghttp2_session_resume_data(ask->client->link.ng, ask->id); /* or it has ended */
+}
+
 /* More to be written than a 100 or a head would tell. */
 static void ask_resume(struct h2_ask *ask) {
     if (!ask->deferred || ask->stopped || ask->timer) return;
@@ -194,11 +210,16 @@ static void ask_resume(struct h2_ask *ask) {
 }
 
 static void put_request(const struct plan *plan, struct h2_fields *fields) {
-    h2_fields_add(fields, ":method", "%s", plan->upgrade ? "CONNECT" : plan->method);
-    if (plan->upgrade) h2_fields_add(fields, ":protocol", "sim");
-    h2_fields_add(fields, ":scheme", "http");
-    h2_fields_add(fields, ":authority", "sim");
-    h2_fields_add(fields, ":path", "%s/%u", plan->local ? "/local" : "/far", plan->id);
+    char target[32];
+    plan_target(plan, target, sizeof target);
+    bool connects = plan->tunnel == TUNNEL_CONNECT;
+    bool is_extended = plan->tunnel != TUNNEL_NONE && !connects;
+    h2_fields_add(fields, ":method", "%s", is_extended ? "CONNECT" : plan->method);
+    if (is_extended)
+        h2_fields_add(fields, ":protocol", plan->tunnel == TUNNEL_WEBSOCKET ? "websocket" : "sim");
+    if (!connects) h2_fields_add(fields, ":scheme", "http");
+    h2_fields_add(fields, ":authority", "%s", connects ? target : "sim");
+    if (!connects) h2_fields_add(fields, ":path", "%s", target);
     h2_fields_add(fields, "x-id", "%u", plan->id);
     if (plan->request_framing == FRAMING_LENGTH)
         h2_fields_add(fields, "content-length", "%u", plan->request_size);
@@ -214,7 +235,8 @@ void h2_ask_next(struct h2_client *client) {
     struct h2_fields fields = {.count = 0};
     put_request(plan, &fields);
     const nghttp2_data_provider provider = {.source.ptr = ask, .read_callback = on_source};
-    bool body = plan->request_size != 0 || plan->upgrade || plan->request_trailers;
+    frames_begin(&ask->frames, plan->id, SIDE_ANSWER);
+    bool body = plan->request_size != 0 || plan->tunnel != TUNNEL_NONE || plan->request_trailers;
     ask->id =
         nghttp2_submit_request(ng, NULL, fields.items, fields.count, body ? &provider : NULL, ask);
     ask->progress_ns = client->progress_ns = sim.now_ns;
@@ -293,12 +315,15 @@ static int on_bytes(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_
     CHECK(nghttp2_session_consume_connection(ng, size) == 0);
     if (!ask) return 0;
     ask->progress_ns = sim.now_ns;
-    for (size_t i = 0; i < size && ask->told_id != 0; i++) {
-        if ((char)bytes[i] == plan_byte(ask->plan.id, SIDE_ANSWER, ask->body + i)) continue;
+    const char *planned = (const char *)bytes;
+    size_t count =
+        h2_link_planned(&ask->frames, ask->plan.frames && ask->told_id != 0, &planned, size);
+    for (size_t i = 0; i < count && ask->told_id != 0; i++) {
+        if (planned[i] == plan_byte(ask->plan.id, SIDE_ANSWER, ask->body + i)) continue;
         sim_fail(INVARIANT_BYTES, "client %u: request %u: byte %llu of the answer is another one",
                  ask->client->number, ask->plan.id, (unsigned long long)(ask->body + i));
     }
-    ask->body += size;
+    ask->body += count;
     ask->unread += (uint32_t)size;
     if (h2_ask_is_over(ask)) return 0;
     if (ask->mood == MOOD_SLOW) {

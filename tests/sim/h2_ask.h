@@ -4,6 +4,7 @@
 #define WEIR_TESTS_SIM_H2_ASK_H
 
 #include "sim/actors.h"
+#include "sim/frames.h"
 #include "sim/h2_link.h"
 
 #define H2_ASKED_MAX 16
@@ -37,6 +38,8 @@ struct h2_ask {
     bool stopped;
     bool got_continue;
     bool deferred;
+    struct frames frames; /* of a tunnel that has them */
+    struct frames_out frames_out;
     struct sim_event *timer;
 };
 
@@ -71,6 +74,8 @@ nghttp2_session_callbacks *h2_ask_callbacks(void);
 void h2_ask_next(struct h2_client *client);
 /* Whether it has had enough of its stream, and so resets or leaves it. */
 bool h2_ask_is_over(struct h2_ask *ask);
+/* Its bytes go on after a rest, or there is a ping to be answered. */
+void h2_ask_go_on(struct h2_ask *ask);
 /* The stream has ended: without its whole answer it needs an excuse. */
 void h2_ask_close(struct h2_ask *ask, uint32_t code);
 /* h2_client.c: the client does its next step then. */

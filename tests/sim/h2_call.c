@@ -10,6 +10,7 @@ void h2_call_free(struct h2_call *call) {
         at = &(*at)->next;
     *at = call->next;
     sim_cancel(&call->timer);
+    sim_cancel(&call->rest);
     free(call);
 }
 
@@ -28,6 +29,19 @@ static void on_call_timer(void *owner, uint64_t argument) {
 void h2_call_rest(struct h2_call *call) {
     if (call->timer) return;
     sim_event(sim.now_ns + sim_skewed(300 * SIM_MS), on_call_timer, call, &call->timer);
+}
+
+void h2_call_go_on(struct h2_call *call) {
+    if (!frames_may_go_on(&call->frames_out, &call->frames) || !call->deferred || call->timer)
+        return;
+    call->deferred = false;
+    (void)nghttp2_session_resume_data(call->conn->link.ng, call->id); /* or it has ended */
+    h2_server_wake(call->conn, sim.now_ns);
+}
+
+static void on_rested(void *owner, uint64_t argument) {
+    (void)argument;
+    h2_call_go_on(owner);
 }
 
 /* RST_STREAM, for whatever reason a server has. */
@@ -54,8 +68,13 @@ static ssize_t on_source(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_
     (void)user;
     uint32_t left = call->given_max - call->given;
     bool late = call->slow && sim_one_in(2);
-    if (late || (left == 0 && call->cuts)) {
+    if (frames_answer(&call->frames_out, &call->frames))
+        return (ssize_t)frames_put_pong(&call->frames_out, (char *)buffer, length);
+    uint64_t may = frames_may_send(&call->frames_out, &call->plan, SIDE_ANSWER, call->given);
+    if (may == 0 && !call->rest) sim_event(call->frames_out.until_ns, on_rested, call, &call->rest);
+    if (late || may == 0 || (left == 0 && call->cuts)) {
         call->deferred = true;
+        if (may == 0) return NGHTTP2_ERR_DEFERRED;
         if (late) {
             h2_call_rest(call);
         } else {
@@ -64,6 +83,7 @@ static ssize_t on_source(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_
         return NGHTTP2_ERR_DEFERRED;
     }
     uint32_t most = left < length ? left : (uint32_t)length;
+    if (may < most) most = (uint32_t)may;
     uint32_t size = sim_one_in(2) ? most : (uint32_t)sim_below(most + 1ull);
     if (size == 0) size = most;
     for (uint32_t i = 0; i < size; i++)

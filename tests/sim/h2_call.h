@@ -4,6 +4,7 @@
 #define WEIR_TESTS_SIM_H2_CALL_H
 
 #include "sim/actors.h"
+#include "sim/frames.h"
 #include "sim/h2_link.h"
 
 struct h2_conn;
@@ -14,8 +15,10 @@ struct h2_call {
     int32_t id;
     struct plan plan; /* id 0: its head is not whole */
     uint32_t told_id; /* X-Id */
-    char method[16], path[64], protocol[16], told[64];
+    char method[16], path[64], authority[64], protocol[16], told[64];
     uint32_t sum;
+    struct frames frames; /* of a tunnel that has them */
+    struct frames_out frames_out;
     uint64_t body;   /* bytes that have come */
     uint32_t unread; /* of them, without their window given back */
     uint32_t given;  /* bytes of the answer */
@@ -27,6 +30,7 @@ struct h2_call {
     bool slow;
     bool deferred;
     struct sim_event *timer;
+    struct sim_event *rest; /* between two frames */
     struct h2_call *next;
 };
 
@@ -49,6 +53,8 @@ struct h2_conn {
 
 /* Window for what was read, and more of the answer, after a rest. */
 void h2_call_rest(struct h2_call *call);
+/* Its bytes go on after a rest, or there is a ping to be answered. */
+void h2_call_go_on(struct h2_call *call);
 void h2_call_put_interims(struct h2_call *call);
 /* As its plan says; some of them end in RST_STREAM. */
 void h2_call_answer(struct h2_call *call);

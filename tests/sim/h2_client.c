@@ -157,7 +157,7 @@ static void client_talk(struct h2_client *client) {
            client->begun - client->closed < client->depth && writes)
         h2_ask_next(client);
     for (uint32_t i = 0; i < client->begun; i++)
-        (void)h2_ask_is_over(&client->asked[i]);
+        if (!h2_ask_is_over(&client->asked[i])) h2_ask_go_on(&client->asked[i]);
     say_goaway(client);
     if (writes) h2_link_write(link);
     if (client_leaves(client)) return;
@@ -166,6 +166,8 @@ static void client_talk(struct h2_client *client) {
         sock_shutdown(link->sock);
     }
     if (link->fin || link->reset || link->broken) {
+        /* Without a frame it may have been that answer, too short for nghttp2 to give it up. */
+        client->refused |= link->may_break && world.clients_limited;
         client_judge_end(client);
     } else {
         client_finish(client);
@@ -270,6 +272,7 @@ static void pick_requests(struct h2_client *client) {
     for (uint32_t i = 0; i < count; i++) {
         uint32_t id = plan_next(client->number, false);
         if (id == 0) return;
+        requests[id].h2 = true;
         struct h2_ask *ask = &client->asked[client->asked_count++];
         *ask = (struct h2_ask){.client = client,
                                .plan = plan_of(id),

@@ -151,6 +151,15 @@ uint64_t h2_link_next_ns(const struct h2_link *link) {
     return at_ns;
 }
 
+size_t h2_link_planned(struct frames *frames, bool has_frames, const char **bytes, size_t size) {
+    static char planned[READ_SIZE + FRAMES_CONTROL_MAX];
+    if (!has_frames) return size;
+    CHECK(size <= READ_SIZE);
+    size = frames_take(frames, *bytes, size, planned);
+    *bytes = planned;
+    return size;
+}
+
 void h2_fields_add(struct h2_fields *fields, const char *name, const char *format, ...) {
     CHECK(fields->count < H2_FIELDS_MAX);
     char *text = fields->text[fields->count];

@@ -6,6 +6,7 @@
 #ifndef WEIR_TESTS_SIM_H2_LINK_H
 #define WEIR_TESTS_SIM_H2_LINK_H
 
+#include "sim/frames.h"
 #include "sim/kernel.h"
 #include "sim/plan.h"
 
@@ -52,6 +53,9 @@ void h2_link_write(struct h2_link *link);
 bool h2_link_is_done(const struct h2_link *link);
 /* When it goes on by itself, UINT64_MAX: only when something comes. */
 uint64_t h2_link_next_ns(const struct h2_link *link);
+
+/* What of DATA's bytes is planned: without weir's own frames where there are any. */
+size_t h2_link_planned(struct frames *frames, bool has_frames, const char **bytes, size_t size);
 
 struct h2_fields {
     nghttp2_nv items[H2_FIELDS_MAX];

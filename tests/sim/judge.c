@@ -1,6 +1,7 @@
 #include "sim/judge.h"
 
 #include "sim/actors.h"
+#include "sim/frames.h"
 
 #include <string.h>
 
@@ -51,14 +52,36 @@ bool judge_may_fail(const struct plan *plan, const char *reason) {
         return plan->manner == MANNER_NONSENSE ||
                (plan->manner == MANNER_CLOSES && world.h2_servers);
     }
+    /* What is no tunnel would look like one to a client of HTTP/2. */
+    if (strcmp(reason, "upgrade_ignored") == 0)
+        return plan->tunnel != TUNNEL_NONE && !plan->upgrade && plan->status == 200;
     if (strcmp(reason, "server_refused") == 0) return world.h2_servers && was_refused(plan);
     if (!any_of(reason, of_server)) return false;
     return plan->manner != MANNER_SERVES || sim_has(FAULT_SERVER_RESET) ||
            sim_has(FAULT_SERVER_IDLE_ENDS) || (world.h2_servers && sim_has(FAULT_SERVER_CUTS));
 }
 
+/* Whether one end of a tunnel may go before its time. */
+static bool may_lose_end(const struct plan *plan) {
+    static const enum fault faults[] = {
+        FAULT_CLIENT_RESET, FAULT_CLIENT_LEAVES, FAULT_CLIENT_STOPS, FAULT_CLIENT_BAD,
+        FAULT_STREAM_STOPS, FAULT_STREAM_RESETS, FAULT_FEW_SLOTS};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        if (sim_has(faults[i])) return true;
+    }
+    return judge_may_be_cut(plan);
+}
+
+bool judge_may_close(uint32_t id, enum side side, uint32_t code) {
+    struct plan plan = plan_of(id);
+    enum side own = side == SIDE_ANSWER ? SIDE_REQUEST : SIDE_ANSWER;
+    if (code == 1001) return world.draining || plan.breaks || may_lose_end(&plan);
+    if (code == 1011) return sim_has(FAULT_FEW_SLOTS);
+    return plan.breaks && frames_plan(id, own)->code == code;
+}
+
 bool judge_may_be_cut(const struct plan *plan) {
-    if (judge_is_bad(plan->manner)) return true;
+    if (judge_is_bad(plan->manner) || plan->breaks) return true;
     bool cuts = world.h2_servers && sim_has(FAULT_SERVER_CUTS);
     return !plan->local && (sim_has(FAULT_SERVER_RESET) || cuts);
 }

@@ -8,6 +8,8 @@
 static inline bool judge_is_bad(enum manner manner) { return manner >= MANNER_SILENT; }
 /* Whether weir may give its own error with this reason (base/reason.def). */
 bool judge_may_fail(const struct plan *plan, const char *reason);
+/* Whether weir may send a Close with this code to who reads `side` of a tunnel's frames. */
+bool judge_may_close(uint32_t id, enum side side, uint32_t code);
 /* Whether an answer may be cut, by the fault of its server or of the way there. */
 bool judge_may_be_cut(const struct plan *plan);
 

@@ -4,7 +4,9 @@
 #include "base/hash.h"
 #include "base/rand.h"
 #include "sim/actors.h"
+#include "sim/frames.h"
 
+#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +18,7 @@ static uint32_t last_id;
 
 void plan_init(void) {
     memset(requests, 0, sizeof requests);
+    frames_free_all();
     last_id = 0;
 }
 
@@ -162,6 +165,37 @@ static enum manner pick_manner(struct rand_state *random) {
     return MANNER_SERVES;
 }
 
+/* A tunnel is asked for: the server may have something else to say. */
+static void plan_tunnel(struct plan *plan, struct rand_state *random) {
+    static const int refusals[] = {404, 403, 503, 200};
+    bool converted = world.h2_servers && !requests[plan->id].h2;
+    /* The only upgrade of HTTP/1.1 that servers of HTTP/2 can be told of is that to WebSocket. */
+    enum tunnel_kind least = converted ? TUNNEL_WEBSOCKET : TUNNEL_UPGRADE;
+    plan->tunnel = rand_below(random, 2) ? TUNNEL_WEBSOCKET
+                                         : least + rand_below(random, TUNNEL_CONNECT - least + 1);
+    bool connects = plan->tunnel == TUNNEL_CONNECT;
+    plan->method = connects ? "CONNECT" : "GET";
+    plan->idempotent = !connects;
+    plan->is_head = plan->expects = plan->request_trailers = false;
+    plan->request_framing = FRAMING_NONE;
+    plan->request_size = 0;
+    plan->eager = rand_below(random, 4) == 0;
+    plan->upgrade = rand_below(random, 6) != 0;
+    if (plan->upgrade) return;
+    /* What would not open a tunnel. */
+    plan->status = refusals[rand_below(random, connects || world.h2_servers ? 3 : 4)];
+    if (plan->answer_framing == FRAMING_NONE) plan->answer_framing = FRAMING_LENGTH;
+}
+
+static void plan_frames(struct plan *plan, struct rand_state *random) {
+    const bool breaks[2] = {rand_below(random, 8) == 0, rand_below(random, 8) == 0};
+    frames_make(plan->id, (uint32_t[]){plan->request_size, plan->answer_size}, breaks);
+    plan->frames = true;
+    plan->breaks = breaks[SIDE_REQUEST] || breaks[SIDE_ANSWER];
+    plan->request_size = (uint32_t)frames_plan(plan->id, SIDE_REQUEST)->text.len;
+    plan->answer_size = (uint32_t)frames_plan(plan->id, SIDE_ANSWER)->text.len;
+}
+
 struct plan plan_of(uint32_t id) {
     struct rand_state random;
     sim_seed(&random, hash_u64(sim.options.seed + 1) ^ id);
@@ -174,8 +208,10 @@ struct plan plan_of(uint32_t id) {
     plan.request_trailers = plan.request_framing == FRAMING_CHUNKED && rand_below(&random, 8) == 0;
     plan.answer_trailers = plan.answer_framing == FRAMING_CHUNKED && rand_below(&random, 8) == 0;
     bool tcp = requests[id].tcp;
-    plan.upgrade = tcp || (!plan.local && rand_below(&random, 12) == 0);
+    bool tunnels = !plan.local && rand_below(&random, 5) == 0;
     if (plan.local && !tcp) plan.manner = MANNER_SERVES;
+    if (!tcp && tunnels) plan_tunnel(&plan, &random);
+    plan.upgrade |= tcp;
     if (!plan.upgrade) return plan;
     if (requests[id].echo) {
         uint32_t size = pick_size(&random);
@@ -191,19 +227,26 @@ struct plan plan_of(uint32_t id) {
                              .manner = MANNER_SERVES};
     }
     bool raw_only = plan.manner == MANNER_EARLY || (tcp && plan.manner == MANNER_NONSENSE);
-    return (struct plan){.id = id,
-                         .method = tcp ? "TCP" : "GET",
-                         .idempotent = !tcp,
-                         .tcp = tcp,
-                         .upgrade = true,
-                         .request_size = pick_size(&random),
-                         .status = 101,
-                         .answer_size = plan.answer_size,
-                         .manner = raw_only ? MANNER_SERVES : plan.manner,
-                         .cut_at = plan.cut_at};
+    struct plan raw = {.id = id,
+                       .method = tcp ? "TCP" : plan.method,
+                       .idempotent = !tcp && plan.idempotent,
+                       .tcp = tcp,
+                       .tunnel = plan.tunnel,
+                       .upgrade = true,
+                       .eager = plan.eager,
+                       .interims = plan.interims,
+                       .request_size = pick_size(&random),
+                       .status = plan.tunnel == TUNNEL_CONNECT ? 200 : 101,
+                       .answer_size = plan.answer_size,
+                       .manner = raw_only ? MANNER_SERVES : plan.manner,
+                       .cut_at = plan.cut_at};
+    if (raw.tunnel == TUNNEL_WEBSOCKET && world.checks_frames) plan_frames(&raw, &random);
+    return raw;
 }
 
 char plan_byte(uint32_t id, enum side side, uint64_t offset) {
+    const struct text *frames = frames_text(id, side);
+    if (frames) return offset < frames->len ? frames->bytes[offset] : '\0';
     uint64_t x = (id * 2 + side) * 0x9e3779b97f4a7c15ull + offset * 0xbf58476d1ce4e5b9ull;
     return (char)(x >> 53);
 }
@@ -278,9 +321,19 @@ static void add_framing(struct text *text, enum framing framing, uint32_t size) 
     if (framing == FRAMING_CHUNKED) text_print(text, "Transfer-Encoding: chunked\r\n");
 }
 
+void plan_target(const struct plan *plan, char *text, size_t size) {
+    if (plan->tunnel == TUNNEL_CONNECT) {
+        snprintf(text, size, "far:%u", plan->id);
+    } else {
+        snprintf(text, size, "%s/%u", plan->local ? "/local" : "/far", plan->id);
+    }
+}
+
 static void add_request_head(const struct plan *plan, bool last, struct text *text) {
-    text_print(text, "%s %s/%u HTTP/1.1\r\nHost: sim\r\nX-Id: %u\r\n", plan->method,
-               plan->local ? "/local" : "/far", plan->id, plan->id);
+    char target[32];
+    plan_target(plan, target, sizeof target);
+    text_print(text, "%s %s HTTP/1.1\r\nHost: %s\r\nX-Id: %u\r\n", plan->method, target,
+               plan->tunnel == TUNNEL_CONNECT ? target : "sim", plan->id);
     if (plan->cut_at % 3 == 0) {
         text_print(text, "Cookie: ");
         for (uint32_t i = 0; i < plan->cut_at % 50; i++)
@@ -289,13 +342,12 @@ static void add_request_head(const struct plan *plan, bool last, struct text *te
     }
     add_framing(text, plan->request_framing, plan->request_size);
     if (plan->expects) text_print(text, "Expect: 100-continue\r\n");
-    if (plan->upgrade) {
-        /* The only upgrade of HTTP/1.1 that servers of HTTP/2 can be told of. */
-        const char *websocket = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-        text_print(text, "Connection: upgrade\r\n%s",
-                   world.h2_servers ? websocket : "Upgrade: sim\r\n");
-    } else if (last && plan->cut_at % 2) {
+    if (plan->tunnel == TUNNEL_WEBSOCKET) {
+        text_print(text, "Connection: upgrade\r\nUpgrade: websocket\r\n"
+                         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " PLAN_KEY "\r\n");
+    } else if (plan->tunnel == TUNNEL_UPGRADE) {
+        text_print(text, "Connection: upgrade\r\nUpgrade: sim\r\n");
+    } else if (plan->tunnel == TUNNEL_NONE && last && plan->cut_at % 2) {
         text_print(text, "Connection: close\r\n");
     }
     text_add(text, "\r\n", 2);
@@ -327,11 +379,35 @@ void plan_interims(const struct plan *plan, struct text *text) {
     }
 }
 
-void plan_answer(const struct plan *plan, struct text *text) {
+/* RFC 6455 section 4.2.2. */
+static void add_accept(const char *key, struct text *text) {
+    char whole[128];
+    unsigned char digest[20], accept[32];
+    int size = snprintf(whole, sizeof whole, "%s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key);
+    CHECK(EVP_Digest(whole, (size_t)size, digest, NULL, EVP_sha1(), NULL) == 1);
+    CHECK(EVP_EncodeBlock(accept, digest, sizeof digest) == (int)strlen(PLAN_ACCEPT));
+    text_print(text, "Upgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", accept);
+}
+
+static void add_switch(const struct plan *plan, const char *key, struct text *text) {
+    if (plan->tunnel == TUNNEL_CONNECT) {
+        /* It means nothing here (RFC 9110 section 9.3.6). */
+        text_print(text, plan->cut_at % 5 == 0 ? "Content-Length: 3\r\n\r\n" : "\r\n");
+        return;
+    }
+    text_print(text, "Connection: upgrade\r\n");
+    if (plan->tunnel == TUNNEL_WEBSOCKET) {
+        add_accept(key, text);
+    } else {
+        text_print(text, "Upgrade: sim\r\n\r\n");
+    }
+}
+
+void plan_answer(const struct plan *plan, const char *key, struct text *text) {
     if (plan->tcp) return;
     text_print(text, "HTTP/1.1 %d Planned\r\nX-Id: %u\r\n", plan->status, plan->id);
     if (plan->upgrade) {
-        text_print(text, "Connection: upgrade\r\nUpgrade: sim\r\n\r\n");
+        add_switch(plan, key, text);
         return;
     }
     add_framing(text, plan->answer_framing, plan->answer_size);

@@ -13,6 +13,9 @@
 enum framing { FRAMING_NONE, FRAMING_LENGTH, FRAMING_CHUNKED, FRAMING_CLOSE };
 enum side { SIDE_REQUEST, SIDE_ANSWER };
 
+/* What a request asks for instead of an answer. */
+enum tunnel_kind { TUNNEL_NONE, TUNNEL_UPGRADE, TUNNEL_WEBSOCKET, TUNNEL_CONNECT };
+
 /* What a server does with a request. */
 enum manner {
     MANNER_SERVES,
@@ -28,10 +31,14 @@ struct plan {
     const char *method;
     bool idempotent;
     bool is_head;
-    bool local;   /* weir answers by itself */
-    bool tcp;     /* no HTTP at all: the client sends a line with the number, then raw bytes */
-    bool echo;    /* of these: weir gives them back, and there is no line */
+    bool local; /* weir answers by itself */
+    bool tcp;   /* no HTTP at all: the client sends a line with the number, then raw bytes */
+    bool echo;  /* of these: weir gives them back, and there is no line */
+    enum tunnel_kind tunnel;
     bool upgrade; /* both sides go on without HTTP; the sizes below are those of raw bytes */
+    bool frames;  /* these are WebSocket frames, and weir looks at them */
+    bool breaks;  /* one end or both send frames that break a rule */
+    bool eager;   /* over HTTP/2 they do not wait for the answer */
     bool expects; /* Expect: 100-continue */
     bool request_trailers, answer_trailers;
     enum framing request_framing;
@@ -58,9 +65,14 @@ char plan_byte(uint32_t id, enum side side, uint64_t offset);
 void plan_request(const struct plan *plan, bool last, struct text *text);
 /* Where the request's body begins in its text. */
 size_t plan_request_head_size(const struct plan *plan, bool last);
-/* The interim heads, and the answer. */
+/* The interim heads, and the answer; `key` is the Sec-WebSocket-Key, "": none. */
 void plan_interims(const struct plan *plan, struct text *text);
-void plan_answer(const struct plan *plan, struct text *text);
+void plan_answer(const struct plan *plan, const char *key, struct text *text);
+/* Where the request goes to, in HTTP/1's words: a path, or an authority. */
+void plan_target(const struct plan *plan, char *text, size_t size);
+/* The key of every client of HTTP/1, and the answer to it (RFC 6455 section 1.3). */
+#define PLAN_KEY "dGhlIHNhbXBsZSBub25jZQ=="
+#define PLAN_ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 /* The PROXY header a client begins with: of either version, with or without an address. */
 void plan_proxy_header(uint32_t client, struct text *text);
 /* One that is malformed whatever follows it. */
@@ -81,6 +93,7 @@ struct request {
     uint32_t refusals;   /* heads that servers have refused to look at */
     bool tcp;
     bool echo;
+    bool h2;     /* its client speaks HTTP/2 */
     bool barred; /* behind a PROXY header that is none: no server may see it */
     bool left;   /* the client has gone before the end of it, of its own will */
 };

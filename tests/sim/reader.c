@@ -1,5 +1,7 @@
 #include "sim/reader.h"
 
+#include "base/check.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +36,8 @@ static bool read_start(struct reader *reader) {
     reader->status = 0;
     reader->id = reader->sum = 0;
     reader->has_length = reader->chunked = reader->closes = reader->no_body = false;
-    reader->reason[0] = reader->forwarded_for[0] = '\0';
+    reader->is_tunnel = reader->has_frames = false;
+    reader->reason[0] = reader->forwarded_for[0] = reader->key[0] = '\0';
     reader->pattern_id = 0;
     reader->length = reader->body = reader->left = 0;
     if (reader->is_answer) return sscanf(reader->line, "HTTP/1.1 %3d ", &reader->status) == 1;
@@ -70,6 +73,9 @@ static bool read_field(struct reader *reader) {
         if (strcasestr(value, "close")) reader->closes = true;
     } else if (field_is(line, "X-Forwarded-For", &value)) {
         snprintf(reader->forwarded_for, sizeof reader->forwarded_for, "%s", value);
+    } else if (field_is(line, "Sec-WebSocket-Key", &value) ||
+               field_is(line, "Sec-WebSocket-Accept", &value)) {
+        snprintf(reader->key, sizeof reader->key, "%.60s", value);
     } else if (field_is(line, "Proxy-Status", &value)) {
         const char *word = strstr(value, "details=\"");
         if (word) sscanf(word + strlen("details=\""), "%39[a-z_]", reader->reason);
@@ -81,7 +87,7 @@ static bool read_field(struct reader *reader) {
 static enum reader_event begin_body(struct reader *reader) {
     bool none = reader->no_body || reader->status == 204 || reader->status == 304;
     reader->state = READ_START;
-    if (reader->status == 101) {
+    if (reader->is_tunnel || reader->status == 101) {
         reader->state = READ_RAW;
         return READER_MORE;
     }
@@ -103,7 +109,13 @@ static enum reader_event begin_body(struct reader *reader) {
 
 /* Looks at `count` bytes of the body. */
 static bool check_body(struct reader *reader, const char *bytes, size_t count) {
+    static char planned[READER_PIECE_MAX + FRAMES_CONTROL_MAX];
     uint64_t at = reader->body;
+    if (reader->has_frames) {
+        CHECK(count <= READER_PIECE_MAX);
+        count = frames_take(&reader->frames, bytes, count, planned);
+        bytes = planned;
+    }
     reader->body += count;
     if (reader->pattern_id == 0) return true;
     for (size_t i = 0; i < count; i++) {

@@ -3,6 +3,7 @@
 #ifndef WEIR_TESTS_SIM_READER_H
 #define WEIR_TESTS_SIM_READER_H
 
+#include "sim/frames.h"
 #include "sim/plan.h"
 
 enum reader_event {
@@ -42,13 +43,19 @@ struct reader {
     char reason[40]; /* weir's own, in Proxy-Status */
     char forwarded_for[64];
     uint32_t sum; /* the trailer's, 0: none */
+    char key[64]; /* Sec-WebSocket-Key or -Accept */
     /* Set by the user at READER_HEAD. */
-    bool no_body;        /* as answers to HEAD have none */
+    bool no_body;    /* as answers to HEAD have none */
+    bool is_tunnel;  /* raw bytes follow */
+    bool has_frames; /* these are frames, with some of weir's among them */
+    struct frames frames;
     uint32_t pattern_id; /* 0: the body is not looked at */
     enum side side;
     uint64_t body; /* bytes so far */
     uint64_t left; /* of the body, or the chunk */
 };
+
+#define READER_PIECE_MAX 65536 /* bytes fed at once */
 
 void reader_init(struct reader *reader, bool is_answer);
 /* Takes some of *at, *size. */

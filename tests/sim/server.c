@@ -39,10 +39,13 @@ struct server_conn {
     bool done;
     struct text out;
     size_t out_at;
+    size_t raw_at; /* where the bytes of a tunnel begin */
+    struct frames_out frames_out;
     uint32_t write_max, read_max;
     uint64_t pace_ns;
     struct sim_event *timer;
     struct sim_event *idle;
+    struct sim_event *rest; /* between two frames */
     struct server_conn *next;
 };
 
@@ -61,6 +64,7 @@ static void conn_end(struct server_conn *conn) {
     conn->done = true;
     sim_cancel(&conn->timer);
     sim_cancel(&conn->idle);
+    sim_cancel(&conn->rest);
     text_free(&conn->out);
     if (conn->resets) {
         sock_abort(conn->sock);
@@ -91,7 +95,8 @@ static void put_answer(struct server_conn *conn) {
     }
     if (sim_defect(DEFECT_SWAP_ANSWERS)) plan = plan_of(plan.id > 1 ? plan.id - 1 : plan.id + 1);
     size_t start = conn->out.len;
-    plan_answer(&plan, &conn->out);
+    plan_answer(&plan, conn->reader.key, &conn->out);
+    conn->raw_at = conn->out.len;
     if (plan.upgrade) plan_raw(&plan, SIDE_ANSWER, &conn->out);
     if (plan.upgrade || plan.server_ends) conn->ends = true;
     if (conn->plan.manner != MANNER_CLOSES && conn->plan.manner != MANNER_RESETS) return;
@@ -119,7 +124,7 @@ void server_check_owner(const struct plan *plan, const char *told) {
 static void check_target(const struct server_conn *conn) {
     const struct reader *reader = &conn->reader;
     char target[64];
-    snprintf(target, sizeof target, "/far/%u", conn->plan.id);
+    plan_target(&conn->plan, target, sizeof target);
     if (strcmp(reader->method, conn->plan.method) == 0 && strcmp(reader->target, target) == 0)
         return;
     sim_fail(INVARIANT_BYTES, "request %u arrives as %s %s", conn->plan.id, reader->method,
@@ -151,8 +156,12 @@ static void on_head(struct server_conn *conn) {
     sim_cancel(&conn->idle);
     conn->busy = true;
     conn->request_ended = false;
+    conn->raw_at = SIZE_MAX;
     conn->plan = plan_of(reader->id);
     check_target(conn);
+    if (conn->plan.tunnel == TUNNEL_WEBSOCKET && reader->key[0] == '\0') {
+        sim_fail(INVARIANT_BYTES, "request %u has no Sec-WebSocket-Key", reader->id);
+    }
     server_check_owner(&conn->plan, reader->forwarded_for);
     server_count_execution(&conn->plan);
     reader->pattern_id = conn->plan.id;
@@ -180,6 +189,8 @@ static void on_request(struct server_conn *conn) {
         conn->raw = true;
         conn->reader.state = READ_RAW;
         conn->reader.body = 0;
+        conn->reader.has_frames = plan->frames;
+        frames_begin(&conn->reader.frames, plan->id, SIDE_REQUEST);
     }
     if (conn->silent) return;
     if (plan->manner != MANNER_EARLY) {
@@ -259,7 +270,8 @@ static void conn_on_fin(struct server_conn *conn) {
         conn_end(conn);
         return;
     }
-    if (conn->reader.body != conn->plan.request_size && !requests[conn->plan.id].left) {
+    bool excused = requests[conn->plan.id].left || frames_are_cut(&conn->reader.frames);
+    if (conn->reader.body != conn->plan.request_size && !excused) {
         sim_fail(INVARIANT_BYTES, "request %u: a tunnel ends well after %llu bytes of %u",
                  conn->plan.id, (unsigned long long)conn->reader.body, conn->plan.request_size);
     }
@@ -302,6 +314,30 @@ static void answer_done(struct server_conn *conn) {
     }
 }
 
+/* The answer to weir's ping. False: there is no room for it. */
+static bool conn_write_pong(struct server_conn *conn) {
+    struct frames_out *out = &conn->frames_out;
+    while (conn->raw && frames_answer(out, &conn->reader.frames)) {
+        size_t left = out->pong_len - out->pong_at;
+        ssize_t put = sock_write(conn->sock, out->pong + out->pong_at, left);
+        if (put <= 0) return false;
+        out->pong_at += (uint32_t)put;
+    }
+    return true;
+}
+
+/* Whether it does not rest between two frames. */
+static bool conn_may_write(struct server_conn *conn, size_t *size) {
+    uint64_t may = conn->raw_at - conn->out_at; /* of the head */
+    if (conn->out_at >= conn->raw_at)
+        may = frames_may_send(&conn->frames_out, &conn->plan, SIDE_ANSWER,
+                              conn->out_at - conn->raw_at);
+    if (may < *size) *size = (size_t)may;
+    if (*size != 0) return true;
+    if (!conn->rest) sim_event(conn->frames_out.until_ns, on_timer, conn, &conn->rest);
+    return false;
+}
+
 static void conn_write(struct server_conn *conn) {
     while (!conn->done && conn->busy && !conn->silent) {
         size_t left = conn->out.len - conn->out_at;
@@ -311,6 +347,8 @@ static void conn_write(struct server_conn *conn) {
             return;
         }
         size_t size = left < conn->write_max ? left : conn->write_max;
+        if (!conn_write_pong(conn)) return;
+        if (conn->raw && !conn_may_write(conn, &size)) return;
         ssize_t put = sock_write(conn->sock, conn->out.bytes + conn->out_at, size);
         if (put == -EAGAIN) return;
         if (put < 0) {

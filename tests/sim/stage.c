@@ -5,6 +5,7 @@
 #include "control/worker.h"
 #include "ring/mail.h"
 #include "sim/actors.h"
+#include "sim/frames.h"
 #include "sim/watch.h"
 
 #include <stdio.h>
@@ -93,6 +94,8 @@ static void put_config(FILE *file, uint32_t servers) {
     world.servers_limited = sim_one_in(6);
     world.sends_proxy = sim_one_in(4);
     world.takes_proxy = sim_one_in(4);
+    world.checks_frames = sim_one_in(2);
+    if (world.checks_frames && sim_one_in(2)) world.ping_ns = world.timeout_ns / 4;
     const char *header =
         world.takes_proxy ? "proxy_protocol = any\ntrusted_proxies = 10.0.0.0/16\n" : "";
     fprintf(file,
@@ -106,6 +109,9 @@ static void put_config(FILE *file, uint32_t servers) {
             "timeout_tunnel = %ums\ntimeout_queue = %ums\ntimeout_handshake = %ums\n"
             "min_read_rate = %u\n",
             ms, ms, KEEPALIVE_MS, ms, ms, ms, ms, ms, world.h2_clients ? 0 : 500);
+    if (world.checks_frames)
+        fprintf(file, "websocket = checked\nwebsocket_max_message = %d\nwebsocket_ping = %ums\n",
+                FRAMES_MESSAGE_MAX, (unsigned)(world.ping_ns / SIM_MS));
     fprintf(file, "[listener web]\nbind = 127.0.0.1:%d\nupstream = app\nbacklog = %u\n%s",
             HTTP_PORT, (unsigned)sim_between(1, 64), header);
     if (sim_one_in(6)) fprintf(file, "max_connection_rate = %u/s\n", (unsigned)sim_between(5, 500));
@@ -117,6 +123,7 @@ static void put_config(FILE *file, uint32_t servers) {
             "[service echo]\ntype = echo\n",
             ECHO_PORT, (unsigned)sim_between(1, 64), header);
     fprintf(file, "[route local]\npath = /local/\nrespond = 200 from weir\n");
+    fprintf(file, "[route tunnels]\nmethod = CONNECT\nconnect = on\nupstream = app\n");
     put_upstream(file, "app", servers, HTTP_SERVERS);
     if (world.h2_servers) fprintf(file, "protocol = h2\n");
     put_upstream(file, "raw", servers, TCP_SERVERS);
@@ -272,6 +279,7 @@ struct stage_result stage_run(const struct sim_options *options) {
                                   .notes = sim.notes,
                                   .virtual_seconds =
                                       (double)(sim.now_ns - 1000 * SIM_SECOND) / SIM_SECOND};
+    frames_free_all();
     client_free_all();
     server_free_all();
     sim_fini();
