@@ -168,12 +168,13 @@ static struct frames_plan *make(uint32_t id, enum side side, uint32_t size, bool
     return plan;
 }
 
-void frames_make(uint32_t id, const uint32_t sizes[2], const bool breaks[2]) {
+void frames_make(uint32_t id, const uint32_t sizes[2], const bool breaks[2], bool eager) {
     if (plans[id][SIDE_REQUEST]) return;
     struct frames_plan *request = make(id, SIDE_REQUEST, sizes[0], breaks[0]);
     struct frames_plan *answer = make(id, SIDE_ANSWER, sizes[1], breaks[1]);
-    /* Behind a Close nobody is pinged: only where both rest is more than timeout_tunnel allowed. */
-    bool both = request->rest_at != UINT64_MAX && answer->rest_at != UINT64_MAX;
+    /* Behind a Close nobody is pinged: only where both rest at once it may be for longer than
+     * timeout_tunnel. */
+    bool both = request->rest_at == 0 && answer->rest_at == 0 && !eager;
     uint64_t most_ns = both && world.ping_ns != 0 ? 2 * world.timeout_ns : world.timeout_ns / 3;
     request->rest_ns = answer->rest_ns = most_ns / (1 + id % 7);
     plans[id][SIDE_REQUEST] = request;

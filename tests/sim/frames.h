@@ -51,8 +51,8 @@ struct frames_out {
 };
 
 /* Makes those of both sides where they are not made yet: about so many bytes, and some that break a
- * rule. */
-void frames_make(uint32_t id, const uint32_t sizes[2], const bool breaks[2]);
+ * rule; `eager`: the client does not wait for the server. */
+void frames_make(uint32_t id, const uint32_t sizes[2], const bool breaks[2], bool eager);
 const struct frames_plan *frames_plan(uint32_t id, enum side side);
 /* NULL: its bytes are no frames. */
 const struct text *frames_text(uint32_t id, enum side side);

@@ -112,6 +112,21 @@ static bool client_has_sent_all(const struct h2_client *client) {
     return nghttp2_session_want_write(client->link.ng) == 0;
 }
 
+/* What it has sent into a tunnel last may still be on its way: a close with something unread would
+ * take it back. */
+static bool client_waits_for_fin(struct h2_client *client) {
+    bool tunnels = false;
+    for (uint32_t i = 0; i < client->begun; i++)
+        tunnels |= client->asked[i].plan.upgrade;
+    if (!tunnels || client->misbehaved) return false;
+    bool sends = client->link.out_at < client->link.out.len ||
+                 nghttp2_session_want_write(client->link.ng) != 0;
+    if (sends || client->fin_sent) return true;
+    client->fin_sent = true;
+    sock_shutdown(client->link.sock);
+    return true;
+}
+
 /* All streams have ended: what weir had to say since comes, then the window must be there again. */
 static void client_finish(struct h2_client *client) {
     bool asks = client->begun < client->asked_count && !client->no_more;
@@ -125,6 +140,7 @@ static void client_finish(struct h2_client *client) {
         return;
     }
     if (judged && client->pings > 1) return;
+    if (!judged && client_waits_for_fin(client)) return;
     int32_t window = nghttp2_session_get_remote_window_size(client->link.ng);
     /* Without memory an answer to PING may overtake what opens the window. */
     if (judged && window < H2_CONNECTION_WINDOW / 2 && !sim_has(FAULT_FEW_SLOTS)) {

@@ -189,7 +189,7 @@ static void plan_tunnel(struct plan *plan, struct rand_state *random) {
 
 static void plan_frames(struct plan *plan, struct rand_state *random) {
     const bool breaks[2] = {rand_below(random, 8) == 0, rand_below(random, 8) == 0};
-    frames_make(plan->id, (uint32_t[]){plan->request_size, plan->answer_size}, breaks);
+    frames_make(plan->id, (uint32_t[]){plan->request_size, plan->answer_size}, breaks, plan->eager);
     plan->frames = true;
     plan->breaks = breaks[SIDE_REQUEST] || breaks[SIDE_ANSWER];
     plan->request_size = (uint32_t)frames_plan(plan->id, SIDE_REQUEST)->text.len;
