@@ -170,6 +170,12 @@ uint32_t ring_run(struct ring *ring) {
     return count;
 }
 
+bool ring_has_unread(const struct ring *ring) {
+    const struct io_uring *uring = ring->uring;
+    if (__atomic_load_n(uring->sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_CQ_OVERFLOW) return true;
+    return __atomic_load_n(uring->cq.ktail, __ATOMIC_ACQUIRE) != *uring->cq.khead;
+}
+
 /* Sandboxes may allow io_uring_setup(2) and forbid the two other calls. */
 static int ring_probe_calls(const struct io_uring *uring) {
     if (syscall(__NR_io_uring_register, uring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)

@@ -110,6 +110,10 @@ int ring_wait(struct ring *ring, int64_t wait_ns);
 void ring_gather(struct ring *ring, uint32_t count);
 /* Delivers what ring_wait copied. Returns how many. */
 uint32_t ring_run(struct ring *ring);
+/* Whether something lies on the ring that ring_wait has not copied: more than one turn runs, or
+ * what has ended in the enter of a full submission queue. Buffers with received bytes may be among
+ * it, and still count as lent. */
+bool ring_has_unread(const struct ring *ring);
 
 /* For `weir doctor` and the start: a throw-away ring. 0 or -errno as ring_init. */
 int ring_probe(struct ring_features *features);

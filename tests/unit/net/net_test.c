@@ -1,11 +1,13 @@
 #include "net/net.h"
 
+#include "ring/op.h"
 #include "unit/net/net_fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -175,6 +177,51 @@ static void a_pass_over_much_memory_stops_for_the_connections(void **state) {
     net_world_free(world);
 }
 
+/* The buffer that begins with this among those lent to the kernel; NULL: none. */
+static struct lease *lent_with(const struct buf_pool *pool, const char *text) {
+    size_t head_size = pool->slab.object_size - pool->buffer_size;
+    for (uint32_t id = 0; id < pool->ring_entries; id++) {
+        struct lease *lease = pool->lent[id];
+        if (lease && strcmp((char *)lease + head_size, text) == 0) return lease;
+    }
+    return NULL;
+}
+
+static void what_is_received_and_not_read_yet_keeps_its_memory(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    struct net *net = &world->net;
+    struct buf_pool *pool = &net->small;
+    int fds[2];
+    tcp_pair(fds);
+    pool->slab.reserve = 0;
+    /* As buffers that were used before, and are lent again. */
+    for (uint32_t id = 0; id < pool->ring_entries; id++) {
+        if (!pool->lent[id]) continue;
+        slab_touch(&pool->slab, slab_index(&pool->slab, pool->lent[id]));
+        slab_rest(&pool->slab, slab_index(&pool->slab, pool->lent[id]));
+    }
+    struct op_recv_options options = {.group = BUF_SMALL};
+    peer_send(fds[1], "received");
+    op_recv(&net->ring, (struct ring_token){RING_NOTHING, 0, 0}, fds[0], &options);
+    /* The queue overflows, so it is submitted in the middle of a turn, and done at once. */
+    while (!ring_has_unread(&net->ring))
+        op_cancel(&net->ring, (struct ring_token){RING_SEND, 1, 1});
+    struct lease *lease = lent_with(pool, "received");
+    assert_non_null(lease);
+    trim(world, 3);
+    assert_ptr_equal(lent_with(pool, "received"), lease);
+    assert_true(wheel_timer_armed(&net->trim_timer));
+    assert_int_equal(net_turn(net), 0);
+    assert_false(ring_has_unread(&net->ring));
+    lease_unref(lease);
+    trim(world, 3);
+    assert_int_equal(pool->slab.held, 0);
+    close(fds[0]);
+    close(fds[1]);
+    net_world_free(world);
+}
+
 /* Only what completions bring can have used memory. */
 static void a_worker_that_is_idle_arms_no_timer_of_its_own(void **state) {
     (void)state;
@@ -187,6 +234,7 @@ static void a_worker_that_is_idle_arms_no_timer_of_its_own(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_received_and_not_read_yet_keeps_its_memory),
         cmocka_unit_test(a_task_runs_once_in_the_next_turn),
         cmocka_unit_test(what_a_task_defers_waits_for_the_next_turn),
         cmocka_unit_test(a_task_may_cancel_another_of_its_turn),
