@@ -76,7 +76,10 @@ static bool h2_is_tunnel(const struct h2_stream *s) { return s->tunnelled && s->
 
 /* When a stream is late; UINT64_MAX: nothing is waited for. */
 static uint64_t h2_stream_deadline(const struct h2 *h2, const struct h2_stream *s) {
-    if (h2_is_tunnel(s)) return (s->in_ms > s->out_ms ? s->in_ms : s->out_ms) + s->tunnel_ms;
+    if (h2_is_tunnel(s)) {
+        uint64_t own_ms = s->in_ms > s->out_ms ? s->in_ms : s->out_ms;
+        return (own_ms > s->other_ms ? own_ms : s->other_ms) + s->tunnel_ms;
+    }
     uint64_t at_ms = UINT64_MAX;
     uint64_t step_ms = h2_step_ms(h2);
     /* What moves the other way in the same stream is progress too: a bidirectional one may be
@@ -128,7 +131,7 @@ static void h2_tunnel_late(struct h2 *h2, struct h2_stream *s) {
         if (other_ms < idle_ms) idle_ms = other_ms;
     }
     if (idle_ms < s->tunnel_ms) {
-        s->in_ms = h2_net(h2)->now_ms - idle_ms;
+        s->other_ms = h2_net(h2)->now_ms - idle_ms;
     } else {
         h2_stream_reset(s, REASON_TUNNEL_TIMEOUT);
     }
