@@ -69,6 +69,8 @@ void h2_server_accept(struct sock *sock);
 void h2_server_free_all(void);
 /* What every server checks of a request: that it is its client's, by the address it is told... */
 void server_check_owner(const struct plan *plan, const char *told);
+/* ...that of a call's time it is told what is left... */
+void server_check_timeout(const struct plan *plan, const char *told);
 /* ...and that it comes no more often than it may. */
 void server_count_execution(const struct plan *plan);
 

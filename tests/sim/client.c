@@ -135,7 +135,11 @@ static void judge_weirs_answer(struct client *client, const struct plan *plan) {
         world.answers++;
         return;
     }
-    if (!client->misbehaved && !judge_may_fail(plan, reader->reason)) {
+    bool fits = !plan->call || judge_may_end_call(plan, reader->reason, reader->outcome);
+    /* What is refused before it is read is nobody's call. */
+    if (strcmp(reader->reason, "max_connections") == 0 || strcmp(reader->reason, "no_memory") == 0)
+        fits = true;
+    if (!client->misbehaved && (!fits || !judge_may_fail(plan, reader->reason))) {
         sim_fail(INVARIANT_ANSWERS,
                  "client %u: request %u (%s): %d %s, for which there is no"
                  " reason",
@@ -201,10 +205,20 @@ static void on_head(struct client *client) {
     if (plan->upgrade) on_switch(client, plan);
 }
 
+/* weir may end a call that it cannot go on with in an outcome of its own. */
+static bool call_is_cut(const struct client *client, const struct plan *plan) {
+    const struct reader *reader = &client->reader;
+    if (!plan->call || reader->id == 0 || reader->outcome == plan->outcome) return false;
+    bool excused = client->misbehaved || sim_has(FAULT_FEW_SLOTS);
+    if (excused || judge_may_end_call(plan, "", reader->outcome)) return true;
+    sim_fail(INVARIANT_ANSWERS, "client %u: call %u ends in %d instead of %d", client->number,
+             plan->id, reader->outcome, plan->outcome);
+}
+
 static void on_answer(struct client *client) {
     const struct reader *reader = &client->reader;
     const struct plan *plan = current(client);
-    if (frames_are_cut(&reader->frames)) {
+    if (frames_are_cut(&reader->frames) || call_is_cut(client, plan)) {
         world.unanswered++;
     } else if (reader->id != 0) {
         uint64_t wanted = plan->is_head ? 0 : plan->answer_size;
@@ -325,6 +339,7 @@ static void next_request(struct client *client) {
         text_add(&client->out, line, strlen(line));
     } else {
         client->raw = client->tcp;
+        requests[client->asked[i].id].asked_ns = sim.now_ns;
         plan_request(&client->asked[i], last, &client->out);
         client->head_sizes[i] = header_size + plan_request_head_size(&client->asked[i], last);
     }

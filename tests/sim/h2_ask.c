@@ -53,7 +53,8 @@ static void judge_weirs_answer(const struct h2_ask *ask) {
         return;
     }
     bool excused = ask->misbehaved || ask->client->misbehaved;
-    if (!excused && !judge_may_fail(plan, ask->reason)) {
+    bool fits = !plan->call || judge_may_end_call(plan, ask->reason, ask->outcome);
+    if (!excused && (!fits || !judge_may_fail(plan, ask->reason))) {
         sim_fail(INVARIANT_ANSWERS,
                  "client %u: request %u (%s): %d %s, for which there is no reason", number,
                  plan->id, plan->method, ask->status, ask->reason);
@@ -94,11 +95,21 @@ static void on_head(struct h2_ask *ask) {
     }
 }
 
+/* weir may end a call that it cannot go on with in an outcome of its own. */
+static bool call_is_cut(const struct h2_ask *ask) {
+    const struct plan *plan = &ask->plan;
+    if (!plan->call || ask->outcome == plan->outcome) return false;
+    bool excused = ask->misbehaved || ask->client->misbehaved || sim_has(FAULT_FEW_SLOTS);
+    if (excused || judge_may_end_call(plan, "", ask->outcome)) return true;
+    sim_fail(INVARIANT_ANSWERS, "client %u: call %u ends in %d instead of %d", ask->client->number,
+             plan->id, ask->outcome, plan->outcome);
+}
+
 static void on_end(struct h2_ask *ask) {
     const struct plan *plan = &ask->plan;
     ask->whole = true;
     if (ask->told_id == 0) return;
-    if (frames_are_cut(&ask->frames)) {
+    if (frames_are_cut(&ask->frames) || call_is_cut(ask)) {
         world.unanswered++;
         return;
     }
@@ -224,6 +235,11 @@ static void put_request(const struct plan *plan, struct h2_fields *fields) {
     if (plan->request_framing == FRAMING_LENGTH)
         h2_fields_add(fields, "content-length", "%u", plan->request_size);
     if (plan->expects) h2_fields_add(fields, "expect", "100-continue");
+    char timeout[16];
+    plan_timeout(plan, timeout, sizeof timeout);
+    if (plan->call) h2_fields_add(fields, "content-type", "application/grpc+sim");
+    if (plan->call) h2_fields_add(fields, "te", "trailers");
+    if (plan->timeout_ms != 0) h2_fields_add(fields, "grpc-timeout", "%s", timeout);
     if (plan->expects || plan->cut_at % 3 != 0) return;
     h2_fields_add(fields, "cookie", "%0*d", (int)(plan->cut_at % 400), 1);
 }
@@ -239,6 +255,8 @@ void h2_ask_next(struct h2_client *client) {
     bool body = plan->request_size != 0 || plan->tunnel != TUNNEL_NONE || plan->request_trailers;
     ask->id =
         nghttp2_submit_request(ng, NULL, fields.items, fields.count, body ? &provider : NULL, ask);
+    ask->outcome = -1;
+    requests[plan->id].asked_ns = sim.now_ns;
     ask->progress_ns = client->progress_ns = sim.now_ns;
     sim_note("h2 client asks", client->number, plan->id, ask->id);
     if (ask->id < 0) {
@@ -271,6 +289,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
         ask->told_id = (uint32_t)strtoul(text, NULL, 10);
     if (h2_field_is(&field, "x-sum", text, sizeof text))
         ask->sum = (uint32_t)strtoul(text, NULL, 10);
+    if (h2_field_is(&field, "grpc-status", text, sizeof text)) ask->outcome = atoi(text);
     if (h2_field_is(&field, "proxy-status", text, sizeof text)) {
         const char *word = strstr(text, "details=\"");
         if (word) sscanf(word + strlen("details=\""), "%39[a-z_]", ask->reason);

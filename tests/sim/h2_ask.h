@@ -30,6 +30,7 @@ struct h2_ask {
     int status;
     uint32_t told_id;
     uint32_t sum;
+    int outcome; /* grpc-status; -1: none */
     char reason[40];
     bool answered; /* with a final head */
     bool whole;    /* its end has come */

@@ -57,6 +57,7 @@ static void call_reset(struct h2_call *call) {
 static void submit_trailer(struct h2_call *call) {
     struct h2_fields fields = {.count = 0};
     h2_fields_add(&fields, "x-sum", "%u", call->plan.id);
+    if (call->plan.call) h2_fields_add(&fields, "grpc-status", "%d", call->plan.outcome);
     CHECK(nghttp2_submit_trailer(call->conn->link.ng, call->id, fields.items, fields.count) == 0);
 }
 
@@ -126,6 +127,9 @@ static void put_head(struct h2_call *call, const struct plan *plan, struct h2_fi
     h2_fields_add(fields, ":status", "%d", plan->upgrade ? 200 : plan->status);
     h2_fields_add(fields, "x-id", "%u", plan->id);
     uint32_t length = plan->answer_size;
+    if (plan->call) h2_fields_add(fields, "content-type", "application/grpc");
+    if (plan->call && !plan->answer_trailers)
+        h2_fields_add(fields, "grpc-status", "%d", plan->outcome);
     if (plan->answer_framing == FRAMING_LENGTH)
         h2_fields_add(fields, "content-length", "%u", length);
     call->given_max = plan->is_head ? 0 : length;

@@ -15,6 +15,7 @@ struct h2_call {
     int32_t id;
     struct plan plan; /* id 0: its head is not whole */
     uint32_t told_id; /* X-Id */
+    char timeout[16];
     char method[16], path[64], authority[64], protocol[16], told[64];
     uint32_t sum;
     struct frames frames; /* of a tunnel that has them */

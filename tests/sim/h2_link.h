@@ -12,7 +12,7 @@
 
 #include <nghttp2/nghttp2.h>
 
-#define H2_FIELDS_MAX 8 /* of a message that an actor sends */
+#define H2_FIELDS_MAX 12 /* of a message that an actor sends */
 
 /* What nghttp2 hands its callbacks: the first member of whoever has it. */
 struct h2_link {

@@ -170,6 +170,7 @@ static void on_head(struct h2_call *call) {
     frames_begin(&call->frames, id, SIDE_REQUEST);
     check_call(call);
     server_check_owner(&call->plan, call->told);
+    server_check_timeout(&call->plan, call->timeout);
     sim_note("h2 server gets head", id, call->plan.manner, call->id);
     if (call->id > conn->last) { /* its GOAWAY is on its way */
         call->dropped = true;
@@ -244,7 +245,8 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
     } else if (h2_field_is(&field, "x-sum", number, sizeof number)) {
         call->sum = (uint32_t)strtoul(number, NULL, 10);
     } else {
-        (void)(h2_field_is(&field, ":method", call->method, sizeof call->method) ||
+        (void)(h2_field_is(&field, "grpc-timeout", call->timeout, sizeof call->timeout) ||
+               h2_field_is(&field, ":method", call->method, sizeof call->method) ||
                h2_field_is(&field, ":path", call->path, sizeof call->path) ||
                h2_field_is(&field, ":authority", call->authority, sizeof call->authority) ||
                h2_field_is(&field, ":protocol", call->protocol, sizeof call->protocol) ||

@@ -35,6 +35,7 @@ bool judge_may_fail(const struct plan *plan, const char *reason) {
     if (strcmp(reason, "max_connections") == 0) return world.clients_limited;
     /* There are as many requests as clients. */
     if (strcmp(reason, "no_memory") == 0) return world.clients_limited && world.h2_clients;
+    if (strcmp(reason, "grpc_deadline") == 0) return judge_is_past(plan);
     if (strcmp(reason, "connect_failed") == 0) {
         return sim_has(FAULT_CONNECT_REFUSED) || sim_has(FAULT_SERVER_DEAD) ||
                sim_has(FAULT_SOCKET_SHORT);
@@ -59,6 +60,20 @@ bool judge_may_fail(const struct plan *plan, const char *reason) {
     if (!any_of(reason, of_server)) return false;
     return plan->manner != MANNER_SERVES || sim_has(FAULT_SERVER_RESET) ||
            sim_has(FAULT_SERVER_IDLE_ENDS) || (world.h2_servers && sim_has(FAULT_SERVER_CUTS));
+}
+
+bool judge_is_past(const struct plan *plan) {
+    uint64_t at_ns = requests[plan->id].asked_ns + plan->timeout_ms * SIM_MS;
+    return plan->timeout_ms != 0 && sim.now_ns >= at_ns;
+}
+
+bool judge_may_end_call(const struct plan *plan, const char *reason, int outcome) {
+    static const char *const late[] = {"grpc_deadline", "server_timeout", "connect_timeout", NULL};
+    /* A server's RST_STREAM says more. */
+    if (strcmp(reason, "server_reset") == 0 || sim_has(FAULT_FEW_SLOTS)) return outcome > 0;
+    if (reason[0] != '\0') return outcome == (any_of(reason, late) ? 4 : 14);
+    if (outcome == 4 && judge_is_past(plan)) return true;
+    return (outcome == 4 || outcome == 14) && (judge_may_be_cut(plan) || world.draining);
 }
 
 /* Whether one end of a tunnel may go before its time. */

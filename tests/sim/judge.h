@@ -10,6 +10,11 @@ static inline bool judge_is_bad(enum manner manner) { return manner >= MANNER_SI
 bool judge_may_fail(const struct plan *plan, const char *reason);
 /* Whether weir may send a Close with this code to who reads `side` of a tunnel's frames. */
 bool judge_may_close(uint32_t id, enum side side, uint32_t code);
+/* Of a call, when it ends: whether weir may give the outcome it gives for this reason, ""; behind
+ * the planned head there is none. */
+bool judge_may_end_call(const struct plan *plan, const char *reason, int outcome);
+/* Whether the call's time has passed. */
+bool judge_is_past(const struct plan *plan);
 /* Whether an answer may be cut, by the fault of its server or of the way there. */
 bool judge_may_be_cut(const struct plan *plan);
 

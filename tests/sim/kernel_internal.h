@@ -128,6 +128,7 @@ struct kernel {
     uint32_t sock_count;
     uint32_t open_streams; /* with a descriptor */
     uint64_t turns;
+    bool at_once; /* what is submitted now is done, and told of, before the call returns */
 };
 extern struct kernel kernel;
 
@@ -168,6 +169,8 @@ void op_free(struct op *op);
 /* Posts a completion of an operation, when its time has come; the last one ends it. Returns the
  * time. */
 uint64_t ring_post(struct op *op, int32_t result, uint32_t flags);
+/* The same for `result` bytes, which are *to's when it is posted; takes them. */
+uint64_t ring_post_bytes(struct op *op, int32_t result, uint32_t flags, char *to, char *bytes);
 void ring_post_mail(struct fake_ring *to, uint64_t user_data, int32_t value);
 bool ring_take_buffer(struct fake_ring *ring, uint32_t group, struct io_uring_buf *buffer);
 struct fake_ring *ring_of_fd(int fd);

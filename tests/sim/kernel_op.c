@@ -18,7 +18,7 @@
 /* How long an operation goes on that a cancel did not find. */
 #define CANCEL_LATE_NS (20 * SIM_MS)
 
-static void op_end(struct op *op, int32_t result, uint32_t flags) {
+static void op_end_bytes(struct op *op, int32_t result, uint32_t flags, char *to, char *bytes) {
     CHECK(!op->ended);
     op->ended = true;
     sim_cancel(&op->attempt);
@@ -29,8 +29,12 @@ static void op_end(struct op *op, int32_t result, uint32_t flags) {
     struct sock *sock = op->sock;
     if (sock && sock->reset && op->last_ns < sock->reset_told_ns) op->last_ns = sock->reset_told_ns;
     bool told = result == -ECONNRESET;
-    uint64_t at_ns = ring_post(op, result, flags);
+    uint64_t at_ns = ring_post_bytes(op, result, flags, to, bytes);
     if (sock && told) sock->reset_told_ns = at_ns;
+}
+
+static void op_end(struct op *op, int32_t result, uint32_t flags) {
+    op_end_bytes(op, result, flags, NULL, NULL);
 }
 
 void op_free(struct op *op) {
@@ -112,14 +116,17 @@ static bool recv_once(struct op *op) {
     }
     uint32_t size = buffer.len < sock->in.arrived ? buffer.len : sock->in.arrived;
     if (sim_fault(FAULT_SHORT_RECV)) size = (uint32_t)sim_between(1, size);
-    size = sock_take(sock, (char *)(uintptr_t)buffer.addr, size);
+    char *to = (char *)(uintptr_t)buffer.addr;
+    char *bytes = malloc(size);
+    CHECK(bytes);
+    size = sock_take(sock, bytes, size);
     bool last = op->limit != 0 && size >= op->limit;
     if (op->limit != 0 && !last) op->limit -= size;
     if (!op->multishot || last || sim_fault(FAULT_MULTISHOT_ENDS)) {
-        op_end(op, (int32_t)size, buffer_flags(&buffer));
+        op_end_bytes(op, (int32_t)size, buffer_flags(&buffer), to, bytes);
         return false;
     }
-    ring_post(op, (int32_t)size, buffer_flags(&buffer) | IORING_CQE_F_MORE);
+    ring_post_bytes(op, (int32_t)size, buffer_flags(&buffer) | IORING_CQE_F_MORE, to, bytes);
     return true;
 }
 
@@ -396,7 +403,14 @@ static void start_on_socket(struct op *op) {
     default:
         break;
     }
-    op_look_again(op);
+    /* An accept, a send or a receive that can be done is done as it is submitted. */
+    kernel.at_once = sim_fault(FAULT_AT_ONCE);
+    if (kernel.at_once) {
+        on_attempt(op, 0);
+        kernel.at_once = false;
+    } else {
+        op_look_again(op);
+    }
 }
 
 void op_submit(struct fake_ring *ring, const struct io_uring_sqe *sqe) {

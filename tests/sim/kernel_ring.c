@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <linux/time_types.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 
 /* A worker that turns so often in one run is busy with nothing. */
@@ -19,6 +20,8 @@ struct posting {
     uint64_t user_data;
     int32_t result;
     uint32_t flags;
+    char *to; /* NULL: it brings no bytes */
+    char *bytes;
     struct list link;
 };
 
@@ -43,14 +46,22 @@ static void on_post(void *owner, uint64_t argument) {
     sim_note("completes", (int64_t)(cqe->user_data >> 56), (int64_t)(cqe->user_data & 0xffffffff),
              cqe->res);
     if (cqe->flags & IORING_CQE_F_BUFFER) ring->groups[group_of(cqe->flags)].flying--;
+    /* It is filled and told of within one call (DEFER_TASKRUN), not before. */
+    if (posting->to) memcpy(posting->to, posting->bytes, (size_t)posting->result);
+    free(posting->bytes);
     if (posting->op && !(cqe->flags & IORING_CQE_F_MORE)) op_free(posting->op);
     list_remove(&posting->link);
     free(posting);
 }
 
+static void posting_free(struct posting *posting) {
+    free(posting->bytes);
+    free(posting);
+}
+
 void ring_drop_postings(void) {
     for (struct list *node; (node = list_pop_front(&kernel.postings));)
-        free(LIST_OWNER(node, struct posting, link));
+        posting_free(LIST_OWNER(node, struct posting, link));
 }
 
 static void post(uint64_t at_ns, const struct posting *what) {
@@ -58,27 +69,36 @@ static void post(uint64_t at_ns, const struct posting *what) {
     CHECK(posting);
     *posting = *what;
     list_push_back(&kernel.postings, &posting->link);
-    sim_at(at_ns, on_post, posting, 0);
+    if (kernel.at_once) {
+        on_post(posting, 0);
+    } else {
+        sim_at(at_ns, on_post, posting, 0);
+    }
 }
 
 uint64_t ring_post(struct op *op, int32_t result, uint32_t flags) {
+    return ring_post_bytes(op, result, flags, NULL, NULL);
+}
+
+uint64_t ring_post_bytes(struct op *op, int32_t result, uint32_t flags, char *to, char *bytes) {
     if (op->ended && op->sqe.opcode == IORING_OP_SEND && sim_defect(DEFECT_LOSE_COMPLETION)) {
         op_free(op);
         return sim.now_ns;
     }
-    uint64_t wait_ns = sim_fault(FAULT_LATE) ? sim_skewed(5 * SIM_MS) : sim_below(1000);
-    uint64_t at_ns = sim.now_ns + wait_ns;
+    bool late = !kernel.at_once && sim_fault(FAULT_LATE);
+    uint64_t wait_ns = late ? sim_skewed(5 * SIM_MS) : sim_below(1000);
+    uint64_t at_ns = kernel.at_once ? sim.now_ns : sim.now_ns + wait_ns;
     /* Those of one operation stay in their order. */
     if (at_ns <= op->last_ns) at_ns = op->last_ns + 1;
     op->last_ns = at_ns;
-    post(at_ns, &(struct posting){op->ring, op, op->sqe.user_data, result, flags, {0}});
+    post(at_ns, &(struct posting){op->ring, op, op->sqe.user_data, result, flags, to, bytes, {0}});
     return at_ns;
 }
 
 void ring_post_mail(struct fake_ring *to, uint64_t user_data, int32_t value) {
     bool late = sim_has(FAULT_MAIL_LATE);
     uint64_t wait_ns = late ? sim_skewed(SIM_SECOND / 2) : sim_below(1000);
-    post(sim.now_ns + wait_ns, &(struct posting){to, NULL, user_data, value, 0, {0}});
+    post(sim.now_ns + wait_ns, &(struct posting){to, NULL, user_data, value, 0, NULL, NULL, {0}});
 }
 
 bool ring_take_buffer(struct fake_ring *ring, uint32_t number, struct io_uring_buf *buffer) {

@@ -196,6 +196,25 @@ static void plan_frames(struct plan *plan, struct rand_state *random) {
     plan->answer_size = (uint32_t)frames_plan(plan->id, SIDE_ANSWER)->text.len;
 }
 
+/* Only a body of unknown length has trailers in HTTP/1.1. */
+static void plan_call(struct plan *plan, struct rand_state *random) {
+    plan->call = true;
+    plan->method = "POST";
+    plan->idempotent = plan->is_head = plan->expects = plan->request_trailers = false;
+    plan->request_framing = FRAMING_CHUNKED;
+    plan->request_size = pick_size(random);
+    plan->status = 200;
+    plan->server_ends = false;
+    /* Those that weir gives itself mean that it has. */
+    plan->outcome = rand_below(random, 3) ? 0 : 5 + (int)rand_below(random, 9);
+    bool head_only = rand_below(random, 5) == 0;
+    plan->answer_framing = head_only ? FRAMING_LENGTH : FRAMING_CHUNKED;
+    plan->answer_size = head_only ? 0 : pick_size(random);
+    plan->answer_trailers = !head_only;
+    uint32_t most = 1u << rand_below(random, 15);
+    plan->timeout_ms = rand_below(random, 2) ? 0 : 1 + rand_below(random, most);
+}
+
 struct plan plan_of(uint32_t id) {
     struct rand_state random;
     sim_seed(&random, hash_u64(sim.options.seed + 1) ^ id);
@@ -210,7 +229,9 @@ struct plan plan_of(uint32_t id) {
     bool tcp = requests[id].tcp;
     bool tunnels = !plan.local && rand_below(&random, 5) == 0;
     if (plan.local && !tcp) plan.manner = MANNER_SERVES;
+    bool calls = !plan.local && !tunnels && rand_below(&random, 6) == 0;
     if (!tcp && tunnels) plan_tunnel(&plan, &random);
+    if (!tcp && calls) plan_call(&plan, &random);
     plan.upgrade |= tcp;
     if (!plan.upgrade) return plan;
     if (requests[id].echo) {
@@ -303,6 +324,7 @@ static void add_chunks(struct text *text, const struct plan *plan, enum side sid
     text_print(text, "0\r\n");
     bool trailers = side == SIDE_REQUEST ? plan->request_trailers : plan->answer_trailers;
     if (trailers) text_print(text, "X-Sum: %u\r\n", plan->id);
+    if (trailers && plan->call) text_print(text, "Grpc-Status: %d\r\n", plan->outcome);
     text_print(text, "\r\n");
 }
 
@@ -319,6 +341,15 @@ static void add_body(struct text *text, const struct plan *plan, enum side side)
 static void add_framing(struct text *text, enum framing framing, uint32_t size) {
     if (framing == FRAMING_LENGTH) text_print(text, "Content-Length: %u\r\n", size);
     if (framing == FRAMING_CHUNKED) text_print(text, "Transfer-Encoding: chunked\r\n");
+}
+
+/* In one unit or another. */
+void plan_timeout(const struct plan *plan, char *text, size_t size) {
+    if (plan->id % 3 == 0 && plan->timeout_ms < 99999) {
+        snprintf(text, size, "%uu", plan->timeout_ms * 1000);
+    } else {
+        snprintf(text, size, "%um", plan->timeout_ms);
+    }
 }
 
 void plan_target(const struct plan *plan, char *text, size_t size) {
@@ -342,6 +373,10 @@ static void add_request_head(const struct plan *plan, bool last, struct text *te
     }
     add_framing(text, plan->request_framing, plan->request_size);
     if (plan->expects) text_print(text, "Expect: 100-continue\r\n");
+    if (plan->call) text_print(text, "Content-Type: application/grpc\r\nTE: trailers\r\n");
+    char timeout[16];
+    plan_timeout(plan, timeout, sizeof timeout);
+    if (plan->timeout_ms != 0) text_print(text, "Grpc-Timeout: %s\r\n", timeout);
     if (plan->tunnel == TUNNEL_WEBSOCKET) {
         text_print(text, "Connection: upgrade\r\nUpgrade: websocket\r\n"
                          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " PLAN_KEY "\r\n");
@@ -411,6 +446,9 @@ void plan_answer(const struct plan *plan, const char *key, struct text *text) {
         return;
     }
     add_framing(text, plan->answer_framing, plan->answer_size);
+    if (plan->call) text_print(text, "Content-Type: application/grpc\r\n");
+    if (plan->call && !plan->answer_trailers)
+        text_print(text, "Grpc-Status: %d\r\n", plan->outcome);
     if (plan->server_ends) text_print(text, "Connection: close\r\n");
     text_add(text, "\r\n", 2);
     if (!plan->is_head) add_body(text, plan, SIDE_ANSWER);

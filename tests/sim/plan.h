@@ -38,8 +38,12 @@ struct plan {
     bool upgrade; /* both sides go on without HTTP; the sizes below are those of raw bytes */
     bool frames;  /* these are WebSocket frames, and weir looks at them */
     bool breaks;  /* one end or both send frames that break a rule */
-    bool eager;   /* over HTTP/2 they do not wait for the answer */
-    bool expects; /* Expect: 100-continue */
+    bool call; /* of gRPC: its outcome is a number, in the trailers or, without a body, in the head
+                */
+    int outcome;
+    uint32_t timeout_ms; /* of a call, 0: none */
+    bool eager;          /* over HTTP/2 they do not wait for the answer */
+    bool expects;        /* Expect: 100-continue */
     bool request_trailers, answer_trailers;
     enum framing request_framing;
     uint32_t request_size;
@@ -79,6 +83,8 @@ void plan_proxy_header(uint32_t client, struct text *text);
 void plan_bad_proxy_header(struct text *text);
 /* The address that weir is to know the client by. */
 void plan_client_address(uint32_t client, char *text, size_t size);
+/* The grpc-timeout of a call. */
+void plan_timeout(const struct plan *plan, char *text, size_t size);
 /* Raw bytes after an upgrade. */
 void plan_raw(const struct plan *plan, enum side side, struct text *text);
 
@@ -93,7 +99,8 @@ struct request {
     uint32_t refusals;   /* heads that servers have refused to look at */
     bool tcp;
     bool echo;
-    bool h2;     /* its client speaks HTTP/2 */
+    bool h2; /* its client speaks HTTP/2 */
+    uint64_t asked_ns;
     bool barred; /* behind a PROXY header that is none: no server may see it */
     bool left;   /* the client has gone before the end of it, of its own will */
 };

@@ -35,6 +35,8 @@ static bool read_line(struct reader *reader, const char **at, size_t *size) {
 static bool read_start(struct reader *reader) {
     reader->status = 0;
     reader->id = reader->sum = 0;
+    reader->outcome = -1;
+    reader->timeout[0] = '\0';
     reader->has_length = reader->chunked = reader->closes = reader->no_body = false;
     reader->is_tunnel = reader->has_frames = false;
     reader->reason[0] = reader->forwarded_for[0] = reader->key[0] = '\0';
@@ -73,6 +75,10 @@ static bool read_field(struct reader *reader) {
         if (strcasestr(value, "close")) reader->closes = true;
     } else if (field_is(line, "X-Forwarded-For", &value)) {
         snprintf(reader->forwarded_for, sizeof reader->forwarded_for, "%s", value);
+    } else if (field_is(line, "Grpc-Status", &value)) {
+        reader->outcome = atoi(value);
+    } else if (field_is(line, "Grpc-Timeout", &value)) {
+        snprintf(reader->timeout, sizeof reader->timeout, "%.12s", value);
     } else if (field_is(line, "Sec-WebSocket-Key", &value) ||
                field_is(line, "Sec-WebSocket-Accept", &value)) {
         snprintf(reader->key, sizeof reader->key, "%.60s", value);
@@ -175,6 +181,8 @@ static enum reader_event take_line(struct reader *reader) {
     case READ_TRAILERS:
         if (strncasecmp(reader->line, "X-Sum: ", 7) == 0)
             reader->sum = (uint32_t)strtoul(reader->line + 7, NULL, 10);
+        if (strncasecmp(reader->line, "Grpc-Status: ", 13) == 0)
+            reader->outcome = atoi(reader->line + 13);
         if (reader->line[0] != '\0') return READER_MORE;
         reader->state = READ_START;
         return READER_END;

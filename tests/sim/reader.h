@@ -43,6 +43,8 @@ struct reader {
     char reason[40]; /* weir's own, in Proxy-Status */
     char forwarded_for[64];
     uint32_t sum; /* the trailer's, 0: none */
+    int outcome;  /* grpc-status, of the head or the trailers; -1: none */
+    char timeout[16];
     char key[64]; /* Sec-WebSocket-Key or -Accept */
     /* Set by the user at READER_HEAD. */
     bool no_body;    /* as answers to HEAD have none */

@@ -121,6 +121,19 @@ void server_check_owner(const struct plan *plan, const char *told) {
              told);
 }
 
+void server_check_timeout(const struct plan *plan, const char *told) {
+    char given[16];
+    unsigned left_ms = 0;
+    char unit = '\0';
+    plan_timeout(plan, given, sizeof given);
+    if (plan->timeout_ms == 0 ? told[0] == '\0' : strcmp(told, given) == 0) return;
+    uint64_t took_ms = (sim.now_ns - requests[plan->id].asked_ns) / SIM_MS + 1;
+    bool sound = sscanf(told, "%u%c", &left_ms, &unit) == 2 && unit == 'm' && left_ms != 0;
+    if (sound && left_ms < plan->timeout_ms && left_ms + took_ms >= plan->timeout_ms) return;
+    sim_fail(INVARIANT_TIME, "call %u has '%s' left of %u ms, %llu ms after it was asked", plan->id,
+             told, plan->timeout_ms, (unsigned long long)took_ms);
+}
+
 static void check_target(const struct server_conn *conn) {
     const struct reader *reader = &conn->reader;
     char target[64];
@@ -163,6 +176,7 @@ static void on_head(struct server_conn *conn) {
         sim_fail(INVARIANT_BYTES, "request %u has no Sec-WebSocket-Key", reader->id);
     }
     server_check_owner(&conn->plan, reader->forwarded_for);
+    server_check_timeout(&conn->plan, reader->timeout);
     server_count_execution(&conn->plan);
     reader->pattern_id = conn->plan.id;
     reader->side = SIDE_REQUEST;
