@@ -3,7 +3,9 @@
 import threading
 import time
 
-from harness.websocket import BINARY, MASK, PING, PONG, TEXT, frame, open_tunnel, read_frame
+from harness.h2_tunnel import H2TunnelClient
+from harness.websocket import (BINARY, MASK, PING, PONG, TEXT, frame, open_tunnel, read_frame,
+                               switch)
 
 INI = """
 [listener web]
@@ -100,15 +102,31 @@ def test_a_server_that_does_not_answer_is_gone_too(stage, client, origin):
     upstream.expect_end()
 
 
+# The client is in the middle of a frame, and so cannot be asked; the server is not read, and so need
+# not answer.
+ENDLESS = bytes([0x80 | BINARY, 127]) + (1 << 40).to_bytes(8, "big")
+
+
 def test_pings_do_not_keep_who_reads_nothing(stage, origin):
     counted = stage.ended("tunnel_timeout")
     client, upstream = open_tunnel(stage.connect("endless"), origin)
-    # The client is in the middle of a frame, and so cannot be asked; the server is not read, and so
-    # need not answer.
-    upstream.send(bytes([0x80 | BINARY, 127]) + (1 << 40).to_bytes(8, "big"))
+    upstream.send(ENDLESS)
     upstream.send_until_stuck(bytes(65536))
     counted.grows()
     client.expect_end()
+
+
+def test_pings_do_not_keep_an_http2_client_that_reads_nothing(stage, origin):
+    counted = stage.ended("tunnel_timeout")
+    client = H2TunnelClient(stage.connect("endless"))
+    client.ask("/ws", ("sec-websocket-version", "13"))
+    upstream = origin.next()
+    upstream.send(switch(upstream.read_request()["Sec-WebSocket-Key"]))
+    assert client.head()[":status"] == "200"
+    upstream.send(ENDLESS)
+    upstream.send_until_stuck(bytes(65536))
+    counted.grows()
+    client.expect_reset()
 
 
 def test_a_ping_waits_for_the_end_of_a_frame(stage, client, origin):
