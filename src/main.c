@@ -2,9 +2,12 @@
 #include "control/command.h"
 #include "control/supervisor.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static int main_usage(FILE *to, int status) {
     fputs("usage: weir [-c FILE]                       serve, in the foreground\n"
@@ -15,6 +18,17 @@ static int main_usage(FILE *to, int status) {
           "       weir version\n",
           to);
     return status;
+}
+
+/* A socket would get the number of a standard file that was closed, and lines of the log go to who
+ * is connected to it. false: there is nothing to put there instead. */
+static bool main_open_standard_files(void) {
+    for (int number = STDIN_FILENO; number <= STDERR_FILENO; number++) {
+        if (fcntl(number, F_GETFD) >= 0 || errno != EBADF) continue;
+        /* open(2): the lowest number that is free, and that is this one. */
+        if (open("/dev/null", O_RDWR) != number) return false;
+    }
+    return true;
 }
 
 static int main_serve(const char *file) {
@@ -31,6 +45,7 @@ static int main_wrong(const char *what, const char *argument) {
 }
 
 int main(int argc, char **argv) {
+    if (!main_open_standard_files()) return 1; /* and nowhere to tell it */
     const char *file = NULL;
     int at = 1;
     while (at < argc && argv[at][0] == '-') {

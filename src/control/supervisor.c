@@ -130,8 +130,21 @@ static int supervisor_probe(struct supervisor *supervisor) {
     return 0;
 }
 
+/* Who asked for another user believes that weir has few rights. */
+static void supervisor_warn_of_user(const char *user) {
+    const struct passwd *wanted = getpwnam(user);
+    if (wanted && wanted->pw_uid == geteuid()) return;
+    const struct passwd *own = getpwuid(geteuid());
+    log_warn("global.user: not started by root, so it stays %s, not %s",
+             own ? own->pw_name : "who it is", user);
+}
+
 static int supervisor_drop_privileges(const char *user) {
-    if (!user || geteuid() != 0) return 0;
+    if (!user) return 0;
+    if (geteuid() != 0) {
+        supervisor_warn_of_user(user);
+        return 0;
+    }
     const struct passwd *entry = getpwnam(user);
     if (!entry) {
         log_error("global.user: no user \"%s\"", user);
@@ -143,6 +156,36 @@ static int supervisor_drop_privileges(const char *user) {
         return -error;
     }
     return 0;
+}
+
+/* Where the first port is that everybody may have (ip-sysctl.rst). */
+static unsigned supervisor_free_port(void) {
+    unsigned port = 1024;
+    FILE *stream = fopen("/proc/sys/net/ipv4/ip_unprivileged_port_start", "re");
+    if (!stream) return port;
+    if (fscanf(stream, "%u", &port) != 1) port = 1024;
+    (void)fclose(stream); /* nothing was written */
+    return port;
+}
+
+/* What cannot be listened on, why, and what can be done. */
+static void supervisor_explain_bind(const struct config_address *address, int error) {
+    bool is_unix = address && address->storage.ss_family == AF_UNIX;
+    char hint[160] = "";
+    if (error == -EADDRINUSE) {
+        (void)snprintf(hint, sizeof hint, " (does another weir, or somebody else, serve it?)");
+    } else if (error == -EACCES && is_unix) {
+        (void)snprintf(hint, sizeof hint, " (its folder must be writable for who starts weir)");
+    } else if (error == -EACCES) {
+        (void)snprintf(hint, sizeof hint,
+                       " (ports below %u are for root and CAP_NET_BIND_SERVICE, or lower "
+                       "net.ipv4.ip_unprivileged_port_start)",
+                       supervisor_free_port());
+    } else if (error == -EAFNOSUPPORT || error == -EADDRNOTAVAIL) {
+        (void)snprintf(hint, sizeof hint, " (no interface of this system has it)");
+    }
+    log_error("cannot listen on %s: %s%s", address ? address->text : "any address",
+              strerror(-error), hint);
 }
 
 static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t index) {
@@ -169,10 +212,7 @@ static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t ind
     if (error < 0) return error;
     const struct config_address *failed = NULL;
     error = worker_open_listeners(worker, supervisor->workers[0], &failed);
-    if (error < 0)
-        log_error("cannot listen on %s: %s%s", failed ? failed->text : "any address",
-                  strerror(-error),
-                  error == -EADDRINUSE ? " (does another weir, or somebody else, serve it?)" : "");
+    if (error < 0) supervisor_explain_bind(failed, error);
     return error;
 }
 
@@ -271,7 +311,18 @@ static bool supervisor_any_in(const struct supervisor *supervisor, enum worker_s
     return false;
 }
 
-static bool supervisor_is_end(int signal) { return signal == SIGTERM || signal == SIGINT; }
+static bool supervisor_is_end(int signal) {
+    return signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
+}
+
+/* Signals that scripts for nginx and HAProxy send: unhandled they would end the process at once. */
+static void supervisor_refuse_signal(int signal) {
+    if (signal == SIGHUP)
+        log_warn("SIGHUP: this version cannot reload; restart to read the configuration again");
+    if (signal == SIGUSR1 || signal == SIGUSR2)
+        log_warn("%s: means nothing to weir; SIGTERM drains and ends it",
+                 signal == SIGUSR1 ? "SIGUSR1" : "SIGUSR2");
+}
 
 /* Waits for the signal that ends the process; false when a worker failed. */
 static bool supervisor_serve(struct supervisor *supervisor, const sigset_t *signals) {
@@ -283,8 +334,7 @@ static bool supervisor_serve(struct supervisor *supervisor, const sigset_t *sign
             heap_trim(__atomic_load_n(&supervisor->workers[i]->arena, __ATOMIC_RELAXED));
         int signal = supervisor_signal(signals, (int)wait_ms);
         if (supervisor_is_end(signal)) return true;
-        if (signal == SIGHUP)
-            log_warn("SIGHUP: this version cannot reload; restart to read the configuration again");
+        supervisor_refuse_signal(signal);
         if (supervisor_any_in(supervisor, WORKER_FAILED)) {
             log_error("a worker has failed");
             return false;
@@ -381,11 +431,11 @@ int supervisor_run(const struct config *config) {
     supervisor.config = config;
     log_set_level(config->log_level);
     /* Blocked in all threads (they inherit it); taken by sigwaitinfo(2) here. */
+    static const int taken[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
     sigset_t signals;
     sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
+    for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
+        sigaddset(&signals, taken[i]);
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL); /* a valid set */
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     (void)sigaction(SIGPIPE, &ignore, NULL); /* a valid signal */

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: what is under way is finished, nothing new is begun, and the process ends."""
+"""SIGTERM, SIGINT, SIGQUIT: what is under way is finished, nothing is begun, the process ends."""
 
 import os
 import signal
@@ -45,14 +45,14 @@ def refused(stage, name):
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_an_idle_weir_ends_at_once(new_stage, number):
     stage = new_stage(INI, drain_timeout="60s")
     stage.weir.signal(number)
     stage.weir.drained()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_requests_in_flight_are_finished(new_stage, number):
     stage = new_stage(INI, drain_timeout="60s")
     client = stage.connect()

@@ -1,0 +1,153 @@
+"""How the process stands to its system: standard files, signals, rights."""
+
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from harness.http1 import get
+from harness.stage import HELLO, WEB
+from harness.wait import eventually
+from harness.weir import BINARY, Port
+
+INI = WEB + HELLO
+RUN_S = 20
+NOBODY = 65534
+
+HI = """[global]
+workers = 1
+max_connections = 100
+cpu_affinity = off
+{}
+[listener web]
+bind = {}
+service = hi
+[service hi]
+type = respond
+body = hi
+"""
+
+
+@pytest.fixture
+def port():
+    port = Port()
+    yield port
+    port.close()
+
+
+def answers(target):
+    with socket.create_connection(target, timeout=RUN_S) as sock:
+        sock.sendall(get("/", "Connection: close"))
+        answer = b""
+        while piece := sock.recv(1000):
+            answer += piece
+    return answer
+
+
+def serves(process, target):
+    assert process.poll() is None, "it has ended"
+    try:
+        return answers(target).startswith(b"HTTP/1.1 200 ")
+    except ConnectionRefusedError:
+        return False
+
+
+def test_closed_standard_files_are_not_given_to_sockets(tmp_path, port):
+    """A line of the log would go to whom the number belongs to: a client, or the ring."""
+    (tmp_path / "weir.ini").write_text(HI.format("", port.address))
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", 'exec "$0" -c weir.ini <&- >&- 2>&-', BINARY], cwd=tmp_path)
+    try:
+        eventually(lambda: serves(process, port.target), "it serves")
+        for number in range(3):
+            assert os.readlink(f"/proc/{process.pid}/fd/{number}") == "/dev/null"
+        process.send_signal(signal.SIGHUP)  # makes it log a line
+        assert answers(port.target).endswith(b"\r\n\r\nhi")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(RUN_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
+def test_signals_without_a_meaning_end_nothing(new_stage, name):
+    """Scripts send them to nginx (reopen the logs, upgrade) and HAProxy (stop, reload)."""
+    stage = new_stage(INI)
+    client = stage.connect()
+    upstream = stage.origin.asked_by(client, get("/slow"))
+    stage.weir.signal(getattr(signal, name))
+    eventually(lambda: f"warn {name}: " in stage.weir.log, "the log speaks of it")
+    upstream.close()
+    assert client.read_response().reason == "server_closed"
+
+
+@pytest.fixture
+def as_nobody(tmp_path, port):
+    """as_nobody(INI): the started program, as a user who may read nothing but this file."""
+    if os.geteuid() != 0:
+        pytest.skip("only root changes its user")
+    started = []
+
+    def as_nobody(ini):
+        (tmp_path / "weir.ini").write_text(ini)
+        files = [os.open(path, os.O_RDONLY) for path in (BINARY, tmp_path / "weir.ini")]
+        program, config = (f"/proc/self/fd/{file}" for file in files)
+        process = subprocess.Popen([program, "-c", config], cwd="/", pass_fds=files, text=True,
+                                   user=NOBODY, group=NOBODY, extra_groups=[],
+                                   stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for file in files:
+            os.close(file)
+        started.append(process)
+        return process
+
+    yield as_nobody
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def log_until(process, word):
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if word in line:
+            break
+    return "".join(lines)
+
+
+def test_a_user_that_cannot_be_changed_to_is_told(as_nobody, port):
+    log = log_until(as_nobody(HI.format("user = daemon", port.address)), "ready: ")
+    assert "warn global.user: not started by root, so it stays nobody, not daemon" in log
+
+
+def test_a_user_that_it_is_already_is_nothing_to_tell(as_nobody, port):
+    log = log_until(as_nobody(HI.format("user = nobody", port.address)), "ready: ")
+    assert "ready: " in log and "global.user" not in log
+
+
+def first_free_port():
+    """The least port that everybody may have."""
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
+        return int(file.read())
+
+
+@pytest.mark.skipif(first_free_port() < 2, reason="every port is free for all")
+def test_a_port_that_needs_root(as_nobody):
+    process = as_nobody(HI.format("", "127.0.0.1:1"))
+    log = log_until(process, "cannot listen")
+    assert (f"cannot listen on 127.0.0.1:1: Permission denied (ports below {first_free_port()} are "
+            "for root and CAP_NET_BIND_SERVICE, or lower net.ipv4.ip_unprivileged_port_start)"
+            in log)
+    assert process.wait(RUN_S) == 1
+
+
+def test_a_unix_socket_where_it_may_not_write(as_nobody, tmp_path):
+    process = as_nobody(HI.format("", f"unix:{tmp_path}/socket"))
+    log = log_until(process, "cannot listen")
+    assert (f"cannot listen on unix:{tmp_path}/socket: Permission denied (its folder must be "
+            "writable for who starts weir)" in log)
+    assert process.wait(RUN_S) == 1
