@@ -25,6 +25,9 @@
  * socket may have more than there are buffers. */
 #define CONN_RECV_BUFFERS 4
 
+/* When a dial that had no descriptor is tried again, as for accepts. */
+#define CONN_DIAL_AGAIN_MS 50
+
 /* All that fits a token's 24 bits but 0. */
 #define CONN_GENERATION_MAX 0xffffff
 
@@ -93,8 +96,14 @@ static struct conn *conn_acquire(struct net *net, int fd, enum conn_state state)
 }
 
 static void conn_tell_dial_room(struct net *net) {
+    wheel_disarm(&net->wheel, &net->dial_timer);
     if (net->dial_refused && net->dial_room) net_defer(net, net->dial_room);
     net->dial_refused = false;
+}
+
+void conn_on_dial_timer(struct wheel_timer *timer, uint64_t now_ms) {
+    (void)now_ms;
+    conn_tell_dial_room(LIST_OWNER(timer, struct net, dial_timer));
 }
 
 /* Last of the three steps of a close: no operation is in flight any more. */
@@ -233,9 +242,13 @@ struct conn *conn_accept(struct net *net, int fd, const struct conn_events *even
     return conn;
 }
 
-/* Of descriptors or memory, which the end of a connection gives back. */
-static bool conn_is_shortage(int error) {
-    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+/* Descriptors, or the kernel's memory: what others give back shows only in another try. Not while
+ * there is no connection to a server: then clients have all, and wait for nothing. */
+static void conn_note_shortage(struct net *net, int error) {
+    bool is_shortage = error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+    if (!is_shortage || net->dialled == 0) return;
+    net->dial_refused = true;
+    wheel_arm(&net->wheel, &net->dial_timer, net->now_ms + CONN_DIAL_AGAIN_MS);
 }
 
 struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
@@ -249,7 +262,7 @@ struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         *error = -errno;
-        net->dial_refused |= conn_is_shortage(errno) && net->dialled != 0;
+        conn_note_shortage(net, errno);
         return NULL;
     }
     int on = 1;

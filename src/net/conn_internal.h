@@ -51,6 +51,8 @@ void conn_end_of_stream(struct conn *conn);
 bool conn_send_pp(struct conn *conn);
 /* The connection failed by itself. Nothing if it is closing. */
 void conn_lose(struct conn *conn, int error);
+/* There may be descriptors again for a dial. */
+void conn_on_dial_timer(struct wheel_timer *timer, uint64_t now_ms);
 /* Counts an operation in and, at its final completion, out. */
 void conn_op_begin(struct conn *conn);
 

@@ -60,6 +60,7 @@ int net_init(struct net *net, const struct net_options *options, struct stat_blo
     net->now_ms = clock_ms(net->now_ns);
     wheel_init(&net->wheel, net->now_ms);
     wheel_timer_init(&net->trim_timer, net_on_trim_timer);
+    wheel_timer_init(&net->dial_timer, conn_on_dial_timer);
     struct ring_options ring_options = {options->sq_entries, options->cq_entries};
     int error = ring_init(&net->ring, &ring_options, stats);
     if (error < 0) return error;

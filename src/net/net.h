@@ -51,7 +51,7 @@ struct net {
     uint32_t slab_count;
     struct stat_block *stats;
     struct net_options options;
-    struct net_task *dial_room; /* run when one ends after dial_refused; NULL: nobody waits */
+    struct net_task *dial_room; /* run when there may be room after dial_refused; NULL: none */
     /* Changes in routine work. */
     struct wheel wheel;
     uint64_t now_ns; /* read once a turn */
@@ -64,9 +64,10 @@ struct net {
     uint32_t dialled_finishing; /* dialled connections with bytes left by a user that is gone */
     uint32_t dialled;           /* connections that were not accepted */
     bool dial_refused;          /* one more had no slot, or no descriptor, while there were some */
-    uint64_t pumped_ms;         /* the last millisecond in which pumps moved much, */
-    uint32_t pumped_count;      /* how many did in it so far, */
-    uint32_t pumped_before;     /* and in the one before it */
+    struct wheel_timer dial_timer;
+    uint64_t pumped_ms;     /* the last millisecond in which pumps moved much, */
+    uint32_t pumped_count;  /* how many did in it so far, */
+    uint32_t pumped_before; /* and in the one before it */
     struct wheel_timer trim_timer;
     uint32_t trim_slab;  /* which of the slabs a pass of trimming has come to */
     bool recv_unlimited; /* the kernel knows no limit of a receive (op_recv_options.limit) */

@@ -36,14 +36,14 @@ bool judge_may_fail(const struct plan *plan, const char *reason) {
     /* There are as many requests as clients. */
     if (strcmp(reason, "no_memory") == 0) return world.clients_limited && world.h2_clients;
     if (strcmp(reason, "grpc_deadline") == 0) return judge_is_past(plan);
-    if (strcmp(reason, "connect_failed") == 0) {
-        return sim_has(FAULT_CONNECT_REFUSED) || sim_has(FAULT_SERVER_DEAD) ||
-               sim_has(FAULT_SOCKET_SHORT);
-    }
+    if (strcmp(reason, "no_descriptors") == 0) return sim_has(FAULT_SOCKET_SHORT);
+    if (strcmp(reason, "connect_failed") == 0)
+        return sim_has(FAULT_CONNECT_REFUSED) || sim_has(FAULT_SERVER_DEAD);
     if (strcmp(reason, "connect_timeout") == 0) {
         return sim_has(FAULT_CONNECT_HANGS) || sim_has(FAULT_SERVER_DEAD);
     }
-    if (any_of(reason, of_queue)) return world.servers_limited;
+    /* Who has no descriptor waits, too; and once more, in its old place, after a server hung. */
+    if (any_of(reason, of_queue)) return world.servers_limited || sim_has(FAULT_SOCKET_SHORT);
     if (strcmp(reason, "server_timeout") == 0) {
         /* What was asked before its limit was known waits for those that take their time. */
         bool waits = world.h2_servers && sim_has(FAULT_SERVER_LIMITS);
