@@ -80,7 +80,8 @@ static void descriptors_shrink(const struct config *config, uint64_t limit,
     plan->idle = (uint32_t)least(plan->idle, limit / 8);
     plan->admins = (uint32_t)least(plan->admins, limit / 16 + 1);
     plan->refusals = (uint32_t)least(plan->refusals, limit / 32 / config->workers + 1);
-    plan->spare = (uint32_t)least(plan->spare, limit / 32 / config->workers + 1);
+    /* Who finds none waits for another's end. */
+    plan->spare = (uint32_t)least(plan->spare, limit / 16 / config->workers);
 }
 
 bool descriptors_plan(const struct config *config, uint64_t limit, struct descriptors *plan) {
