@@ -90,7 +90,7 @@ static void behind_the_hottest_comes_the_lowest(void **state) {
     (void)state;
     enum { COUNT = 3 * SLAB_HOT };
     char *objects[COUNT];
-    assert_int_equal(slab_init(&slab, "test", 64, 100), 0);
+    assert_int_equal(slab_init(&slab, "test", 64, COUNT), 0);
     for (uint32_t i = 0; i < COUNT; i++)
         objects[i] = slab_acquire(&slab);
     for (uint32_t i = COUNT; i-- > 0;)

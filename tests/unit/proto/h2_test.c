@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-static const struct h2_settings settings = {.streams_max = 100, .head_size_max = 16384};
+static const struct h2_settings settings = {.head_size_max = 16384};
 
 static void memory_is_counted_and_comes_back(void **state) {
     (void)state;
