@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "proto/tls_tickets.h"
+#include "unit/proto/tls_ends.h"
 #include "unit/proto/tls_fixture.h"
 
 static const struct made *ca, *first, *wild, *exact, *rsa, *both;
@@ -274,6 +275,45 @@ static void sessions_stay_within_their_scope(void **state) {
     tls_context_free(other);
 }
 
+static void sessions_stay_within_the_rules_for_certificates_of_clients(void **state) {
+    (void)state;
+    struct tls_context_options options = usual();
+    options.ca = ca->certificate_pem;
+    options.client_auth = TLS_CLIENT_AUTH_OPTIONAL;
+    struct tls_context *one = server_of(&options);
+    struct tls_context *same = server_of(&options);
+    options.client_auth = TLS_CLIENT_AUTH_OFF;
+    struct tls_context *other = server_of(&options);
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    for (size_t i = 0; i < 2; i++) {
+        SSL_SESSION *session = session_of(one, versions[i]);
+        bool has_new;
+        assert_true(resumes_once(same, session, versions[i], &has_new));
+        assert_false(resumes_once(other, session, versions[i], &has_new));
+        SSL_SESSION_free(session);
+    }
+    tls_context_free(one);
+    tls_context_free(same);
+    tls_context_free(other);
+}
+
+/* Another worker may have seen the rotation first. */
+static void a_ticket_of_the_next_key_is_known_already(void **state) {
+    (void)state;
+    struct tls_tickets now;
+    assert_true(tls_tickets_init(&now, 60));
+    struct tls_tickets then = now;
+    assert_true(tls_tickets_rotate(&then));
+    const struct tls_ticket_key *next = tls_tickets_current(&then);
+    const struct tls_ticket_key *found = tls_tickets_find(&now, next->name);
+    assert_non_null(found);
+    assert_memory_equal(found, next, sizeof *next);
+    assert_true(tls_tickets_rotate(&then));
+    assert_null(tls_tickets_find(&now, tls_tickets_current(&then)->name));
+    tls_tickets_fini(&now);
+    tls_tickets_fini(&then);
+}
+
 static void without_tickets_nothing_is_resumed(void **state) {
     (void)state;
     struct tls_context_options options = usual();
@@ -471,6 +511,31 @@ static void a_client_shows_its_certificate_when_asked(void **state) {
     tls_context_free(server);
 }
 
+/* Nothing of what was agreed on changes later. */
+static void a_server_that_wants_to_negotiate_again_is_told_no(void **state) {
+    (void)state;
+    struct tls_context_options options = {.min_version = 2};
+    struct tls_fault fault;
+    struct tls_context *client = tls_context_new_client(&options, &fault);
+    assert_non_null(client);
+    SSL_CTX *server = SSL_CTX_new(TLS_server_method());
+    assert_non_null(server);
+    assert_int_equal(SSL_CTX_set_max_proto_version(server, TLS1_2_VERSION), 1);
+    tls_ends_certify(server, "a.example");
+    struct ends ends = ends_new(tls_context_ssl(client), server);
+    assert_true(ends_shake(&ends));
+    assert_int_equal(SSL_renegotiate(ends.server), 1);
+    assert_int_equal(SSL_do_handshake(ends.server), 1); /* asks */
+    char byte;
+    assert_int_equal(SSL_read(ends.client, &byte, 1), -1);
+    assert_true(SSL_is_init_finished(ends.client));
+    (void)SSL_read(ends.server, &byte, 1); /* the answer, that OpenSSL's server does not take */
+    assert_string_equal(ends_alert(), "handshake failure");
+    ends_free(&ends);
+    tls_context_free(client);
+    SSL_CTX_free(server);
+}
+
 static void connections_outlive_the_hold_of_who_made_the_context(void **state) {
     (void)state;
     struct tls_context_options options = usual();
@@ -511,6 +576,8 @@ int main(void) {
         cmocka_unit_test(the_server_prefers_among_protocols),
         cmocka_unit_test(sessions_resume_on_other_workers_until_their_key_is_gone),
         cmocka_unit_test(sessions_stay_within_their_scope),
+        cmocka_unit_test(sessions_stay_within_the_rules_for_certificates_of_clients),
+        cmocka_unit_test(a_ticket_of_the_next_key_is_known_already),
         cmocka_unit_test(without_tickets_nothing_is_resumed),
         cmocka_unit_test(clients_show_certificates_as_they_are_asked),
         cmocka_unit_test(who_is_asked_for_a_certificate_is_told_the_authorities),
@@ -518,6 +585,7 @@ int main(void) {
         cmocka_unit_test(the_response_of_the_shown_certificate_is_stapled),
         cmocka_unit_test(servers_are_believed_by_authority_and_name),
         cmocka_unit_test(a_client_shows_its_certificate_when_asked),
+        cmocka_unit_test(a_server_that_wants_to_negotiate_again_is_told_no),
         cmocka_unit_test(connections_outlive_the_hold_of_who_made_the_context),
         cmocka_unit_test(it_tells_until_when_certificates_are_valid),
     };
