@@ -58,10 +58,15 @@ def test_nothing_above_low_is_found(new_stage, tmp_path):
 
     def run(name):
         found[name] = grade(tmp_path, name, stage.address())
-        # WARN: testssl.sh could not tell, as on a busy machine its own time is up.
-        if any(finding["severity"] == "WARN" and key not in EXCUSED
-               for key, finding in found[name].items()):
-            found[name] = grade(tmp_path, f"{name}-again", stage.address(), RUNS[name])
+        # WARN: testssl.sh could not tell, as on a busy machine its own time is up, or its client
+        # has left before the ticket came.
+        for attempt in ("again", "once more"):
+            unclear = [key for key, finding in found[name].items()
+                       if finding["severity"] == "WARN" and key not in EXCUSED]
+            if not unclear:
+                break
+            told = grade(tmp_path, f"{name} {attempt}", stage.address(), RUNS[name])
+            found[name].update((key, told[key]) for key in unclear if key in told)
 
     threads = [threading.Thread(target=run, args=(name,)) for name in RUNS]
     for thread in threads:
