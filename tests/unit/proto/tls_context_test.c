@@ -476,6 +476,8 @@ static void servers_are_believed_by_authority_and_name(void **state) {
     (void)state;
     const struct made *self =
         make_certificate(&(struct wish){.subject = "self", .names = "DNS:x.b.example"});
+    const struct made *part = make_certificate(
+        &(struct wish){.subject = "part", .names = "DNS:x*.b.example", .issuer = ca});
     struct tls_context_options options = {
         .min_version = 2, .verify = true, .ca = ca->certificate_pem};
     assert_true(believes(&options, "x.b.example", exact));
@@ -484,6 +486,7 @@ static void servers_are_believed_by_authority_and_name(void **state) {
     assert_false(believes(&options, "y.b.example", exact));
     assert_false(believes(&options, "127.0.0.2", exact));
     assert_false(believes(&options, "x.b.example", self));
+    assert_false(believes(&options, "xy.b.example", part)); /* RFC 9525 section 6.3 */
     options.crl = make_crl(ca, exact);
     assert_false(believes(&options, "x.b.example", exact));
     assert_true(believes(&options, "x.b.example", wild));
