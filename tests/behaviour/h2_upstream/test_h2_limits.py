@@ -130,3 +130,26 @@ def test_what_waits_for_the_limit_of_a_server_that_goes_was_refused(stage):
     got = client.answer(3)
     assert (got.status, got.reason) == (503, "server_refused")
     counted.grows()
+
+
+def test_a_server_that_goes_just_when_it_is_asked_has_refused(stage):
+    """Its GOAWAY and its FIN are there before the request has gone out."""
+    counted = stage.counter("weir_upstream_retries_total", reason="server_refused")
+    client = H2Client(stage.connect())
+    client.get(1, "/0")
+    server = H2Server(stage.origin.accept())
+    first = server.next_request()
+    server.answer(first, 200, b"first")
+    assert client.answer(1).body == b"first"
+    client.echo()
+    with Stopped(stage.weir):
+        client.post(3, "/post", b"body")
+        server.go_away(first.id)
+        server.upstream.half_close()
+    other = H2Server(stage.origin.accept())
+    again = other.whole_request()
+    assert (again.path, again.body) == ("/post", b"body")
+    other.answer(again, 200, b"good")
+    assert client.answer(3).body == b"good"
+    assert counted.grown() == 1
+    assert not server.unseen
