@@ -52,6 +52,11 @@ server = @dead
 """
 
 
+# No other deadline than the one that is tested is near.
+PATIENT = INI + """
+[defaults]
+timeout_request = 60s
+"""
 TRAILERS = [("x-one", "1"), ("x-two", "2" * 20)]
 
 
@@ -290,7 +295,7 @@ def test_trailers_that_are_late_are_no_request_of_their_own(stage):
 
 def test_drain_says_goodbye_twice(new_stage):
     """First that it will, with the last stream still open; then which stream was the last."""
-    stage = new_stage(INI, drain_timeout="60s")
+    stage = new_stage(PATIENT, drain_timeout="60s")
     h2 = H2Client(stage.connect())
     h2.get(1)
     upstream = stage.origin.asked()
@@ -312,7 +317,7 @@ def test_drain_says_goodbye_twice(new_stage):
 
 
 def test_drain_closes_idle_connections(new_stage):
-    stage = new_stage(INI, drain_timeout="60s")
+    stage = new_stage(PATIENT, drain_timeout="60s")
     h2 = H2Client(stage.connect())
     h2.get(1, "/hello")
     h2.answer(1)
