@@ -273,7 +273,7 @@ static void a_silent_server_is_a_timeout(void **state) {
     uint64_t began_ms = world->net->net.now_ms;
     TURN_UNTIL(world->net, seen->resets == 1);
     assert_int_equal(seen->reason, REASON_SERVER_TIMEOUT);
-    assert_in_range(world->net->net.now_ms - began_ms, 50, 200);
+    assert_in_range(world->net->net.now_ms - began_ms, 50, 1900);
     arena_reset(&arena);
     session_world_free(world);
 }
