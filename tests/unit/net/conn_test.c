@@ -156,6 +156,20 @@ static void a_linger_ends_without_the_others_fin(void **state) {
     conn_line_free(&line);
 }
 
+/* Nothing of what the other side may still send has come yet, nor was it asked for. */
+static void who_was_paused_lingers_too(void **state) {
+    (void)state;
+    struct conn_line line = conn_line_new();
+    conn_pause(line.user->conn);
+    TURN_UNTIL(line.world, !line.user->conn->recv_armed);
+    conn_finish(line.user->conn, 3000, true);
+    peer_expect_eof(line.world, line.peer);
+    uint64_t began_ms = line.world->net.now_ms;
+    TURN_UNTIL(line.world, line.world->net.conns.used == 0);
+    assert_in_range(line.world->net.now_ms - began_ms, 900, 2900);
+    conn_line_free(&line);
+}
+
 static void a_reset_is_one_for_the_other_side(void **state) {
     (void)state;
     struct conn_line line = conn_line_new();
@@ -514,6 +528,7 @@ int main(void) {
         cmocka_unit_test(a_long_stream_comes_in_bulk_buffers),
         cmocka_unit_test(more_streams_than_bulk_buffers_are_all_served),
         cmocka_unit_test(a_linger_ends_without_the_others_fin),
+        cmocka_unit_test(who_was_paused_lingers_too),
         cmocka_unit_test(a_reset_is_one_for_the_other_side),
         cmocka_unit_test(a_close_keeps_the_slot_until_its_operations_ended),
         cmocka_unit_test(a_close_from_within_an_event_is_safe),
