@@ -9,6 +9,9 @@
 #include <stdio.h>
 
 #define NAME_SIZE_MAX 253 /* RFC 1035 section 2.3.4, as text */
+/* Of all authorities that clients are told, each with its length: 2^16-1 in TLS 1.2 (RFC 5246
+ * section 7.4.4); in TLS 1.3 other extensions share them (RFC 8446 section 4.3.2). */
+#define AUTHORITIES_SIZE_MAX 65000
 
 bool tls_fault_set(struct tls_fault *fault, enum tls_part part, const char *format, ...) {
     fault->part = part;
@@ -200,6 +203,17 @@ bool tls_pair_names(const struct tls_pair *pair, bool (*found)(void *used, struc
     return goes_on;
 }
 
+/* With more no handshake would come to its end. */
+static bool check_authorities(const STACK_OF(X509_NAME) * names, struct tls_fault *fault) {
+    size_t size = 0;
+    for (int i = 0; i < sk_X509_NAME_num(names); i++)
+        size += 2 + (size_t)i2d_X509_NAME(sk_X509_NAME_value(names, i), NULL);
+    return size <= AUTHORITIES_SIZE_MAX ||
+           tls_fault_set(fault, TLS_PART_CA,
+                         "its certificates have names of over %d bytes, too many to tell clients",
+                         AUTHORITIES_SIZE_MAX);
+}
+
 static bool add_authorities(X509_STORE *store, struct bytes pem, STACK_OF(X509_NAME) * names,
                             struct tls_fault *fault) {
     uint32_t count = 0;
@@ -244,6 +258,7 @@ X509_STORE *tls_store_read(struct bytes ca, struct bytes crl, STACK_OF(X509_NAME
     if (!store || (names && !*names)) {
         (void)tls_fault_set(fault, TLS_PART_NONE, "out of memory");
     } else if (add_authorities(store, ca, names ? *names : NULL, fault) &&
+               (!names || check_authorities(*names, fault)) &&
                (crl.len == 0 || add_revocations(store, crl, fault))) {
         return store;
     }

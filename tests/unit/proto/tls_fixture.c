@@ -163,7 +163,7 @@ struct ends ends_new(SSL_CTX *client, SSL_CTX *server) {
     BIO *left = NULL;
     BIO *right = NULL;
     assert_true(ends.client && ends.server);
-    assert_int_equal(BIO_new_bio_pair(&left, 65536, &right, 65536), 1);
+    assert_int_equal(BIO_new_bio_pair(&left, 131072, &right, 131072), 1);
     SSL_set_bio(ends.client, left, left);
     SSL_set_bio(ends.server, right, right);
     SSL_set_connect_state(ends.client);

@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -128,11 +130,46 @@ static void certificate_and_key_may_be_in_one_file(void **state) {
     tls_context_free(server);
 }
 
+/* Clients are told whom they may be certified by, in one vector of 2^16-1 bytes (RFC 5246 section
+ * 7.4.4): with more no handshake would come to its end. */
+static void authorities_must_fit_what_clients_are_told(void **state) {
+    (void)state;
+    struct bytes pem = ca->certificate_pem;
+    size_t name_size = 2 + (size_t)i2d_X509_NAME(X509_get_subject_name(ca->certificate), NULL);
+    size_t count = 65000 / name_size;
+    char *many = malloc((count + 1) * pem.len);
+    assert_non_null(many);
+    for (size_t i = 0; i <= count; i++)
+        memcpy(many + i * pem.len, pem.ptr, pem.len);
+    struct tls_context_options options = usual;
+    options.client_auth = TLS_CLIENT_AUTH_OPTIONAL;
+    options.ca = bytes_make(many, (count + 1) * pem.len);
+    assert_fault(&options, TLS_PART_CA, 0,
+                 "its certificates have names of over 65000 bytes, too many to tell clients");
+    options.ca.len -= pem.len;
+    struct tls_fault fault;
+    struct tls_context *server = tls_context_new_server(&options, &fault);
+    assert_non_null(server);
+    struct tls_context_options of_client = {.min_version = 2, .ca = pem};
+    struct tls_context *client = tls_context_new_client(&of_client, &fault);
+    assert_non_null(client);
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        struct ends ends = ends_new(tls_context_ssl(client), tls_context_ssl(server));
+        assert_int_equal(SSL_set_max_proto_version(ends.client, version), 1);
+        assert_true(ends_shake(&ends));
+        ends_free(&ends);
+    }
+    tls_context_free(client);
+    tls_context_free(server);
+    free(many);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_cannot_be_used_is_named),
         cmocka_unit_test(bad_words_and_lists_are_named),
         cmocka_unit_test(certificate_and_key_may_be_in_one_file),
+        cmocka_unit_test(authorities_must_fit_what_clients_are_told),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
