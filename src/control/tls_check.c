@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "control/tls_files.h"
+#include "proto/tls_identity.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -94,6 +95,21 @@ static void warn_of_certificate(struct findings *findings, const struct tls_subj
             certificate->ocsp_staple.text, date);
 }
 
+/* A list that has run out clears nobody. */
+static void warn_of_revocations(struct findings *findings, const struct tls_subject *subject,
+                                struct bytes crl) {
+    char name[128];
+    char date[64];
+    struct writer w = writer_make(name, sizeof name);
+    int64_t until = tls_revocations_until(crl);
+    if (until == 0 || until > (int64_t)time(NULL)) return;
+    tls_subject_write(subject, &w);
+    write_date(until, date, sizeof date);
+    add(findings, subject->crl.line,
+        "warning: %.*s.crl: %s has expired, and nobody whom it is about is believed: %s",
+        BYTES_FMT(writer_bytes(&w)), subject->crl.text, date);
+}
+
 /* Takes out what a fault was about, so that the next look finds the next one; false when that
  * cannot be told. `places` has the index in the file of each identity left. */
 static bool leave_out(struct tls_context_options *options, struct tls_identity *identities,
@@ -166,6 +182,7 @@ static void check_subject(struct findings *findings, const struct tls_subject *s
     }
     for (uint32_t i = 0; context && options.identity_count == count && i < count; i++)
         warn_of_certificate(findings, subject, context, i);
+    if (context && options.crl.len != 0) warn_of_revocations(findings, subject, options.crl);
     tls_context_free(context);
     tls_material_free(&material);
     free(identities);

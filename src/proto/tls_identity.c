@@ -251,6 +251,19 @@ static bool add_revocations(X509_STORE *store, struct bytes pem, struct tls_faul
     return tls_fault_of_library(fault, TLS_PART_CRL, "a revocation list in it cannot be read");
 }
 
+int64_t tls_revocations_until(struct bytes crl) {
+    int64_t until = 0;
+    BIO *bio = read_from(crl);
+    for (X509_CRL *next; (next = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL));) {
+        int64_t of_this = tls_time(X509_CRL_get0_nextUpdate(next));
+        if (of_this != 0 && (until == 0 || of_this < until)) until = of_this;
+        X509_CRL_free(next);
+    }
+    BIO_free(bio);
+    ERR_clear_error(); /* its end is one */
+    return until;
+}
+
 X509_STORE *tls_store_read(struct bytes ca, struct bytes crl, STACK_OF(X509_NAME) * *names,
                            struct tls_fault *fault) {
     X509_STORE *store = X509_STORE_new();

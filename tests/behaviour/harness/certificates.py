@@ -101,9 +101,9 @@ class Authority:
     def revoke(self, issued):
         self.revoked.append(issued.certificate.serial_number)
 
-    def write_crl(self, stem="crl"):
+    def write_crl(self, stem="crl", days=1):
         builder = (x509.CertificateRevocationListBuilder().issuer_name(_name(self.name))
-                   .last_update(_now() - DAY).next_update(_now() + DAY))
+                   .last_update(_now() - DAY * 3).next_update(_now() + DAY * days))
         for serial in self.revoked:
             builder = builder.add_revoked_certificate(
                 x509.RevokedCertificateBuilder().serial_number(serial)

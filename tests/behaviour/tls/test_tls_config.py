@@ -107,6 +107,28 @@ def test_tls_config_warns_of_certificates_that_run_out(run, ca):
     assert any(line.startswith("ok    TLS: OpenSSL 3") for line in output)
 
 
+def test_tls_config_warns_of_revocations_that_have_run_out(run, ca):
+    """Nobody is cleared by them: all are refused."""
+    ca.write_crl("good")
+    ca.write_crl("late", days=-1)
+    text = ini(more="client_auth = require\nca = ca.crt\ncrl = both.crl")
+    both = [(ca.directory + name) for name in ("/good.crl", "/late.crl")]
+
+    def write(*files):
+        with open(f"{ca.directory}/both.crl", "wb") as whole:
+            for name in files:
+                with open(name, "rb") as part:
+                    whole.write(part.read())
+
+    write(both[0])
+    assert run(text, "check")[2] == []
+    write(*both)
+    status, _, lines = run(text, "check")
+    assert (status, len(lines)) == (0, 1)
+    assert lines[0].startswith("weir.ini:12: warning: tls site.crl: both.crl has expired, and "
+                               "nobody whom it is about is believed: 20")
+
+
 def recipes():
     """The blocks of etc/README.md's recipes."""
     with open(f"{ROOT}/etc/README.md") as file:
