@@ -87,6 +87,24 @@ static bool read_kind(struct tls_pair *pair) {
     return false;
 }
 
+/* Those that signatures of TLS are made with (RFC 8446 section 4.2.3, RFC 8734). Parameters without
+ * the name of a curve are OpenSSL's to judge. */
+static bool is_curve_of_tls(const char *name) {
+    static const char *const names[] = {"prime256v1", "secp384r1", "secp521r1"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(name, names[i]) == 0) return true;
+    }
+    return strncmp(name, "brainpool", strlen("brainpool")) == 0;
+}
+
+static bool check_curve(const struct tls_pair *pair, struct tls_fault *fault) {
+    char name[64];
+    if (pair->kind != TLS_KEY_EC) return true;
+    if (EVP_PKEY_get_group_name(pair->key, name, sizeof name, NULL) != 1) return true;
+    return is_curve_of_tls(name) ||
+           tls_fault_set(fault, TLS_PART_KEY, "its curve, %s, is not for TLS", name);
+}
+
 static bool read_key(struct tls_pair *pair, struct bytes pem, struct tls_fault *fault) {
     bool is_encrypted = false;
     BIO *bio = read_from(pem);
@@ -104,6 +122,7 @@ static bool read_key(struct tls_pair *pair, struct bytes pem, struct tls_fault *
         return tls_fault_set(fault, TLS_PART_KEY, "the key is not that of the certificate");
     if (!read_kind(pair))
         return tls_fault_set(fault, TLS_PART_KEY, "keys of this kind are not for TLS");
+    if (!check_curve(pair, fault)) return false;
     ERR_clear_error(); /* decoders that were tried before the right one */
     return true;
 }

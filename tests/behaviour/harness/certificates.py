@@ -18,6 +18,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import NameOID
 
 DAY = datetime.timedelta(days=1)
+CURVES = {"ec": ec.SECP256R1, "secp521r1": ec.SECP521R1, "secp256k1": ec.SECP256K1}
 PRIVATE = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
            serialization.NoEncryption())
 
@@ -94,7 +95,7 @@ class Authority:
 
     def issue(self, stem, *names, kind="ec", days=30, subject=None, in_one=False):
         private = (rsa.generate_private_key(65537, 2048) if kind == "rsa"
-                   else ec.generate_private_key(ec.SECP256R1()))
+                   else ec.generate_private_key(CURVES[kind]()))
         certificate = self._build(_name(subject or stem), private.public_key(), days, False, names)
         return Issued(self.directory, stem, certificate, private, in_one)
 

@@ -85,6 +85,16 @@ def test_tls_config_errors_have_a_line(run, ca, change, wanted):
     assert run(ini(**change))[0] == 1  # nor does it serve
 
 
+def test_tls_config_of_a_curve_that_no_handshake_can_use(run, ca):
+    """Bitcoin's is often taken for that of TLS."""
+    ca.issue("good", "site.example", kind="secp521r1", days=60)
+    assert run(ini("good.crt", "good.key"), "check")[0] == 0
+    ca.issue("bad", "site.example", kind="secp256k1", days=60)
+    status, _, errors = run(ini("bad.crt", "bad.key"), "check")
+    assert status == 1
+    assert errors == ["weir.ini:9: tls site.key: bad.key: its curve, secp256k1, is not for TLS"]
+
+
 def test_tls_config_of_several_certificates_names_the_bad_one(run, ca):
     text = ini("site.crt other.crt", "site.key", "key = site.key")
     assert run(text, "check")[2] == [
