@@ -392,6 +392,7 @@ static int h2_on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *us
          */
         if (!end && frame->hd.length != 0 && frame->hd.length == frame->data.padlen)
             h2_flood(h2, H2_FLOOD_EMPTY_DATA);
+        if (!h2->session.is_client) h2_flood_allow(&h2->flood, H2_FLOOD_PING, 1);
         s = end ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
         if (s && s->in == H2_IN_HEAD) h2_stream_bad(s, REASON_BAD_RESPONSE);
         if (s) h2_end_message(s, NULL);

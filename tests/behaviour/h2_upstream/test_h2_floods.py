@@ -202,6 +202,17 @@ def test_a_window_opened_for_each_piece_that_is_read_is_no_flood(stage):
     assert counted.grown() == 0
 
 
+def test_a_ping_for_each_piece_of_an_answer_is_no_flood(stage):
+    counted = stage.counter("weir_h2_flood_total")
+    client, server, request = one(stage)
+    server.head(request, 200, ("content-length", "60"))
+    for _ in range(60):
+        server.data(request, b"x")
+        server.echo()
+    assert client.read_response().body == b"x" * 60
+    assert counted.grown() == 0
+
+
 def test_a_reset_after_the_end_of_each_stream_is_no_flood(stage):
     counted = stage.counter("weir_h2_flood_total")
     client = stage.connect()
