@@ -12,6 +12,7 @@ static void fill_fields(const struct h1_parser *parser, const char *copy,
         field->name = h1_span_name(span, copy);
         field->value = h1_span_value(span, copy);
         field->id = (enum http_field_id)span->id;
+        field->never_indexed = false;
         field++;
     }
     fields->count = (uint32_t)(field - fields->items);

@@ -143,6 +143,7 @@ static enum reason h2_take_field(struct h2_head *head, struct bytes name, struct
     field->name = id != HTTP_FIELD_OTHER ? http_field_name(id) : h2_keep(head, name);
     field->value = h2_keep(head, value);
     field->id = id;
+    field->never_indexed = false;
     return REASON_NONE;
 }
 
@@ -158,6 +159,12 @@ void h2_head_add(struct h2_head *head, struct bytes name, struct bytes value) {
     head->size += name.len + value.len + FIELD_SIZE_EXTRA;
     head->count += name.len == 0 || name.ptr[0] != ':';
     if (head->reason == REASON_NONE) head->reason = h2_take(head, name, value);
+}
+
+void h2_head_add_secret(struct h2_head *head, struct bytes name, struct bytes value) {
+    uint32_t index = head->field_count;
+    h2_head_add(head, name, value);
+    if (head->field_count != index) head->fields[index].never_indexed = true;
 }
 
 /* The target of CONNECT: a host and a port (RFC 9110 section 9.3.6). */
@@ -266,7 +273,10 @@ static bool h2_join_cookies(struct http_fields *fields, struct arena *arena) {
             if (first) writer_put(&text, BYTES(CRUMB_SEPARATOR));
             writer_put(&text, field->value);
         }
-        if (is_cookie && first) continue;
+        if (is_cookie && first) {
+            first->never_indexed |= field->never_indexed;
+            continue;
+        }
         fields->items[kept] = *field;
         if (is_cookie) first = &fields->items[kept];
         kept++;

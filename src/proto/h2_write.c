@@ -61,6 +61,8 @@ static bool h2_put_fields(struct h2_list *list, const struct http_fields *fields
         const struct http_field *field = &fields->items[i];
         if (h2_is_dropped(field) || (upgrades && h2_is_proof(field))) continue;
         if (!h2_put_field(list, field)) return false;
+        /* RFC 7541 section 6.2.3: an intermediary uses the same representation. */
+        if (field->never_indexed) list->items[list->count - 1].flags |= NGHTTP2_NV_FLAG_NO_INDEX;
     }
     return true;
 }

@@ -64,6 +64,7 @@ struct http_field {
     struct bytes name; /* as received; compare with bytes_equal_nocase, or by id */
     struct bytes value;
     enum http_field_id id;
+    bool never_indexed; /* its client or server said so (RFC 7541 section 7.1.3) */
 };
 
 struct http_fields {

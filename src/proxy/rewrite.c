@@ -178,7 +178,9 @@ static bool join_item(struct http_fields *fields, struct arena *arena, enum http
     for (uint32_t i = 0; i < fields->count; i++) {
         if (fields->items[i].id == id) last = &fields->items[i];
     }
-    if (!last) return http_fields_put(fields, arena, (struct http_field){name, item, id});
+    if (!last)
+        return http_fields_put(fields, arena,
+                               (struct http_field){.name = name, .value = item, .id = id});
     if (last->value.len == 0) {
         last->value = item;
         return true;
@@ -213,7 +215,9 @@ static bool replace_field(struct http_fields *fields, struct arena *arena, enum 
         if (first) (void)http_fields_remove(fields, name); /* how many is of no interest */
         return true;
     }
-    if (!first) return http_fields_put(fields, arena, (struct http_field){name, value, id});
+    if (!first)
+        return http_fields_put(fields, arena,
+                               (struct http_field){.name = name, .value = value, .id = id});
     first->value = value;
     remove_later(fields, first);
     return true;

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from hpack import NeverIndexedHeaderTuple
 
 from harness.bulk import MB, pattern
 from harness.h2_client import H2Client
@@ -53,6 +54,47 @@ def test_a_request_becomes_pseudo_fields_and_lower_case_ones(stage):
     response = client.read_response()
     assert response.status == 200 and response.body == b"hello"
     assert response["x-one"] == "1" and "Date" in response
+
+
+class Indexing:
+    """What a decoder was told of fields: {name: whether they are never to be indexed}."""
+
+    def __init__(self, decoder):
+        self.secret = {}
+        self.decode = decoder.decode
+        decoder.decode = self
+
+    def __call__(self, block, **more):
+        fields = self.decode(block, **more)
+        self.secret.update({str(field[0], "ascii") if isinstance(field[0], bytes) else field[0]:
+                            isinstance(field, NeverIndexedHeaderTuple) for field in fields})
+        return fields
+
+
+def test_fields_that_are_never_indexed_stay_so(stage):
+    """RFC 7541 section 6.2.3, for requests, crumbs of cookies, answers and trailers."""
+    def fields(*secret):
+        return [NeverIndexedHeaderTuple("x-secret", "1"), ("x-plain", "2"), *secret]
+
+    h2 = H2Client(stage.connect())
+    seen_by_client = Indexing(h2.decoder)
+    crumbs = [("cookie", "a=1"), NeverIndexedHeaderTuple("cookie", "b=" + "2" * 40)]
+    h2.request(1, "POST", "/", *fields(*crumbs), end=False)
+    server = H2Server(stage.origin.accept())
+    seen_by_server = Indexing(server.h2.decoder)
+    request = server.next_request()
+    assert request["cookie"] == "a=1; b=" + "2" * 40
+    assert [seen_by_server.secret[name] for name in ("x-secret", "x-plain", "cookie")] == [
+        True, False, True]
+    h2.headers(1, [NeverIndexedHeaderTuple("x-last", "3"), ("x-plain-last", "4")])
+    server.until(lambda: request.ended, "its end")
+    assert seen_by_server.secret["x-last"] and not seen_by_server.secret["x-plain-last"]
+    server.head(request, 200, *fields())
+    server.data(request, b"x")
+    server.trailers(request, NeverIndexedHeaderTuple("x-last", "3"))
+    assert h2.answer(1).trailers == [("x-last", "3")]
+    assert [seen_by_client.secret[name] for name in ("x-secret", "x-plain", "x-last")] == [
+        True, False, True]
 
 
 def test_routes_rewrite_it_as_ever(stage):
