@@ -35,7 +35,8 @@ struct client {
     bool echo;       /* of these: what it sends comes back */
     bool bad_header; /* its PROXY header is malformed */
     bool opened;
-    bool accepted;   /* by weir */
+    bool accepted; /* by weir */
+    uint64_t accepted_ns;
     bool misbehaved; /* from here on weir owes nothing */
     bool no_more;    /* weir has said that it takes no more requests here */
     bool raw;        /* it writes raw bytes */
@@ -483,8 +484,12 @@ static void client_step(void *owner) {
     }
     if (!client->accepted && client->opened && sock_is_accepted(client->sock)) {
         client->accepted = true;
-        client->progress_ns = sim.now_ns;
+        client->accepted_ns = client->progress_ns = sim.now_ns;
     }
+    /* A request behind another one is not looked at. */
+    bool alone = client->accepted && !client->stopped && client->depth == 1;
+    if (alone && client->answered < client->begun)
+        judge_call_time(current(client), client->accepted_ns);
     /* In the backlog it waits for all those before it. */
     uint64_t times = client->accepted ? 1 : CLIENTS_MAX;
     /* One that does not read does not see that its requests are answered one by one. */

@@ -56,6 +56,7 @@ struct h2_client {
     uint64_t leave_at; /* after so many bytes both ways */
     uint64_t moved;    /* of which it knows */
     uint64_t progress_ns;
+    uint64_t accepted_ns;
     uint32_t pings; /* left before it ends well */
     bool opened, accepted;
     bool refused;    /* told so in HTTP/1: it is one too many */

@@ -4,6 +4,7 @@
 #include "proto/h2.h"
 #include "sim/actors.h"
 #include "sim/h2_ask.h"
+#include "sim/judge.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -209,6 +210,8 @@ static void judge_time(const struct h2_client *client) {
     uint64_t limit_ns = world.client_limit_ns * times;
     for (uint32_t i = 0; i < client->begun && !client->stopped; i++) {
         const struct h2_ask *ask = &client->asked[i];
+        if (!ask->closed && !ask->answered && !ask->misbehaved && client->accepted)
+            judge_call_time(&ask->plan, client->accepted_ns);
         if (ask->closed || sim.now_ns - ask->progress_ns <= limit_ns) continue;
         sim_fail(INVARIANT_TIME, "client %u: nothing has moved for %.1f s: request %u (%s)",
                  client->number, (double)(sim.now_ns - ask->progress_ns) / 1e9, ask->plan.id,
@@ -228,7 +231,7 @@ static void client_step(void *owner) {
     if (client->done) return;
     if (!client->accepted && client->opened && sock_is_accepted(client->link.sock)) {
         client->accepted = true;
-        client->progress_ns = sim.now_ns;
+        client->accepted_ns = client->progress_ns = sim.now_ns;
         for (uint32_t i = 0; i < client->begun; i++)
             client->asked[i].progress_ns = sim.now_ns;
     }

@@ -67,6 +67,16 @@ bool judge_is_past(const struct plan *plan) {
     return plan->timeout_ms != 0 && sim.now_ns >= at_ns;
 }
 
+void judge_call_time(const struct plan *plan, uint64_t accepted_ns) {
+    uint64_t from_ns = requests[plan->id].asked_ns;
+    if (accepted_ns > from_ns) from_ns = accepted_ns;
+    bool slow = sim_has(FAULT_SLOW_NETWORK) || sim_has(FAULT_FEW_SLOTS);
+    uint64_t at_ns = from_ns + plan->timeout_ms * SIM_MS + world.timeout_ns / 2;
+    if (plan->timeout_ms == 0 || slow || sim.now_ns <= at_ns) return;
+    sim_fail(INVARIANT_TIME, "call %u is under way for %.1f s, it had %u ms", plan->id,
+             (double)(sim.now_ns - from_ns) / 1e9, plan->timeout_ms);
+}
+
 bool judge_may_end_call(const struct plan *plan, const char *reason, int outcome) {
     static const char *const late[] = {"grpc_deadline", "server_timeout", "connect_timeout", NULL};
     /* A server's RST_STREAM says more. */

@@ -15,6 +15,9 @@ bool judge_may_close(uint32_t id, enum side side, uint32_t code);
 bool judge_may_end_call(const struct plan *plan, const char *reason, int outcome);
 /* Whether the call's time has passed. */
 bool judge_is_past(const struct plan *plan);
+/* Ends the run when it has passed for so long that its end should have come, to a client that has
+ * been accepted at `accepted_ns` and reads. */
+void judge_call_time(const struct plan *plan, uint64_t accepted_ns);
 /* Whether an answer may be cut, by the fault of its server or of the way there. */
 bool judge_may_be_cut(const struct plan *plan);
 

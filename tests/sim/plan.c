@@ -324,7 +324,9 @@ static void add_chunks(struct text *text, const struct plan *plan, enum side sid
     text_print(text, "0\r\n");
     bool trailers = side == SIDE_REQUEST ? plan->request_trailers : plan->answer_trailers;
     if (trailers) text_print(text, "X-Sum: %u\r\n", plan->id);
-    if (trailers && plan->call) text_print(text, "Grpc-Status: %d\r\n", plan->outcome);
+    bool swaps = trailers && plan->call && sim_defect(DEFECT_SWAP_OUTCOMES);
+    if (trailers && plan->call)
+        text_print(text, "Grpc-Status: %d\r\n", plan->outcome + (swaps ? 1 : 0));
     text_print(text, "\r\n");
 }
 
@@ -376,7 +378,8 @@ static void add_request_head(const struct plan *plan, bool last, struct text *te
     if (plan->call) text_print(text, "Content-Type: application/grpc\r\nTE: trailers\r\n");
     char timeout[16];
     plan_timeout(plan, timeout, sizeof timeout);
-    if (plan->timeout_ms != 0) text_print(text, "Grpc-Timeout: %s\r\n", timeout);
+    bool lost = plan->timeout_ms != 0 && sim_defect(DEFECT_LOSE_DEADLINE);
+    if (plan->timeout_ms != 0 && !lost) text_print(text, "Grpc-Timeout: %s\r\n", timeout);
     if (plan->tunnel == TUNNEL_WEBSOCKET) {
         text_print(text, "Connection: upgrade\r\nUpgrade: websocket\r\n"
                          "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " PLAN_KEY "\r\n");

@@ -109,7 +109,7 @@ static void put_config(FILE *file, uint32_t servers) {
             "timeout_tunnel = %ums\ntimeout_queue = %ums\ntimeout_handshake = %ums\n"
             "min_read_rate = %u\n",
             ms, ms, KEEPALIVE_MS, ms, ms, ms, ms, ms, world.h2_clients ? 0 : 500);
-    if (world.checks_frames)
+    if (world.checks_frames && sim.options.defect != DEFECT_PASS_FRAMES)
         fprintf(file, "websocket = checked\nwebsocket_max_message = %d\nwebsocket_ping = %ums\n",
                 FRAMES_MESSAGE_MAX, (unsigned)(world.ping_ns / SIM_MS));
     fprintf(file, "[listener web]\nbind = 127.0.0.1:%d\nupstream = app\nbacklog = %u\n%s",
