@@ -164,6 +164,7 @@ static struct frames_plan *make(uint32_t id, enum side side, uint32_t size, bool
     if (breaks) put_breach(plan, masked, &random);
     if (breaks) sim_note("frames break a rule", id, side, plan->code);
     if (rand_below(&random, 8) != 0) put_close(&plan->text, masked, &random);
+    if (plan->text.len == 0) plan->rest_at = UINT64_MAX;
     if (!breaks) plan->good = plan->text.len;
     return plan;
 }
