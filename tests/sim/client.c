@@ -235,6 +235,13 @@ static void on_answer(struct client *client) {
         }
         world.answers++;
     }
+    /* What it has sent behind is no request. */
+    if (client->raw && reader->state != READ_RAW) {
+        client->misbehaved = true;
+        client->answered++;
+        client_end(client);
+        return;
+    }
     sim_note("client has answer", client->number, plan->id, (int64_t)reader->body);
     client->answered++;
     client->interims = 0;
@@ -243,7 +250,7 @@ static void on_answer(struct client *client) {
 
 /* What has come, as far as it goes. */
 static void client_take(struct client *client, const char *bytes, size_t size) {
-    for (;;) {
+    while (!client->done) {
         switch (reader_feed(&client->reader, &bytes, &size)) {
         case READER_MORE:
             return;
@@ -339,7 +346,7 @@ static void next_request(struct client *client) {
         const char *line = nonsense[sim_below(sizeof nonsense / sizeof *nonsense)];
         text_add(&client->out, line, strlen(line));
     } else {
-        client->raw = client->tcp;
+        client->raw = client->tcp || plan_is_hasty(&client->asked[i]);
         requests[client->asked[i].id].asked_ns = sim.now_ns;
         plan_request(&client->asked[i], last, &client->out);
         client->head_sizes[i] = header_size + plan_request_head_size(&client->asked[i], last);

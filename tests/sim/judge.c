@@ -21,6 +21,8 @@ static bool any_of(const char *word, const char *const *words) {
 static bool was_refused(const struct plan *plan) {
     uint64_t times = requests[plan->id].refusals + world.refusals;
     bool once = plan->request_size != 0 || world.servers_limited;
+    /* Nor after an interim answer. */
+    if (plan->expects || plan->interims != 0) once = true;
     /* What a limit that falls keeps from being sent is refused by weir itself. */
     if (sim_has(FAULT_SERVER_LIMITS)) return true;
     return times > (once ? 0 : REFUSALS_MAX);

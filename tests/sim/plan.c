@@ -399,6 +399,7 @@ void plan_request(const struct plan *plan, bool last, struct text *text) {
     }
     add_request_head(plan, last, text);
     add_body(text, plan, SIDE_REQUEST);
+    if (plan_is_hasty(plan)) plan_raw(plan, SIDE_REQUEST, text);
 }
 
 size_t plan_request_head_size(const struct plan *plan, bool last) {

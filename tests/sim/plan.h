@@ -42,7 +42,7 @@ struct plan {
                 */
     int outcome;
     uint32_t timeout_ms; /* of a call, 0: none */
-    bool eager;          /* over HTTP/2 they do not wait for the answer */
+    bool eager;          /* they do not wait for the answer */
     bool expects;        /* Expect: 100-continue */
     bool request_trailers, answer_trailers;
     enum framing request_framing;
@@ -67,6 +67,10 @@ struct plan plan_of(uint32_t id);
 char plan_byte(uint32_t id, enum side side, uint64_t offset);
 /* Adds the whole of it; `last`: the client asks for no more on this connection. */
 void plan_request(const struct plan *plan, bool last, struct text *text);
+/* Over HTTP/1.1: raw bytes are right behind the head. */
+static inline bool plan_is_hasty(const struct plan *plan) {
+    return plan->eager && plan->upgrade && !plan->frames;
+}
 /* Where the request's body begins in its text. */
 size_t plan_request_head_size(const struct plan *plan, bool last);
 /* The interim heads, and the answer; `key` is the Sec-WebSocket-Key, "": none. */
