@@ -4,47 +4,17 @@ A seccomp filter (seccomp(2)) in front of weir alone plays the sandbox: the sysc
 kernel.io_uring_disabled would be everybody's, and gives the same EPERM.
 """
 
-import ctypes
 import errno
 import re
-import struct
 import subprocess
 
 import pytest
 
+from harness.seccomp import RING_CALLS, forbid_calls
 from harness.weir import BINARY, Port
 
 EXIT_NO_RING = 78
 RUN_S = 20
-
-# The same numbers on every architecture (syscalls since Linux 5.1 are).
-CALLS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
-
-PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_NO_NEW_PRIVS = 22, 2, 38
-BPF_LOAD_NR = (0x20, 0, 0, 0)       # BPF_LD | BPF_W | BPF_ABS of seccomp_data.nr
-BPF_JUMP_EQUAL, BPF_RETURN = 0x15, 0x06
-SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
-
-
-def forbid(names, error):
-    """For preexec_fn: from here on the named calls fail with `error`."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-    program = [BPF_LOAD_NR]
-    for name in names:
-        program += [(BPF_JUMP_EQUAL, 0, 1, CALLS[name]),
-                    (BPF_RETURN, 0, 0, SECCOMP_RET_ERRNO | error)]
-    program.append((BPF_RETURN, 0, 0, SECCOMP_RET_ALLOW))
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in program))
-
-    def install():
-        head = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
-        for call in ((PR_SET_NO_NEW_PRIVS, 1, 0),
-                     (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(head))):
-            if prctl(*call, 0, 0) != 0:
-                raise OSError(ctypes.get_errno(), "prctl(2)")
-
-    return install
 
 
 @pytest.fixture
@@ -57,7 +27,7 @@ def run(tmp_path):
     def run(names, error, *words):
         return subprocess.run([BINARY, "-c", "weir.ini", *words], cwd=tmp_path, text=True,
                               stdin=subprocess.DEVNULL, capture_output=True, timeout=RUN_S,
-                              preexec_fn=forbid(names, error))
+                              preexec_fn=forbid_calls(names, error))
 
     yield run
     port.close()
@@ -116,7 +86,7 @@ def test_doctor_finds_a_part_that_is_forbidden(run, name):
 @pytest.mark.parametrize("words, said", [(["check"], "ok:"), (["version"], "weir "),
                                          (["explain", "GET", "/"], "service   hi")])
 def test_what_needs_no_ring_works_without(run, words, said):
-    done = run(list(CALLS), errno.EPERM, *words)
+    done = run(list(RING_CALLS), errno.EPERM, *words)
     assert done.returncode == 0 and said in done.stdout
 
 

@@ -5,18 +5,12 @@ import struct
 import pytest
 
 from harness.h2_client import H2Client
-from harness.h2_server import (CANCEL, DATA, GOAWAY, HEADERS, INTERNAL_ERROR, PROTOCOL_ERROR,
-                               WINDOW, WINDOW_UPDATE, H2Server)
+from harness.h2_server import (CANCEL, DATA, GOAWAY, HEADERS, INTERNAL_ERROR, ONE_AND_TWO,
+                               PROTOCOL_ERROR, WINDOW, WINDOW_UPDATE, H2Server, ask, finish)
 from harness.http1 import get, post
 from harness.peer import Ended, WasReset
 
-INI = """
-[listener web]
-bind = @web
-upstream = app
-[listener two]
-bind = @two
-upstream = two
+INI = ONE_AND_TWO + """
 [listener quick]
 bind = @quick
 upstream = quick
@@ -36,14 +30,6 @@ max_body_size = 0
 [route here]
 path = /here
 respond = 200 here
-[upstream app]
-protocol = h2
-server = @origin
-[upstream two]
-protocol = h2
-balance = first
-server = @origin
-server = @origin_b
 [upstream quick]
 protocol = h2
 timeout_server = 300ms
@@ -63,21 +49,10 @@ server = @hole
 """
 
 
-def ask(stage, request=get(), name="web"):
-    client = stage.connect(name)
-    client.send(request)
-    return client
-
-
 def one(stage, request=get(), name="web"):
     client = ask(stage, request, name)
     server = H2Server(stage.origin.accept())
     return client, server, server.next_request()
-
-
-def finish(client, server, request):
-    server.answer(request, 200, b"good")
-    assert client.read_response().body == b"good"
 
 
 def pair(stage):

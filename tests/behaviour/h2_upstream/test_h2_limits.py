@@ -4,36 +4,11 @@ import pytest
 
 from harness.bulk import Stopped
 from harness.h2_client import H2Client
-from harness.h2_server import MAX_STREAMS, REFUSED_STREAM, H2Server, H2Service
+from harness.h2_server import (MAX_STREAMS, ONE_AND_TWO, REFUSED_STREAM, H2Server, H2Service, ask,
+                               finish)
 from harness.http1 import get
 
-INI = """
-[listener web]
-bind = @web
-upstream = app
-[listener two]
-bind = @two
-upstream = two
-[upstream app]
-protocol = h2
-server = @origin
-[upstream two]
-protocol = h2
-balance = first
-server = @origin
-server = @origin_b
-"""
-
-
-def ask(stage, request):
-    client = stage.connect()
-    client.send(request)
-    return client
-
-
-def finish(client, server, request):
-    server.answer(request, 200, b"good")
-    assert client.read_response().body == b"good"
+INI = ONE_AND_TWO
 
 
 def test_streams_run_into_the_limit_the_server_enforces(stage):

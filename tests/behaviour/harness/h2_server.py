@@ -16,6 +16,7 @@ import h2.exceptions
 import h2.settings
 
 from .h2_end import H2End
+from .http1 import get
 from .peer import Ended, WasReset
 from .wait import PATIENCE, Bell, readable
 
@@ -23,6 +24,38 @@ CANCEL, REFUSED_STREAM, INTERNAL_ERROR, PROTOCOL_ERROR = 0x8, 0x7, 0x2, 0x1
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 MAX_STREAMS = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
 WINDOW = h2.settings.SettingCodes.INITIAL_WINDOW_SIZE
+
+# What modules about servers that fail or refuse begin with: listener `web` before one server,
+# `two` before one and another for when it fails.
+ONE_AND_TWO = """
+[listener web]
+bind = @web
+upstream = app
+[listener two]
+bind = @two
+upstream = two
+[upstream app]
+protocol = h2
+server = @origin
+[upstream two]
+protocol = h2
+balance = first
+server = @origin
+server = @origin_b
+"""
+
+
+def ask(stage, request=get(), name="web"):
+    """A client of HTTP/1.1 that has asked."""
+    client = stage.connect(name)
+    client.send(request)
+    return client
+
+
+def finish(client, server, request):
+    """The server answers the request, and that client has its answer."""
+    server.answer(request, 200, b"good")
+    assert client.read_response().body == b"good"
 
 
 class H2Request:

@@ -21,6 +21,31 @@ tls = on
 ca = ca.pem
 server_name = origin.test
 """
+# What modules about bytes inside TLS begin with: requests, one of them with little room to send,
+# and a tunnel, to the one origin.
+LISTENERS = """
+[defaults]
+max_body_size = 0
+min_read_rate = 0
+[tls site]
+certificate = weir.test.pem
+[listener secure]
+bind = @secure
+tls = site
+upstream = app
+[listener narrow]
+bind = @narrow
+tls = site
+upstream = app
+send_buffer = 16k
+[listener bytes]
+bind = @bytes
+mode = tcp
+tls = site
+upstream = app
+[upstream app]
+server = @origin
+"""
 
 
 def _openssl(*arguments):

@@ -15,6 +15,7 @@ from harness.bulk import MB, MUCH, Sending, download, spliced
 from harness.http1 import answer, answer_head, get
 from harness.peer import Ended, WasReset
 from harness.seccomp import forbid_option
+from harness.tls import LISTENERS, TO_ORIGIN
 from harness.wait import eventually
 from harness.weir import BINARY
 
@@ -26,21 +27,7 @@ SITES = {"aes128": ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_AES_128_GCM_SHA256"),
          "aes256": ("ECDHE-ECDSA-AES256-GCM-SHA384", "TLS_AES_256_GCM_SHA384"),
          "chacha": ("ECDHE-ECDSA-CHACHA20-POLY1305", "TLS_CHACHA20_POLY1305_SHA256")}
 
-INI = """
-[defaults]
-max_body_size = 0
-min_read_rate = 0
-[tls site]
-certificate = weir.test.pem
-[listener secure]
-bind = @secure
-tls = site
-upstream = app
-[listener narrow]
-bind = @narrow
-tls = site
-upstream = app
-send_buffer = 16k
+INI = LISTENERS + """
 [listener patience]
 bind = @patience
 tls = site
@@ -53,22 +40,12 @@ tls = site
 upstream = app
 send_buffer = 16k
 timeout_keepalive = 300ms
-[listener bytes]
-bind = @bytes
-mode = tcp
-tls = site
-upstream = app
 [listener up]
 bind = @up
 upstream = hidden
-[upstream app]
-server = @origin
 [upstream hidden]
 server = @origintls
-tls = on
-ca = ca.pem
-server_name = origin.test
-""" + "".join(f"""
+""" + TO_ORIGIN + "".join(f"""
 [tls {name}]
 certificate = weir.test.pem
 ciphers = {ciphers[0]}

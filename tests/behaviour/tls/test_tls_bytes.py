@@ -9,28 +9,10 @@ import pytest
 from harness.bulk import MUCH, Sending, pattern
 from harness.h2_client import PREFACE, settings
 from harness.http1 import (answer, answer_chunked, answer_head, chunk, get, post, post_chunked)
+from harness.tls import LISTENERS
 from harness.wait import PATIENCE, eventually
 
-INI = """
-[defaults]
-max_body_size = 0
-min_read_rate = 0
-[tls site]
-certificate = weir.test.pem
-[listener secure]
-bind = @secure
-tls = site
-upstream = app
-[listener narrow]
-bind = @narrow
-tls = site
-upstream = app
-send_buffer = 16k
-[listener bytes]
-bind = @bytes
-mode = tcp
-tls = site
-upstream = app
+INI = LISTENERS + """
 [listener echo]
 bind = @echo
 mode = tcp
@@ -53,8 +35,6 @@ listener = secure
 path = /facts
 upstream = app
 set_request_header = X-Tls: $tls_version $tls_cipher $tls_sni $tls_client_verify
-[upstream app]
-server = @origin
 [upstream slow]
 server = @originslow
 [service echo]
