@@ -112,6 +112,30 @@ def client(stage):
     return stage.connect()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session):
+    """pytest's own loop, but with WEIR_TEST_CLAIMS=DIRECTORY only through those modules that this
+    process is the first to claim there: so several share the work, in the order of the modules."""
+    claims = os.environ.get("WEIR_TEST_CLAIMS")
+    if not claims or session.testsfailed or session.config.option.collectonly:
+        return None
+    modules = {}
+    for item in session.items:
+        modules.setdefault(item.path, []).append(item)
+    for path, items in modules.items():
+        try:
+            open(os.path.join(claims, f"{path.parent.name}.{path.name}"), "x").close()
+        except FileExistsError:
+            continue
+        for item, following in zip(items, [*items[1:], None]):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+    return True
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item):
     times = next((marker.args[0] for marker in item.iter_markers("long")), 1)
