@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 
 #define UNIX_PREFIX BYTES("unix:")
@@ -149,4 +150,20 @@ char *address_host(struct bytes text, struct memory *memory) {
 bool address_equal(const struct config_address *a, const struct config_address *b) {
     /* getaddrinfo(3) and resolve_unix zero what they do not set, so bytes can be compared. */
     return a->size == b->size && memcmp(&a->storage, &b->storage, a->size) == 0;
+}
+
+static bool is_any(const struct config_address *address) {
+    const void *storage = &address->storage;
+    const struct sockaddr_in *in = storage;
+    const struct sockaddr_in6 *in6 = storage;
+    if (address->storage.ss_family == AF_INET) return in->sin_addr.s_addr == INADDR_ANY;
+    return address->storage.ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr);
+}
+
+bool address_covers(const struct config_address *all, const struct config_address *one) {
+    const struct sockaddr_in *left = (const void *)&all->storage;
+    const struct sockaddr_in *right = (const void *)&one->storage;
+    if (!is_any(all) || is_any(one) || left->sin_family != right->sin_family) return false;
+    /* The port stands in the same place in both families. */
+    return left->sin_port == right->sin_port;
 }

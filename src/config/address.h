@@ -14,5 +14,8 @@ bool address_resolve(struct bytes text, struct memory *memory, struct config_add
  * NULL for a unix socket. */
 char *address_host(struct bytes text, struct memory *memory);
 bool address_equal(const struct config_address *a, const struct config_address *b);
+/* Whether `all` is 0.0.0.0 or [::] with the port and the family of `one`, which is another address.
+ */
+bool address_covers(const struct config_address *all, const struct config_address *one);
 
 #endif

@@ -105,30 +105,12 @@ static void check_action(struct check *check, const struct ini_section *section,
 
 /* What only requests have any use for; from [defaults] it may come all the same. */
 static void refuse_http_keys(struct check *check, const struct ini_section *section) {
-    static const enum key_id keys[] = {KEY_TIMEOUT_REQUEST,
-                                       KEY_TIMEOUT_CLIENT,
-                                       KEY_TIMEOUT_KEEPALIVE,
-                                       KEY_MIN_READ_RATE,
-                                       KEY_MAX_HEADER_SIZE,
-                                       KEY_MAX_HEADERS,
-                                       KEY_MAX_TARGET,
-                                       KEY_MAX_BODY_SIZE,
-                                       KEY_VIA,
-                                       KEY_FORWARDED,
-                                       KEY_H2_MAX_STREAMS,
-                                       KEY_H2_MAX_RESETS,
-                                       KEY_H2_MAX_MADE_RESETS,
-                                       KEY_H2_MAX_CONTINUATIONS,
-                                       KEY_H2_MAX_SETTINGS,
-                                       KEY_H2_MAX_PINGS,
-                                       KEY_H2_MAX_EMPTY_DATA,
-                                       KEY_H2_MAX_PRIORITY,
-                                       KEY_H2_MAX_WINDOW_UPDATES,
-                                       KEY_H2_MAX_STALLED,
-                                       KEY_H2_MAX_CLOSED,
-                                       KEY_WEBSOCKET,
-                                       KEY_WEBSOCKET_MAX_MESSAGE,
-                                       KEY_WEBSOCKET_PING};
+    static const enum key_id keys[] = {
+        KEY_TIMEOUT_REQUEST, KEY_TIMEOUT_CLIENT,  KEY_TIMEOUT_KEEPALIVE,
+        KEY_MIN_READ_RATE,   KEY_MAX_HEADER_SIZE, KEY_MAX_HEADERS,
+        KEY_MAX_TARGET,      KEY_MAX_BODY_SIZE,   KEY_VIA,
+        KEY_FORWARDED,       KEY_WEBSOCKET,       KEY_WEBSOCKET_MAX_MESSAGE,
+        KEY_WEBSOCKET_PING};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const struct ini_entry *entry = ini_find(section, keys[i]);
         if (entry) check_fault(check, section, entry, "has no effect with mode = tcp");
@@ -137,6 +119,28 @@ static void refuse_http_keys(struct check *check, const struct ini_section *sect
     if (trusted && !ini_find(section, KEY_PROXY_PROTOCOL))
         check_fault(check, section, trusted,
                     "has no effect with mode = tcp and without proxy_protocol");
+}
+
+/* What only HTTP/2 has any use for; likewise. */
+static void refuse_h2_keys(struct check *check, const struct ini_section *section,
+                           const char *where) {
+    static const enum key_id keys[] = {
+        KEY_H2_MAX_STREAMS,       KEY_H2_MAX_RESETS,   KEY_H2_MAX_MADE_RESETS,
+        KEY_H2_MAX_CONTINUATIONS, KEY_H2_MAX_SETTINGS, KEY_H2_MAX_PINGS,
+        KEY_H2_MAX_EMPTY_DATA,    KEY_H2_MAX_PRIORITY, KEY_H2_MAX_WINDOW_UPDATES,
+        KEY_H2_MAX_STALLED,       KEY_H2_MAX_CLOSED};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct ini_entry *entry = ini_find(section, keys[i]);
+        if (entry) check_fault(check, section, entry, "has no effect %s", where);
+    }
+}
+
+/* `names`: each behind its length, as alpn is kept. */
+static bool has_h2(struct bytes names) {
+    for (size_t at = 0; at < names.len; at += 1u + (unsigned char)names.ptr[at]) {
+        if (bytes_starts_with(bytes_slice(names, at, names.len), BYTES("\x02h2"))) return true;
+    }
+    return false;
 }
 
 void check_listener(struct check *check, const struct ini_section *section,
@@ -176,7 +180,11 @@ void check_listener(struct check *check, const struct ini_section *section,
     check_action(check, section, listener);
     if (listener->mode == CONFIG_MODE_TCP) {
         refuse_http_keys(check, section);
+        refuse_h2_keys(check, section, "with mode = tcp");
     } else {
+        /* Without the key, and after an error in it, h2 is among them. */
+        if (listener->alpn.len != 0 && !has_h2(listener->alpn))
+            refuse_h2_keys(check, section, "without h2 in alpn");
         check_websocket_keys(check, section, listener->websocket.mode);
     }
 }
@@ -187,15 +195,22 @@ static const struct ini_section *section_of(const struct check *check,
     return ini_section_find(check->ini, kind, bytes_of(listener->is_admin ? "" : listener->name));
 }
 
-/* Whether some listener before `listener`, or itself before `bind`, has that address already. */
+static bool collides(const struct config_address *a, const struct config_address *b) {
+    return address_equal(a, b) || address_covers(a, b) || address_covers(b, a);
+}
+
+/* Whether some listener before `listener`, or itself before `bind`, has that address already, or
+ * all of them with its port, or one of those it has. */
 static const struct config_listener *earlier_owner(const struct config *config, uint32_t listener,
-                                                   uint32_t bind) {
+                                                   uint32_t bind,
+                                                   const struct config_address **owned) {
     const struct config_address *address = &config->listeners[listener].binds[bind];
     for (uint32_t i = 0; i <= listener; i++) {
         const struct config_listener *other = &config->listeners[i];
         uint32_t count = i == listener ? bind : other->bind_count;
         for (uint32_t j = 0; j < count; j++) {
-            if (address_equal(&other->binds[j], address)) return other;
+            *owned = &other->binds[j];
+            if (collides(*owned, address)) return other;
         }
     }
     return NULL;
@@ -204,13 +219,21 @@ static const struct config_listener *earlier_owner(const struct config *config, 
 static void check_addresses(struct check *check, uint32_t index) {
     const struct config_listener *listener = &check->config->listeners[index];
     for (uint32_t i = 0; i < listener->bind_count; i++) {
-        const struct config_listener *owner = earlier_owner(check->config, index, i);
+        const struct config_address *address = &listener->binds[i];
+        const struct config_address *owned;
+        const struct config_listener *owner = earlier_owner(check->config, index, i, &owned);
         if (!owner) continue;
         const struct ini_section *section = section_of(check, listener);
-        struct fault_place place = {listener->binds[i].line, section->title,
-                                    key_at(KEY_BIND)->name};
-        faults_add(check->faults, place, "%s is bound already by listener %s in line %u",
-                   listener->binds[i].text, owner->name, owner->line);
+        struct fault_place place = {address->line, section->title, key_at(KEY_BIND)->name};
+        if (address_equal(owned, address)) {
+            faults_add(check->faults, place, "%s is bound already by listener %s in line %u",
+                       address->text, owner->name, owner->line);
+            continue;
+        }
+        faults_add(check->faults, place,
+                   "%s %s %s, which is bound already by listener %s in line %u", address->text,
+                   address_covers(owned, address) ? "is part of" : "covers", owned->text,
+                   owner->name, owner->line);
     }
 }
 

@@ -151,6 +151,9 @@ void check_tls(struct check *check, const struct ini_section *section, struct co
     tls->groups = read_text(check, section, KEY_GROUPS);
     read_certificates(check, section, tls);
     check_clients(check, section, tls);
+    const struct ini_entry *ciphers = ini_find(section, KEY_CIPHERS);
+    if (ciphers && tls->min_version == 3)
+        check_fault(check, section, ciphers, "has no effect with min_version = 1.3");
     const struct ini_entry *rotation = ini_find(section, KEY_TICKET_ROTATION);
     if (rotation && !tls->session_tickets)
         check_fault(check, section, rotation, "has no effect with session_tickets = off");

@@ -75,6 +75,17 @@ static bool read_parameter(struct bytes item, struct config_server *server, stru
     return false;
 }
 
+/* Whether a parameter of that name stands before `item` in its line. */
+static bool is_repeated(const struct ini_entry *entry, struct bytes item) {
+    struct bytes name = bytes_slice(item, 0, bytes_find(item, '='));
+    struct bytes rest = bytes_slice(entry->value, 0, (size_t)(item.ptr - entry->value.ptr));
+    struct bytes other;
+    while (value_next(&rest, &other)) {
+        if (bytes_equal(name, bytes_slice(other, 0, bytes_find(other, '=')))) return true;
+    }
+    return false;
+}
+
 static bool read_server(struct check *check, const struct ini_entry *entry,
                         struct config_server *server, struct writer *why) {
     struct bytes rest = entry->value;
@@ -86,6 +97,10 @@ static bool read_server(struct check *check, const struct ini_entry *entry,
     server->tls_name = address_host(item, check->memory);
     while (check_item(entry, &rest, &item)) {
         if (!read_parameter(item, server, why)) return false;
+        if (!is_repeated(entry, item)) continue;
+        writer_print(why, "\"%.*s\" is given twice",
+                     BYTES_FMT(bytes_slice(item, 0, bytes_find(item, '='))));
+        return false;
     }
     return true;
 }

@@ -149,11 +149,28 @@ static void say_places(unsigned places, struct writer *why) {
     }
 }
 
+/* What a server has, said of all of them. false: that is not it. */
+static bool explain_server_word(enum section_kind kind, struct bytes name, struct writer *why) {
+    static const struct {
+        const char *word;
+        const char *written;
+    } words[] = {
+        {"weight", "weight=N"}, {"max_connections", "max_connections=N"}, {"backup", "backup"}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (kind != SECTION_UPSTREAM || !bytes_equal(name, bytes_of(words[i].word))) continue;
+        writer_print(why, "belongs in the line of each server: server = ADDRESS %s",
+                     words[i].written);
+        return true;
+    }
+    return false;
+}
+
 void key_explain_unknown(enum section_kind kind, struct bytes name, struct writer *why) {
     if (key_is_later(kind, name)) {
         writer_print(why, "not supported by this version");
         return;
     }
+    if (explain_server_word(kind, name, why)) return;
     unsigned places = places_of(name);
     if (places != 0) {
         say_places(places, why);

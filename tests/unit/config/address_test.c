@@ -109,12 +109,30 @@ static void equal_is_by_number_not_by_text(void **state) {
     memory_fini(&memory);
 }
 
+static void all_addresses_cover_each_of_their_port_and_family(void **state) {
+    (void)state;
+    struct memory memory = {NULL};
+    struct config_address all = resolve(&memory, "0.0.0.0:80");
+    struct config_address all6 = resolve(&memory, "[::]:80");
+    struct config_address one = resolve(&memory, "127.0.0.1:80");
+    struct config_address one6 = resolve(&memory, "[::1]:80");
+    struct config_address other = resolve(&memory, "127.0.0.1:81");
+    struct config_address path = resolve(&memory, "unix:/a");
+    assert_true(address_covers(&all, &one) && address_covers(&all6, &one6));
+    assert_false(address_covers(&one, &all) || address_covers(&all, &all));
+    assert_false(address_covers(&all, &other) || address_covers(&all, &one6));
+    assert_false(address_covers(&all, &all6) || address_covers(&all6, &one));
+    assert_false(address_covers(&path, &one) || address_covers(&all, &path));
+    memory_fini(&memory);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ipv4_and_ipv6_are_taken_with_a_port),
         cmocka_unit_test(unix_paths_are_absolute_and_fit),
         cmocka_unit_test(what_is_no_address_is_refused_with_a_hint),
         cmocka_unit_test(equal_is_by_number_not_by_text),
+        cmocka_unit_test(all_addresses_cover_each_of_their_port_and_family),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -124,6 +124,27 @@ static void bad_listeners_are_named(void **state) {
     ASSERT_ALL_BAD(rows);
 }
 
+static void listeners_that_collide_and_void_keys_are_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[listener a]\nbind = 0.0.0.0:8080 [::]:8080 [::1]:8080\nservice = one\n"
+         "[listener b]\nbind = 0.0.0.0:8081\nbind = 127.0.0.1:8081 0.0.0.0:8082\n"
+         "service = one\n",
+         "10: listener a.bind: 0.0.0.0:8080 covers 127.0.0.1:8080, which is bound already by "
+         "listener web in line 1\n"
+         "10: listener a.bind: [::1]:8080 is part of [::]:8080, which is bound already by "
+         "listener a in line 9\n"
+         "14: listener b.bind: 127.0.0.1:8081 is part of 0.0.0.0:8081, which is bound already by "
+         "listener b in line 12\n"},
+        {"[listener a]\nbind = unix:/a\nupstream = app\nalpn = http/1.1\nh2_max_streams = 5\n"
+         "[listener b]\nbind = unix:/b\nupstream = app\nalpn = http/1.1 h2\nh2_max_pings = 5\n"
+         "[listener c]\nbind = unix:/c\nupstream = app\nmode = tcp\nh2_max_stalled = 5\n",
+         "13: listener a.h2_max_streams: has no effect without h2 in alpn\n"
+         "23: listener c.h2_max_stalled: has no effect with mode = tcp\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
 static void what_only_checked_websockets_use_is_named(void **state) {
     (void)state;
     static const struct bad rows[] = {
@@ -390,6 +411,15 @@ static void bad_upstreams_are_named(void **state) {
         {"[listener a]\nbind = unix:/a\nservice = one\ntimeout_queue = 1s\n",
          "12: listener a.timeout_queue: does not belong here but in [defaults] or [upstream "
          "NAME]\n"},
+        {"[upstream a]\nserver = unix:/a weight=2 backup weight=2\nserver = unix:/b backup "
+         "backup\n",
+         "10: upstream a.server: \"weight\" is given twice\n"
+         "11: upstream a.server: \"backup\" is given twice\n"},
+        {"[upstream a]\nserver = unix:/a\nmax_connections = 3\nweight = 2\nbackup = on\n",
+         "11: upstream a.max_connections: belongs in the line of each server: server = ADDRESS "
+         "max_connections=N\n"
+         "12: upstream a.weight: belongs in the line of each server: server = ADDRESS weight=N\n"
+         "13: upstream a.backup: belongs in the line of each server: server = ADDRESS backup\n"},
         {"[upstream a]\nserver = unix:/a\nmax_body_size = 1k\n",
          "11: upstream a.max_body_size: does not belong here but in [defaults] or [listener "
          "NAME]\n"},
@@ -452,6 +482,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_globals_are_named),
         cmocka_unit_test(bad_listeners_are_named),
+        cmocka_unit_test(listeners_that_collide_and_void_keys_are_named),
         cmocka_unit_test(what_only_checked_websockets_use_is_named),
         cmocka_unit_test(services_fit_one_mode),
         cmocka_unit_test(what_tcp_has_no_use_for_is_named),
