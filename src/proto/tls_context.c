@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "proto/tls_identity.h"
 #include "proto/tls_tickets.h"
+#include "proto/tls_words.h"
 
 #include <openssl/core_names.h>
 #include <openssl/err.h>
@@ -238,14 +239,7 @@ static bool tls_context_set_rules(SSL_CTX *ssl, const struct tls_context_options
                                     SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
     (void)SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
     ERR_clear_error();
-    if (options->ciphers && SSL_CTX_set_cipher_list(ssl, options->ciphers) != 1)
-        return tls_fault_of_library(fault, TLS_PART_CIPHERS, options->ciphers);
-    if (options->ciphersuites && SSL_CTX_set_ciphersuites(ssl, options->ciphersuites) != 1)
-        return tls_fault_of_library(fault, TLS_PART_CIPHERSUITES, options->ciphersuites);
-    if (options->groups && SSL_CTX_set1_groups_list(ssl, options->groups) != 1)
-        return tls_fault_set(fault, TLS_PART_GROUPS,
-                             "\"%s\" has a group that OpenSSL does not know", options->groups);
-    return true;
+    return tls_words_set(ssl, options, fault);
 }
 
 static bool tls_context_use_pair(SSL_CTX *ssl, const struct tls_pair *pair,

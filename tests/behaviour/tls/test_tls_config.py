@@ -63,7 +63,9 @@ def test_tls_config_files_are_beside_the_configuration(run, ca):
     (dict(key="other.key", more="ciphersuites = A\ngroups = B\nocsp_staple = site.key"), [
         "weir.ini:9: tls site.key: other.key: the key is not that of the certificate",
         "weir.ini:10: tls site.ciphersuites: A: no cipher match",
-        'weir.ini:11: tls site.groups: "B" has a group that OpenSSL does not know']),
+        'weir.ini:11: tls site.groups: "B" has a group that OpenSSL does not know, or one twice']),
+    (dict(more="ciphersuites = TLS_AES_128_GCM_SHA256:TLS_AES_128_CMG_SHA256"), [
+        "weir.ini:10: tls site.ciphersuites: TLS_AES_128_CMG_SHA256: no cipher match"]),
     (dict(more="ocsp_staple = site.key"), [
         "weir.ini:10: tls site.ocsp_staple: site.key: it is not an OCSP response (DER)"]),
     (dict(more="client_auth = require\nca = site.key"), [

@@ -93,12 +93,22 @@ static void bad_words_and_lists_are_named(void **state) {
     options.ciphers = "NO-SUCH";
     assert_fault(&options, TLS_PART_CIPHERS, 0, "NO-SUCH: no cipher match");
     options = usual;
+    options.ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GMC-SHA384";
+    assert_fault(&options, TLS_PART_CIPHERS, 0, "ECDHE-ECDSA-AES256-GMC-SHA384: no cipher match");
+    options.ciphers = "TLS_AES_128_GCM_SHA256:ECDHE-ECDSA-AES128-GCM-SHA256";
+    assert_fault(&options, TLS_PART_CIPHERS, 0, "TLS_AES_128_GCM_SHA256: no cipher match");
+    options = usual;
     options.ciphersuites = "NO-SUCH";
     assert_fault(&options, TLS_PART_CIPHERSUITES, 0, "NO-SUCH: no cipher match");
+    options.ciphersuites = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GMC_SHA384";
+    assert_fault(&options, TLS_PART_CIPHERSUITES, 0, "TLS_AES_256_GMC_SHA384: no cipher match");
+    options.ciphersuites = "TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384";
+    assert_fault(&options, TLS_PART_CIPHERSUITES, 0,
+                 "TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384: no cipher match");
     options = usual;
     options.groups = "X25519:no-such";
     assert_fault(&options, TLS_PART_GROUPS, 0,
-                 "\"X25519:no-such\" has a group that OpenSSL does not know");
+                 "\"X25519:no-such\" has a group that OpenSSL does not know, or one twice");
     options = usual;
     options.client_auth = TLS_CLIENT_AUTH_REQUIRE;
     options.ca = first->key_pem;
@@ -106,6 +116,21 @@ static void bad_words_and_lists_are_named(void **state) {
     options.ca = ca->certificate_pem;
     options.crl = ca->certificate_pem;
     assert_fault(&options, TLS_PART_CRL, 0, "there is no PEM revocation list in it");
+}
+
+static void words_of_openssl_that_take_away_are_taken(void **state) {
+    (void)state;
+    static const char *const lists[] = {"HIGH:!aNULL:!MD5:!NO-SUCH", "ECDHE+AESGCM:@STRENGTH",
+                                        "DEFAULT:-RC4:+SHA1:@SECLEVEL=1",
+                                        "ECDHE-ECDSA-AES128-GCM-SHA256,:ECDHE+CHACHA20"};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        struct tls_context_options options = usual;
+        struct tls_fault fault;
+        options.ciphers = lists[i];
+        struct tls_context *context = tls_context_new_server(&options, &fault);
+        assert_non_null(context);
+        tls_context_free(context);
+    }
 }
 
 static void certificate_and_key_may_be_in_one_file(void **state) {
@@ -168,6 +193,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_cannot_be_used_is_named),
         cmocka_unit_test(bad_words_and_lists_are_named),
+        cmocka_unit_test(words_of_openssl_that_take_away_are_taken),
         cmocka_unit_test(certificate_and_key_may_be_in_one_file),
         cmocka_unit_test(authorities_must_fit_what_clients_are_told),
     };
