@@ -12,7 +12,8 @@
 static int main_usage(FILE *to, int status) {
     fputs("usage: weir [-c FILE]                       serve, in the foreground\n"
           "       weir [-c FILE] check                 print every error of the configuration\n"
-          "       weir [-c FILE] explain METHOD URL [-H 'Name: value']...\n"
+          "       weir [-c FILE] explain METHOD URL [-H 'Name: value']... [--listener NAME]\n"
+          "                                         [--client ADDRESS]\n"
           "                                            print where a request would go\n"
           "       weir [-c FILE] doctor                check kernel, limits and sysctls\n"
           "       weir version\n",
@@ -51,6 +52,7 @@ int main(int argc, char **argv) {
     while (at < argc && argv[at][0] == '-') {
         if (strcmp(argv[at], "-h") == 0 || strcmp(argv[at], "--help") == 0)
             return main_usage(stdout, 0);
+        if (strcmp(argv[at], "--version") == 0) return command_version();
         if (strcmp(argv[at], "-c") != 0) return main_wrong("unknown option", argv[at]);
         if (at + 1 == argc) return main_wrong("a file is missing behind", "-c");
         file = argv[at + 1];

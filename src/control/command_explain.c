@@ -28,6 +28,7 @@ struct question {
     struct bytes authority; /* of the URL; ptr NULL when it is a path only */
     struct bytes target;    /* path and query */
     bool is_secure;         /* "https:" */
+    bool is_tunnel;         /* CONNECT: the authority is that of the other end */
     const char *headers[HEADERS_MAX];
     uint32_t header_count;
     const char *listener; /* NULL: by the port of the URL */
@@ -56,9 +57,14 @@ static int usage(const char *wrong) {
     return 2;
 }
 
-/* "http://host:port/path?query", the same with https, or "/path?query"; a fragment is never sent
- * (RFC 9110 section 4.2.5). */
+/* "http://host:port/path?query", the same with https, "/path?query", or "host:port" with CONNECT; a
+ * fragment is never sent (RFC 9110 section 4.2.5). */
 static bool read_url(struct bytes url, struct question *question) {
+    question->is_tunnel = http_method_of(question->method) == HTTP_CONNECT;
+    if (question->is_tunnel) {
+        question->target = question->authority = url;
+        return url.len != 0;
+    }
     url = bytes_slice(url, 0, bytes_find(url, '#'));
     question->target = url;
     question->is_secure = bytes_starts_with(url, SECURE);
@@ -105,7 +111,7 @@ static int read_arguments(int argc, char **argv, struct question *question) {
     if (word_count < 2) return usage("a METHOD and a URL are needed");
     question->method = bytes_of(words[0]);
     if (!read_url(bytes_of(words[1]), question)) {
-        return usage("the URL must begin with http://, https:// or /");
+        return usage("the URL must begin with http://, https:// or / (CONNECT: HOST:PORT)");
     }
     return 0;
 }
@@ -144,7 +150,8 @@ static bool listens_on(const struct config_listener *listener, uint64_t port) {
 /* The first that speaks what the URL does, TLS or not; the first when none does. */
 static const struct config_listener *first_listener(const struct config *config,
                                                     const struct question *question) {
-    for (uint32_t i = 0; question->authority.ptr && i < config->listener_count; i++) {
+    bool has_scheme = question->authority.ptr && !question->is_tunnel;
+    for (uint32_t i = 0; has_scheme && i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
         bool speaks_tls = listener->tls != NULL;
         if (!listener->is_admin && listener->mode == CONFIG_MODE_HTTP &&
@@ -159,17 +166,16 @@ static const struct config_listener *first_listener(const struct config *config,
 static const struct config_listener *
 find_listener(const struct config *config, const struct question *question, const char **by) {
     uint64_t port = authority_port(question->authority, question->is_secure ? 443 : 80);
+    bool has_port = question->authority.ptr && !question->is_tunnel;
     for (uint32_t i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
-        if (listener->is_admin) continue;
         *by = question->listener ? "as asked for" : "by the port of the URL";
         bool is_it = question->listener ? strcmp(listener->name, question->listener) == 0
-                                        : question->authority.ptr && listens_on(listener, port);
+                                        : has_port && listens_on(listener, port);
         if (is_it) return listener;
     }
-    *by = question->authority.ptr
-              ? "no listener has the port of the URL; --listener NAME takes another"
-              : "the first; --listener NAME takes another";
+    *by = has_port ? "no listener has the port of the URL; --listener NAME takes another"
+                   : "the first; --listener NAME takes another";
     return question->listener ? NULL : first_listener(config, question);
 }
 
@@ -198,6 +204,12 @@ static struct bytes write_head(const struct question *question, struct writer *w
     return writer_bytes(w);
 }
 
+static bool refuse(enum reason reason) {
+    const struct reason_entry *entry = reason_entry(reason);
+    printf("refused   %d %s: %s\n", entry->status, entry->name, entry->text);
+    return false;
+}
+
 /* Reads the head as the listener would, twice. false: it would be refused, and that is said. */
 static bool parse_head(struct explain *explain, struct bytes head) {
     const struct config_limits *limits = &explain->listener->limits;
@@ -208,20 +220,26 @@ static bool parse_head(struct explain *explain, struct bytes head) {
     CHECK(spans != NULL); /* a command for a person, not a server: nothing to save */
     h1_parser_init(&parser, H1_REQUEST, HTTP_GET, &h1, spans);
     enum h1_result result = h1_parse(&parser, head);
-    if (result != H1_DONE) {
+    bool is_large = result == H1_DONE && parser.body_kind == H1_BODY_LENGTH &&
+                    limits->max_body_size != 0 && parser.body_length > limits->max_body_size;
+    if (result != H1_DONE || is_large) {
         /* MORE: an argument with line ends in it shifted what is a line. */
-        const struct reason_entry *entry = result == H1_BAD ? reason_entry(parser.reason) : NULL;
-        if (entry) printf("refused   %d %s: %s\n", entry->status, entry->name, entry->text);
-        if (!entry) printf("refused   the head has no end\n");
+        if (result == H1_MORE) printf("refused   the head has no end\n");
+        if (result == H1_BAD) (void)refuse(parser.reason);
         free(spans);
-        return false;
+        return is_large ? refuse(REASON_BODY_TOO_LARGE) : false;
     }
     struct bytes scheme = explain->listener->tls ? BYTES("https") : BYTES("http");
     bool is_copied = h1_message(&parser, head, scheme, explain->arena, &explain->received) &&
                      h1_message(&parser, head, scheme, explain->arena, &explain->sent);
     CHECK(is_copied); /* the arena holds many heads of the largest size */
-    explain->framing = (struct h1_framing){
-        .body_kind = parser.body_kind, .body_length = parser.body_length, .keep_alive = true};
+    /* As exchange_on_request does. */
+    if (bytes_equal_nocase(explain->received.upgrade, BYTES("h2c")))
+        explain->received.upgrade = explain->sent.upgrade = BYTES_NONE;
+    explain->framing = (struct h1_framing){.body_kind = parser.body_kind,
+                                           .body_length = parser.body_length,
+                                           .keep_alive = true,
+                                           .upgrade = explain->sent.upgrade.len != 0};
     free(spans);
     return true;
 }
@@ -254,6 +272,8 @@ static const struct config_server *pick_server(struct explain *explain,
     if (upstream->tls.on)
         printf("          over TLS, as %s%s\n", name ? name : "nobody in particular",
                upstream->tls.verify ? "" : ", unverified");
+    if (upstream->send_proxy != 0)
+        printf("          behind a PROXY header of version %u\n", upstream->send_proxy);
     return &upstream->servers[index];
 }
 
@@ -269,6 +289,17 @@ static void print_head(struct explain *explain) {
         printf("%-10s%.*s\n", label, (int)line.len - 1, line.ptr);
         label = "";
     }
+}
+
+/* What becomes of a WebSocket: with its frames checked it is offered without extensions. */
+static void explain_websocket(struct explain *explain, const struct config_route *route) {
+    if (!http_is_websocket(&explain->sent)) return;
+    bool is_checked = route_websocket(explain->listener, route).mode == CONFIG_WEBSOCKET_CHECKED;
+    printf("websocket %s\n", is_checked ? "checked" : "raw");
+    if (is_checked)
+        (void)http_fields_remove(&explain->sent.fields, BYTES("Sec-WebSocket-Extensions")); /* if
+                                                                                               any
+                                                                                             */
 }
 
 /* The memory of a request is bounded, here as in a worker. */
@@ -292,6 +323,7 @@ static void explain_upstream(struct explain *explain, const struct config_route 
     explain->facts.server = pick_server(explain, upstream)->name;
     if (upstream->protocol == CONFIG_PROTOCOL_H2)
         printf("protocol  h2: frames of what HTTP/1.1 would say like this\n");
+    explain_websocket(explain, route);
     if (rewrite_request(&explain->sent, explain->listener, route, &explain->facts,
                         explain->arena)) {
         print_head(explain);
@@ -355,11 +387,8 @@ static bool explain_tls(const struct explain *explain) {
         return false;
     }
     if (!tls) return true;
-    if (!question->is_secure && question->authority.ptr && is_http) {
-        const struct reason_entry *entry = reason_entry(REASON_TLS_PLAIN_HTTP);
-        printf("refused   %d %s: %s\n", entry->status, entry->name, entry->text);
-        return false;
-    }
+    bool is_clear = !question->is_secure && question->authority.ptr && !question->is_tunnel;
+    if (is_clear && is_http) return refuse(REASON_TLS_PLAIN_HTTP);
     struct tls_subject subject = tls_subject_of_section(tls);
     struct tls_fault fault;
     char memory[256];
@@ -437,9 +466,14 @@ static int explain_request(struct explain *explain, struct bytes head) {
         .upstream = "",
         .server = "",
     };
-    explain_action(explain, route);
+    enum reason refusal = route_refusal(explain->listener, route, &explain->received);
+    if (refusal == REASON_NONE) {
+        explain_action(explain, route);
+    } else {
+        (void)refuse(refusal); /* it has been said */
+    }
     router_fini(&router);
-    return 0;
+    return refusal == REASON_NONE ? 0 : 1;
 }
 
 static int explain_in_arena(struct explain *explain) {
@@ -479,9 +513,13 @@ int command_explain(const char *file, int argc, char **argv) {
     } else {
         printf("listener  %s (%s)\n", explain.listener->name, by);
         bool is_tcp = explain.listener->mode == CONFIG_MODE_TCP;
-        status = !explain_tls(&explain) ? 1
-                 : is_tcp               ? explain_connection(&explain)
-                                        : explain_in_arena(&explain);
+        if (explain.listener->is_admin) {
+            printf("action    metrics and health: routes do not matter\n");
+        } else {
+            status = !explain_tls(&explain) ? 1
+                     : is_tcp               ? explain_connection(&explain)
+                                            : explain_in_arena(&explain);
+        }
     }
     config_free(config);
     return status;

@@ -291,25 +291,14 @@ static void exchange_on_request(struct stream *client, struct http_message *mess
     if (bytes_equal_nocase(message->upgrade, BYTES("h2c"))) message->upgrade = BYTES_NONE;
     if (!x->front->service) x->route = router_match(&x->proxy->router, x->front->config, message);
     if (!exchange_begin_call(x)) return;
-    bool in_vain = message->upgrade_only && message->upgrade.len == 0;
-    /* A tunnel goes past everything the routes decide by: only where one says so. */
-    if (in_vain || (message->method == HTTP_CONNECT && !(x->route && x->route->connect))) {
-        exchange_fail(x, REASON_CONNECT_REFUSED);
-        return;
-    }
-    if (x->front->service) {
+    enum reason refusal = route_refusal(x->front->config, x->route, message);
+    if (x->front->service && refusal != REASON_CONNECT_REFUSED) {
         exchange_to_service(x, x->front->service);
-        return;
+    } else if (refusal != REASON_NONE) {
+        exchange_fail(x, refusal);
+    } else {
+        exchange_act(x, x->route ? &x->route->action : &x->front->config->action);
     }
-    const struct config_action *action = x->route ? &x->route->action : &x->front->config->action;
-    bool no_websocket = route_websocket(x->front->config, x->route).mode == CONFIG_WEBSOCKET_OFF;
-    /* To who asks for nothing else a 2xx would say that it is there. */
-    bool no_upgrade = action->kind == CONFIG_ACTION_RESPOND && message->upgrade_only;
-    if ((no_websocket && exchange_is_websocket(x)) || no_upgrade) {
-        exchange_fail(x, REASON_WEBSOCKET_REFUSED);
-        return;
-    }
-    exchange_act(x, action);
 }
 
 static void exchange_on_request_data(struct stream *client, struct bytes data,

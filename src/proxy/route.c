@@ -209,6 +209,20 @@ struct config_websocket route_websocket(const struct config_listener *listener,
     return websocket;
 }
 
+enum reason route_refusal(const struct config_listener *listener, const struct config_route *route,
+                          const struct http_message *request) {
+    bool in_vain = request->upgrade_only && request->upgrade.len == 0;
+    /* A tunnel goes past everything the routes decide by: only where one says so. */
+    if (in_vain || (request->method == HTTP_CONNECT && !(route && route->connect)))
+        return REASON_CONNECT_REFUSED;
+    const struct config_action *action = route ? &route->action : &listener->action;
+    bool no_websocket = route_websocket(listener, route).mode == CONFIG_WEBSOCKET_OFF;
+    /* To who asks for nothing else a 2xx would say that it is there. */
+    bool no_upgrade = action->kind == CONFIG_ACTION_RESPOND && request->upgrade_only;
+    if ((no_websocket && http_is_websocket(request)) || no_upgrade) return REASON_WEBSOCKET_REFUSED;
+    return REASON_NONE;
+}
+
 bool router_wants_sni(const struct router *router, const struct config_listener *listener) {
     return listener->mode == CONFIG_MODE_TCP && *router->by_listener[listener->index] != NULL;
 }

@@ -3,6 +3,7 @@
 #ifndef WEIR_PROXY_ROUTE_H
 #define WEIR_PROXY_ROUTE_H
 
+#include "base/reason.h"
 #include "config/config.h"
 #include "proto/http.h"
 
@@ -31,6 +32,10 @@ const struct config_route *router_match(struct router *router,
 /* What holds for WebSockets: what the route (NULL: none) says, else what its listener does. */
 struct config_websocket route_websocket(const struct config_listener *listener,
                                         const struct config_route *route);
+/* Why a request may not go where its route (NULL: none) or its listener leads: a tunnel that nobody
+ * allows, or an upgrade. NONE: it may. */
+enum reason route_refusal(const struct config_listener *listener, const struct config_route *route,
+                          const struct http_message *request);
 /* For listeners with mode = tcp: by the name of a ClientHello, BYTES_NONE for none. Whether any
  * route could ask for it. */
 const struct config_route *

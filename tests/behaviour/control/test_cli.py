@@ -146,8 +146,9 @@ def test_a_file_of_rubbish(run, tmp_path):
     assert all(31 < ord(char) < 127 or char == "\n" for char in done.stderr)
 
 
-def test_version(run):
-    done = run("version")
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(run, word):
+    done = run(word)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"weir \d+\.\d+\.\d+\n", done.stdout)
 
