@@ -173,4 +173,5 @@ void check_file(struct check *check) {
     for (uint32_t i = 0; i < ini->section_count; i++)
         build(check, &ini->sections[i]);
     check_listeners_together(check);
+    check_upstreams_together(check);
 }

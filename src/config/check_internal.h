@@ -57,6 +57,8 @@ void check_service_fits(struct check *check, const struct ini_section *section,
 /* One section each. */
 void check_upstream(struct check *check, const struct ini_section *section,
                     struct config_upstream *upstream);
+/* Between all of them and who uses them: keys that nobody has any use for. */
+void check_upstreams_together(struct check *check);
 void check_service(struct check *check, const struct ini_section *section,
                    struct config_service *service);
 /* check_listener.c. */

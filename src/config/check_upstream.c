@@ -214,6 +214,49 @@ void check_upstream(struct check *check, const struct ini_section *section,
     check_hash_key(check, section, upstream);
 }
 
+static bool leads_to(const struct config_action *action, const struct config_upstream *upstream) {
+    for (uint32_t i = 0; action->kind == CONFIG_ACTION_UPSTREAM && i < action->split_count; i++) {
+        if (action->splits[i].upstream == upstream) return true;
+    }
+    return false;
+}
+
+/* Whether connections are carried to it, and whether requests are sent. */
+static void find_users(const struct config *config, const struct config_upstream *upstream,
+                       bool *has_tcp, bool *has_http) {
+    *has_tcp = *has_http = false;
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        if (!leads_to(&listener->action, upstream)) continue;
+        *(listener->mode == CONFIG_MODE_TCP ? has_tcp : has_http) = true;
+    }
+    for (uint32_t i = 0; i < config->route_count; i++) {
+        const struct config_route *route = &config->routes[i];
+        if (!leads_to(&route->action, upstream)) continue;
+        *(route->sni_count != 0 ? has_tcp : has_http) = true;
+    }
+}
+
+void check_upstreams_together(struct check *check) {
+    static const enum key_id keys[] = {KEY_TIMEOUT_SERVER, KEY_KEEPALIVE, KEY_KEEPALIVE_TIMEOUT};
+    for (uint32_t i = 0; i < check->config->upstream_count; i++) {
+        const struct config_upstream *upstream = &check->config->upstreams[i];
+        bool has_tcp;
+        bool has_http;
+        find_users(check->config, upstream, &has_tcp, &has_http);
+        if (!has_tcp || has_http) continue;
+        const struct ini_section *section =
+            ini_section_find(check->ini, SECTION_UPSTREAM, bytes_of(upstream->name));
+        for (size_t j = 0; j < sizeof keys / sizeof keys[0]; j++) {
+            const struct ini_entry *entry = ini_find(section, keys[j]);
+            if (!entry) continue;
+            check_fault(check, section, entry,
+                        "has no effect: only connections of mode = tcp come here%s",
+                        keys[j] == KEY_TIMEOUT_SERVER ? " (see timeout_tunnel)" : "");
+        }
+    }
+}
+
 /* false when it says none, or nonsense, which is reported where it stands. */
 static bool read_type(const struct ini_section *section, enum config_service_type *type) {
     const struct ini_entry *entry = ini_find(section, KEY_TYPE);

@@ -245,7 +245,9 @@ static void supervisor_print_listeners(const struct config *config) {
                                              : "";
             log_info("listener %s on %s -> %s%s", listener->name, listener->binds[j].text,
                      supervisor_target(listener), kind);
-            bool is_tried = !first && !is_tcp && !listener->is_admin;
+            /* curl sends no PROXY header of its own accord. */
+            bool is_plain = listener->proxy_protocol == 0 && !listener->is_admin;
+            bool is_tried = !first && !is_tcp && is_plain;
             if (!is_tried || listener->binds[j].storage.ss_family == AF_UNIX) continue;
             first = &listener->binds[j];
             if (listener->tls) begin = "-ik https";
@@ -447,6 +449,6 @@ int supervisor_run(const struct config *config) {
     supervisor_print_listeners(config);
     if (supervisor_start_threads(&supervisor) < 0) return SUPERVISOR_EXIT_FAILED;
     memory_print_budget(supervisor.workers[0], config->workers);
-    log_info("ready: %u workers", config->workers);
+    log_info("ready: %u worker%s", config->workers, config->workers == 1 ? "" : "s");
     return supervisor_serve_and_end(&supervisor, &signals) ? 0 : SUPERVISOR_EXIT_FAILED;
 }

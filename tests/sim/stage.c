@@ -76,7 +76,7 @@ static void put_upstream(FILE *file, const char *name, uint32_t servers, unsigne
     unsigned kept = (unsigned)(sim_one_in(3) ? sim_below(3) : 64);
     if (world.sends_proxy) {
         fprintf(file, "send_proxy = v1\n");
-    } else {
+    } else if (strcmp(name, "raw") != 0) { /* its connections are one client's each */
         fprintf(file, "keepalive = %u\n", kept);
     }
     if (world.servers_limited && sim_one_in(2))

@@ -403,7 +403,7 @@ def test_it_says_what_listens_where_and_what_to_try(serve, port):
     assert f"listener web on {port.address} -> hi" in said
     assert f"try: curl -i http://{port.address}/" in said
     assert re.search(r"kernel \S+: io_uring ", said)
-    assert "ready: 1 workers" in said
+    assert "ready: 1 worker\n" in said
 
 
 def test_what_to_try_over_tls(serve, port, tmp_path):

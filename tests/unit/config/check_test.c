@@ -427,6 +427,29 @@ static void bad_upstreams_are_named(void **state) {
     ASSERT_ALL_BAD(rows);
 }
 
+static void keys_of_requests_where_none_comes_are_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[listener raw]\nbind = unix:/a\nmode = tcp\nupstream = raw\n"
+         "[upstream raw]\nserver = unix:/b\ntimeout_server = 5s\nkeepalive = 4\n"
+         "keepalive_timeout = 5s\ntimeout_tunnel = 5s\ntimeout_connect = 1s\n",
+         "15: upstream raw.timeout_server: has no effect: only connections of mode = tcp come here "
+         "(see timeout_tunnel)\n"
+         "16: upstream raw.keepalive: has no effect: only connections of mode = tcp come here\n"
+         "17: upstream raw.keepalive_timeout: has no effect: only connections of mode = tcp come "
+         "here\n"},
+        {"[listener raw]\nbind = unix:/a\nmode = tcp\nupstream = app\n"
+         "[route named]\nlistener = raw\nsni = a.example\nupstream = named\n"
+         "[upstream named]\nserver = unix:/b\nkeepalive = 4\n"
+         "[upstream both]\nserver = unix:/b\nkeepalive = 4\n"
+         "[route a]\npath = /a\nupstream = both 1, app 1\n"
+         "[route b]\nlistener = raw\nsni = b.example\nupstream = both\n"
+         "[upstream unused]\nserver = unix:/b\ntimeout_server = 5s\n",
+         "19: upstream named.keepalive: has no effect: only connections of mode = tcp come here\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
 static void bad_services_are_named(void **state) {
     (void)state;
     static const struct bad rows[] = {
@@ -490,6 +513,7 @@ int main(void) {
         cmocka_unit_test(bad_actions_of_routes_are_named),
         cmocka_unit_test(bad_edits_are_named),
         cmocka_unit_test(bad_upstreams_are_named),
+        cmocka_unit_test(keys_of_requests_where_none_comes_are_named),
         cmocka_unit_test(bad_services_are_named),
         cmocka_unit_test(bad_defaults_are_named_once),
         cmocka_unit_test(all_errors_come_at_once_in_file_order),
