@@ -243,7 +243,7 @@ static void check_names(struct check *check, const struct ini_section *section,
 static void refuse_tls_keys(struct check *check, const struct ini_section *section) {
     static const enum key_id keys[] = {KEY_VERIFY,       KEY_SERVER_NAME,          KEY_UPSTREAM_CA,
                                        KEY_UPSTREAM_CRL, KEY_UPSTREAM_CERTIFICATE, KEY_UPSTREAM_KEY,
-                                       KEY_WATCH};
+                                       KEY_WATCH,        KEY_TIMEOUT_HANDSHAKE};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const struct ini_entry *entry = ini_find(section, keys[i]);
         if (entry) check_fault(check, section, entry, "has no effect with tls = off");

@@ -16,6 +16,14 @@ min_read_rate = 0
 timeout_handshake = 400ms
 [tls site]
 certificate = weir.test.pem
+[listener patient]
+bind = @patient
+timeout_handshake = 300ms
+upstream = patient
+[upstream patient]
+server = @origin
+{TO_ORIGIN}
+timeout_handshake = 900ms
 [listener web]
 bind = @web
 upstream = app
@@ -266,6 +274,19 @@ def test_a_server_that_stalls(stage, server):
         assert time.monotonic() - began >= 0.39
         counted.grows()
         upstream.expect_end()
+
+
+def test_an_upstream_may_have_a_time_of_its_own(stage, origin):
+    """[defaults] has less: then it would end before."""
+    began = time.monotonic()
+    client = stage.connect("patient")
+    client.send(get())
+    upstream = origin.accept()
+    upstream.read_exactly(100)
+    got = client.read_response()
+    assert (got.status, got.reason) == (504, "handshake_timeout")
+    assert time.monotonic() - began >= 0.89
+    upstream.expect_end()
 
 
 def test_the_next_server_is_tried(stage, origin, server):

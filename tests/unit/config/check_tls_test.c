@@ -175,10 +175,12 @@ static void bad_upstreams_are_named(void **state) {
         const char *lines;
         const char *expected;
     } rows[] = {
-        {"[upstream u]\nserver = localhost:1\nserver_name = a\nca = " FILE_A "\nwatch = 1s\n",
+        {"[upstream u]\nserver = localhost:1\nserver_name = a\nca = " FILE_A "\nwatch = 1s\n"
+         "timeout_handshake = 1s\n",
          "11: upstream u.server_name: has no effect with tls = off\n"
          "12: upstream u.ca: has no effect with tls = off\n"
-         "13: upstream u.watch: has no effect with tls = off\n"},
+         "13: upstream u.watch: has no effect with tls = off\n"
+         "14: upstream u.timeout_handshake: has no effect with tls = off\n"},
         {"[upstream u]\nserver = localhost:1\ntls = on\nverify = off\nca = " FILE_A "\n",
          "13: upstream u.ca: has no effect with verify = off\n"},
         {"[upstream u]\nserver = unix:/x\ntls = on\n",
