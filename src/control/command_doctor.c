@@ -4,6 +4,7 @@
 #include "control/tls_files.h"
 #include "control/worker.h"
 #include "net/ktls.h"
+#include "net/pipe.h"
 #include "ring/ring.h"
 
 #include <inttypes.h>
@@ -229,6 +230,26 @@ static void check_memlock(struct doctor *doctor) {
         (uint64_t)limit.rlim_cur);
 }
 
+/* Pages of the pipes for splice(2). Users without CAP_SYS_RESOURCE get smaller ones beyond this,
+ * which weir does not take (pipe(7)). */
+static void check_pipes(struct doctor *doctor) {
+    const char *name = "fs.pipe-user-pages-soft";
+    uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t needed = (uint64_t)doctor->config->workers * PIPES_MAX * (PIPE_SIZE / page_size);
+    bool is_root = geteuid() == 0 && !doctor->config->user;
+    uint64_t allowed = 0; /* it means no limit */
+    bool is_known = read_number("/proc/sys/fs/pipe-user-pages-soft", &allowed);
+    if (!is_known || allowed == 0 || allowed >= needed || is_root) {
+        say(doctor, VERDICT_OK, name, "%" PRIu64 " pages needed%s", needed,
+            is_root ? ", root has no limit" : "");
+        return;
+    }
+    say(doctor, VERDICT_WARN, name,
+        "%" PRIu64 " is below %" PRIu64 ", long bodies will be copied when many are under way: "
+        "sysctl -w %s=%" PRIu64,
+        allowed, needed, name, needed);
+}
+
 static void check_cpus(struct doctor *doctor) {
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -310,6 +331,7 @@ int command_doctor(const char *file) {
         check_backlog(&doctor);
         check_ports(&doctor);
         check_reuse(&doctor);
+        check_pipes(&doctor);
         check_cpus(&doctor);
         check_tls(&doctor);
         check_ktls(&doctor);

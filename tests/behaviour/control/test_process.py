@@ -1,4 +1,4 @@
-"""How the process stands to its system: standard files, signals, rights."""
+"""The process and its system: standard files, signals, rights, what doctor says of them."""
 
 import os
 import signal
@@ -151,3 +151,29 @@ def test_a_unix_socket_where_it_may_not_write(as_nobody, tmp_path):
     assert (f"cannot listen on unix:{tmp_path}/socket: Permission denied (its folder must be "
             "writable for who starts weir)" in log)
     assert process.wait(RUN_S) == 1
+
+
+def doctor(tmp_path, user):
+    (tmp_path / "weir.ini").write_text(
+        HI.format(user, "127.0.0.1:8080").replace("workers = 1", "workers = 256"))
+    done = subprocess.run([BINARY, "-c", "weir.ini", "doctor"], cwd=tmp_path, text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=RUN_S)
+    return done.stdout
+
+
+def pipe_pages():
+    with open("/proc/sys/fs/pipe-user-pages-soft") as file:
+        return int(file.read())
+
+
+@pytest.mark.skipif(not 0 < pipe_pages() < 256 * 128 * 64, reason="there is no such limit here")
+def test_doctor_reckons_up_the_pipes_of_who_is_not_root(tmp_path):
+    said = doctor(tmp_path, "user = nobody")
+    assert f"warn  fs.pipe-user-pages-soft: {pipe_pages()} is below {256 * 128 * 64}, " in said
+    assert f": sysctl -w fs.pipe-user-pages-soft={256 * 128 * 64}\n" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who runs this is not root")
+def test_doctor_knows_that_root_has_as_many_pipes_as_it_wants(tmp_path):
+    said = doctor(tmp_path, "")
+    assert "ok    fs.pipe-user-pages-soft: 2097152 pages needed, root has no limit\n" in said
