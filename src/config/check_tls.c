@@ -214,6 +214,14 @@ void check_listener_tls(struct check *check, const struct ini_section *section,
     }
     if (entry->value.len == 0) return; /* reported already */
     read_alpn(check, section, listener);
+    uint64_t unused;
+    /* As in an upstream; a section may have such a name all the same. */
+    if (value_switch(entry->value, &unused) &&
+        !ini_section_find(check->ini, SECTION_TLS, entry->value)) {
+        check_fault(check, section, entry,
+                    "needs the name of a [tls NAME] section; without the key it is in clear");
+        return;
+    }
     const struct ini_section *target =
         check_reference(check, section, entry, SECTION_TLS, entry->value);
     if (target) listener->tls = &check->config->tls[target->ordinal];

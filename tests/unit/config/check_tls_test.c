@@ -175,6 +175,12 @@ static void bad_upstreams_are_named(void **state) {
         const char *lines;
         const char *expected;
     } rows[] = {
+        {"[listener a]\nbind = unix:/a\nupstream = app\ntls = on\n"
+         "[listener b]\nbind = unix:/b\nupstream = app\ntls = off\n",
+         "12: listener a.tls: needs the name of a [tls NAME] section; without the key it is in "
+         "clear\n"
+         "16: listener b.tls: needs the name of a [tls NAME] section; without the key it is in "
+         "clear\n"},
         {"[upstream u]\nserver = localhost:1\nserver_name = a\nca = " FILE_A "\nwatch = 1s\n"
          "timeout_handshake = 1s\n",
          "11: upstream u.server_name: has no effect with tls = off\n"
