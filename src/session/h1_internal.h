@@ -81,6 +81,7 @@ struct h1 {
     bool eof : 1;
     bool expects : 1;  /* Expect: 100-continue was asked and no 100 given */
     bool key_made : 1; /* server_key is one */
+    bool torn : 1;     /* a part of what was to be sent is missing: nothing may follow it */
 };
 _Static_assert(REASON_COUNT <= 256, "a reason is kept in 8 bits");
 _Static_assert(offsetof(struct h1, session) == 0, "the user of its conn");

@@ -95,7 +95,7 @@ static void h1_out_done(struct h1 *h1) {
 /* The connection is gone, or the stream is about to be told that it failed: its user does not know
  * yet, and may go on calling. */
 static bool h1_is_deaf(const struct h1 *h1) {
-    return !h1->session.conn || h1->failure != REASON_NONE;
+    return !h1->session.conn || h1->failure != REASON_NONE || h1->torn;
 }
 
 static void h1_head_op(struct stream *stream, const struct http_message *message, bool end) {
@@ -185,6 +185,13 @@ static bool h1_put_end(struct h1 *h1, const struct http_fields *trailers) {
     return conn_send_copy(h1->session.conn, writer_bytes(&writer));
 }
 
+/* Some of a body may be queued, a chunk's head without the chunk, say: its user, who is told of the
+ * failure later, may not end it as if it were whole. */
+static void h1_tear(struct h1 *h1) {
+    h1->torn = true;
+    h1_fail_later(h1, REASON_NO_MEMORY);
+}
+
 static void h1_end_op(struct stream *stream, const struct http_fields *trailers) {
     struct h1 *h1 = h1_of_stream(stream);
     if (h1_is_deaf(h1)) return;
@@ -195,7 +202,7 @@ static void h1_end_op(struct stream *stream, const struct http_fields *trailers)
     }
     CHECK(h1->stream_open && h1->out == H1_OUT_BODY);
     if (!h1_put_end(h1, trailers)) {
-        h1_fail_later(h1, REASON_NO_MEMORY);
+        h1_tear(h1);
         return;
     }
     h1_out_done(h1);
@@ -207,7 +214,7 @@ static enum stream_room h1_data_op(struct stream *stream, struct bytes data, str
     if (h1_is_deaf(h1)) return STREAM_ROOM;
     CHECK(h1->stream_open && (h1->out == H1_OUT_BODY || h1->out == H1_OUT_RAW));
     if (data.len != 0 && !h1_put_data(h1, data, lease)) {
-        h1_fail_later(h1, REASON_NO_MEMORY);
+        h1_tear(h1);
         return STREAM_FULL;
     }
     h1_touch(h1);
