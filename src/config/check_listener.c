@@ -135,6 +135,22 @@ static void refuse_h2_keys(struct check *check, const struct ini_section *sectio
     }
 }
 
+/* What only IP has; beside another address it is for that one. */
+static void refuse_ip_keys(struct check *check, const struct ini_section *section,
+                           const struct config_listener *listener) {
+    static const enum key_id keys[] = {KEY_NODELAY, KEY_TTL, KEY_RECV_BUFFER, KEY_SEND_BUFFER,
+                                       KEY_MAX_CONNECTIONS_PER_IP};
+    for (uint32_t i = 0; i < listener->bind_count; i++) {
+        if (listener->binds[i].storage.ss_family != AF_UNIX) return;
+    }
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct ini_entry *entry = ini_find(section, keys[i]);
+        /* A PROXY header has an address to count by. */
+        bool is_told = keys[i] == KEY_MAX_CONNECTIONS_PER_IP && listener->proxy_protocol != 0;
+        if (entry && !is_told) check_fault(check, section, entry, "has no effect on unix sockets");
+    }
+}
+
 /* `names`: each behind its length, as alpn is kept. */
 static bool has_h2(struct bytes names) {
     for (size_t at = 0; at < names.len; at += 1u + (unsigned char)names.ptr[at]) {
@@ -178,6 +194,7 @@ void check_listener(struct check *check, const struct ini_section *section,
     listener->mode = (enum config_mode)check_number(check, section, KEY_MODE);
     check_listener_tls(check, section, listener);
     check_action(check, section, listener);
+    if (listener->bind_count != 0) refuse_ip_keys(check, section, listener);
     if (listener->mode == CONFIG_MODE_TCP) {
         refuse_http_keys(check, section);
         refuse_h2_keys(check, section, "with mode = tcp");

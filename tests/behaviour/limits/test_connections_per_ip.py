@@ -17,7 +17,7 @@ bind = @port6
 service = hi
 max_connections_per_ip = 1
 [listener local]
-bind = @unix_local
+bind = @unix_local @beside
 service = hi
 max_connections_per_ip = 1
 [listener free]

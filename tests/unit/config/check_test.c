@@ -145,6 +145,28 @@ static void listeners_that_collide_and_void_keys_are_named(void **state) {
     ASSERT_ALL_BAD(rows);
 }
 
+static void what_unix_sockets_do_not_have_is_named(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
+        {"[listener a]\nbind = unix:/a\nupstream = app\nttl = 3\nnodelay = off\n"
+         "recv_buffer = 8k\nsend_buffer = 8k\nmax_connections_per_ip = 1\n"
+         "[listener b]\nbind = unix:/b 127.0.0.1:1\nupstream = app\nttl = 3\n"
+         "max_connections_per_ip = 1\n"
+         "[listener c]\nbind = unix:/c\nupstream = app\nproxy_protocol = v1\n"
+         "trusted_proxies = unix:\nmax_connections_per_ip = 1\nttl = 3\n",
+         "12: listener a.ttl: has no effect on unix sockets\n"
+         "13: listener a.nodelay: has no effect on unix sockets\n"
+         "14: listener a.recv_buffer: has no effect on unix sockets\n"
+         "15: listener a.send_buffer: has no effect on unix sockets\n"
+         "16: listener a.max_connections_per_ip: has no effect on unix sockets\n"
+         "28: listener c.ttl: has no effect on unix sockets\n"},
+        /* An address that is wrong may be meant for another one. */
+        {"[listener a]\nbind = unix:a\nupstream = app\nttl = 3\n",
+         "10: listener a.bind: \"unix:a\" needs an absolute path\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
 static void what_only_checked_websockets_use_is_named(void **state) {
     (void)state;
     static const struct bad rows[] = {
@@ -506,6 +528,7 @@ int main(void) {
         cmocka_unit_test(bad_globals_are_named),
         cmocka_unit_test(bad_listeners_are_named),
         cmocka_unit_test(listeners_that_collide_and_void_keys_are_named),
+        cmocka_unit_test(what_unix_sockets_do_not_have_is_named),
         cmocka_unit_test(what_only_checked_websockets_use_is_named),
         cmocka_unit_test(services_fit_one_mode),
         cmocka_unit_test(what_tcp_has_no_use_for_is_named),
