@@ -54,8 +54,7 @@ struct h2_stream {
     uint64_t paused_ms; /* when the stream's user paused it, likewise */
     uint64_t in_ms;     /* when something last came for it, or was last wanted */
     uint64_t out_ms;    /* when some of `out` was last sent */
-    uint64_t other_ms;  /* in a tunnel: when something last moved at its other end, as far as known
-                         */
+    uint64_t other_ms;  /* in a tunnel: when something was last known to move at its other end */
     uint64_t tunnel_ms;
     uint32_t unconsumed; /* bytes received for which no window was given back */
     int32_t id;          /* 0: none yet */

@@ -102,8 +102,8 @@ def test_a_server_that_does_not_answer_is_gone_too(stage, client, origin):
     upstream.expect_end()
 
 
-# The client is in the middle of a frame, and so cannot be asked; the server is not read, and so need
-# not answer.
+# The client is in the middle of a frame, and so cannot be asked; the server is not read, and so
+# need not answer.
 ENDLESS = bytes([0x80 | BINARY, 127]) + (1 << 40).to_bytes(8, "big")
 
 

@@ -241,6 +241,13 @@ static void what_tcp_has_no_use_for_is_named(void **state) {
          "proxy_protocol = any\n",
          "13: listener a.trusted_proxies: has no effect with mode = tcp and without "
          "proxy_protocol\n"},
+    };
+    ASSERT_ALL_BAD(rows);
+}
+
+static void what_tcp_leads_to_is_checked(void **state) {
+    (void)state;
+    static const struct bad rows[] = {
         {"[listener a]\nmode = tcp\nbind = unix:/a\n",
          "9: listener a: needs upstream = NAME or service = NAME, or a route by sni\n"},
         /* A route for all listeners is none for this one. */
@@ -531,6 +538,7 @@ int main(void) {
         cmocka_unit_test(what_unix_sockets_do_not_have_is_named),
         cmocka_unit_test(what_only_checked_websockets_use_is_named),
         cmocka_unit_test(services_fit_one_mode),
+        cmocka_unit_test(what_tcp_leads_to_is_checked),
         cmocka_unit_test(what_tcp_has_no_use_for_is_named),
         cmocka_unit_test(bad_matches_of_routes_are_named),
         cmocka_unit_test(bad_actions_of_routes_are_named),
