@@ -62,7 +62,7 @@ static void user_close(struct user *user, enum reason reason) {
 
 static void user_answer(struct user *user, bool tunnel) {
     struct stream *stream = user->stream;
-    struct http_field fields[1] = {{BYTES("X-Name"), BYTES("value"), HTTP_FIELD_OTHER}};
+    struct http_field fields[1] = {{.name = BYTES("X-Name"), .value = BYTES("value")}};
     struct http_fields list = {fields, 1, 1};
     struct http_message message = {
         .status = tunnel ? 101 : 200, .body_length = HTTP_LENGTH_UNKNOWN, .fields = list};

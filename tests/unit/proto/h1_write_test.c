@@ -8,9 +8,9 @@
 #include <cmocka.h>
 
 static struct http_field field_items[] = {
-    {{"Accept", 6}, {"*/*", 3}, HTTP_FIELD_OTHER},
-    {{"X-Long", 6}, {"0123456789abcdefghijklmnopqrstuvwxyz", 36}, HTTP_FIELD_OTHER},
-    {{"TE", 2}, {"trailers", 8}, HTTP_FIELD_TE},
+    {{"Accept", 6}, {"*/*", 3}, HTTP_FIELD_OTHER, false},
+    {{"X-Long", 6}, {"0123456789abcdefghijklmnopqrstuvwxyz", 36}, HTTP_FIELD_OTHER, false},
+    {{"TE", 2}, {"trailers", 8}, HTTP_FIELD_TE, false},
 };
 
 static struct http_message a_request(void) {

@@ -82,6 +82,26 @@ static void memory_that_ends_gives_no_session(void **state) {
     assert_true(failed > 32 && failed < 256);
 }
 
+/* The first frame of a server has everything but the limit on streams, which is added. */
+static void the_limit_on_streams_is_added_to_the_settings(void **state) {
+    (void)state;
+    struct h2_codec codec;
+    char to[H2_SETTINGS_FRAME_MAX];
+    assert_int_equal(h2_codec_init(&codec, 1 << 20, 8, 1), 0);
+    nghttp2_session *server = h2_server_new(&codec, &settings, NULL);
+    const uint8_t *frame;
+    ssize_t size = nghttp2_session_mem_send(server, &frame);
+    assert_true(size > 9);
+    struct bytes sent = bytes_make((const char *)frame, (size_t)size);
+    struct bytes told = h2_settings_limit(sent, 0x01020304, to);
+    assert_int_equal(told.len, sent.len + 6);
+    assert_int_equal(told.ptr[2], told.len - 9);
+    assert_memory_equal(told.ptr + 3, sent.ptr + 3, sent.len - 3);
+    assert_memory_equal(told.ptr + sent.len, "\0\3\1\2\3\4", 6);
+    nghttp2_session_del(server);
+    h2_codec_fini(&codec);
+}
+
 static void settings_of_an_upgrade(void **state) {
     (void)state;
     uint8_t payload[H2_UPGRADE_SETTINGS_MAX];
@@ -105,6 +125,7 @@ int main(void) {
         cmocka_unit_test(without_a_buffer_left_it_comes_from_the_heap),
         cmocka_unit_test(what_is_large_leaves_half_of_the_memory),
         cmocka_unit_test(memory_that_ends_gives_no_session),
+        cmocka_unit_test(the_limit_on_streams_is_added_to_the_settings),
         cmocka_unit_test(settings_of_an_upgrade),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
