@@ -412,6 +412,8 @@ static bool h2_pass_op(struct stream *stream, struct stream *to) {
 static uint32_t h2_code_of(const struct h2_stream *s, enum reason reason) {
     if (!h2_of(s)->session.is_client || reason == REASON_NONE) return NGHTTP2_CANCEL;
     if (s->stream.reset_code != 0) return s->stream.reset_code;
+    /* What is a RST of TCP elsewhere: RFC 9113 section 8.5, RFC 8441 section 5. */
+    if (s->tunnelled) return s->upgraded ? NGHTTP2_CANCEL : NGHTTP2_CONNECT_ERROR;
     return reason == REASON_NO_MEMORY ? NGHTTP2_REFUSED_STREAM : NGHTTP2_INTERNAL_ERROR;
 }
 

@@ -4,9 +4,10 @@ import struct
 
 import pytest
 
-from harness.h2_client import (CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS,
-                               MAX_CONCURRENT_STREAMS, PADDED, PREFACE, PRIORITY, PROTOCOL_ERROR,
-                               REFUSED_STREAM, WITH_PRIORITY, H2Client, pack, settings)
+from harness.h2_client import (CANCEL, CONNECT_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM,
+                               HEADERS, MAX_CONCURRENT_STREAMS, PADDED, PREFACE, PRIORITY,
+                               REFUSED_STREAM, WITH_PRIORITY, H2Client, pack,
+                               settings)
 from harness.http1 import answer, answer_chunked, get
 
 INI = """
@@ -308,6 +309,25 @@ def test_connect_where_a_route_allows_it(stage, h2):
     h2.data(1, b"last", end=True)
     upstream.expect(b"last")
     upstream.expect_end()
+
+
+@pytest.mark.parametrize("fields, answered, code", [
+    ([(":method", "CONNECT"), (":authority", "tunnel.example:443")],
+     b"HTTP/1.1 200 OK\r\n\r\n", CONNECT_ERROR),
+    ([(":method", "CONNECT"), (":protocol", "chat"), (":scheme", "http"), (":path", "/"),
+      (":authority", "a.example")],
+     b"HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n", CANCEL)])
+def test_a_server_that_resets_a_tunnel(stage, h2, fields, answered, code):
+    """RFC 9113 section 8.5, RFC 8441 section 5."""
+    h2.headers(1, fields, end=False)
+    upstream = stage.origin.next()
+    upstream.read_until(b"\r\n\r\n")
+    upstream.send(answered)
+    assert h2.answer_head(1).status == 200
+    h2.data(1, b"x")
+    upstream.expect(b"x")
+    upstream.reset()
+    h2.expect_reset(1, code)
 
 
 def test_connect_is_refused_elsewhere(stage, h2):
