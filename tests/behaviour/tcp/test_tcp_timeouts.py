@@ -32,10 +32,10 @@ timeout_tunnel = 1s
 type = echo
 [defaults]
 timeout_tunnel = 400ms
-timeout_client = 100ms
-timeout_server = 100ms
-timeout_request = 100ms
-timeout_keepalive = 100ms
+timeout_client = 300ms
+timeout_server = 300ms
+timeout_request = 300ms
+timeout_keepalive = 300ms
 """
 
 
