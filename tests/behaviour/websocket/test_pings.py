@@ -12,12 +12,12 @@ INI = """
 bind = @web
 upstream = app
 websocket = checked
-websocket_ping = 200ms
+websocket_ping = 400ms
 [listener late]
 bind = @late
 upstream = app
 websocket = checked
-websocket_ping = 300ms
+websocket_ping = 600ms
 [listener endless]
 bind = @endless
 upstream = app
@@ -26,7 +26,7 @@ websocket_max_message = 0
 websocket_ping = 200ms
 [upstream app]
 server = @origin
-timeout_tunnel = 1s
+timeout_tunnel = 2s
 """
 
 
@@ -57,7 +57,7 @@ def test_idle_ends_are_asked_and_their_pongs_go_no_further(stage, client, origin
 
 def test_pongs_keep_timeout_tunnel_away(stage, client, origin):
     client, upstream = open_tunnel(client, origin)
-    for _ in range(8):  # of 200 ms: longer than timeout_tunnel
+    for _ in range(6):  # of 400 ms: longer than timeout_tunnel
         answer_both(client, upstream)
 
 

@@ -16,7 +16,7 @@ upstream = app
 bind = @checked
 upstream = app
 websocket = checked
-websocket_ping = 200ms
+websocket_ping = 400ms
 websocket_max_message = 2m
 [listener wss]
 bind = @wss
@@ -26,7 +26,7 @@ tls = site
 bind = @wss_checked
 upstream = app
 websocket = checked
-websocket_ping = 200ms
+websocket_ping = 400ms
 websocket_max_message = 2m
 tls = site
 [listener wss_to_wss]
@@ -103,7 +103,7 @@ def test_both_ends_close_in_order(stage, name):
 @pytest.mark.parametrize("name", ["checked", "wss_checked"])
 def test_pings_of_weir_are_answered_by_both_ends(stage, name):
     async def talker(socket):
-        await asyncio.sleep(0.9)  # idle for several pings: the peers play a pause
+        await asyncio.sleep(1.3)  # idle for several pings: the peers play a pause
         await socket.send("still here")
         assert await socket.recv() == "still here"
 
