@@ -98,6 +98,13 @@ static bool h1_is_deaf(const struct h1 *h1) {
     return !h1->session.conn || h1->failure != REASON_NONE || h1->torn;
 }
 
+/* Some of an answer may be queued, a chunk's head without the chunk, say, or nothing of it: its
+ * user, who is told of the failure later, may not go on as if it had been given. */
+static void h1_tear(struct h1 *h1) {
+    h1->torn = true;
+    h1_fail_later(h1, REASON_NO_MEMORY);
+}
+
 static void h1_head_op(struct stream *stream, const struct http_message *message, bool end) {
     struct h1 *h1 = h1_of_stream(stream);
     if (h1_is_deaf(h1)) return;
@@ -129,7 +136,8 @@ static void h1_head_op(struct stream *stream, const struct http_message *message
     struct h1_framing framing = h1_frame(h1, message, end);
     struct http_message copy;
     if (!h1_prove(h1, &message, &copy) || !h1_put_head(h1, message, &framing)) {
-        h1_fail_later(h1, REASON_NO_MEMORY);
+        if (interim) h1_fail_later(h1, REASON_NO_MEMORY); /* an error answer may still follow */
+        if (!interim) h1_tear(h1);
         return;
     }
     if (interim) {
@@ -183,13 +191,6 @@ static bool h1_put_end(struct h1 *h1, const struct http_fields *trailers) {
         if (writer.full) return false;
     }
     return conn_send_copy(h1->session.conn, writer_bytes(&writer));
-}
-
-/* Some of a body may be queued, a chunk's head without the chunk, say: its user, who is told of the
- * failure later, may not end it as if it were whole. */
-static void h1_tear(struct h1 *h1) {
-    h1->torn = true;
-    h1_fail_later(h1, REASON_NO_MEMORY);
 }
 
 static void h1_end_op(struct stream *stream, const struct http_fields *trailers) {
