@@ -154,9 +154,16 @@ static void net_publish_gauges(struct net *net) {
              (uint64_t)buf_pool_leased(&net->small) + buf_pool_leased(&net->bulk));
 }
 
+/* Those who were given the right to a buffer may have had no bytes to put there: then nobody takes
+ * the buffer, nor tells, and it is for the next ones who wait. */
+static bool net_feeds_more(const struct net *net, const struct buf_pool *pool) {
+    return pool->kernel_count != 0 && !list_empty(&net->starved[pool->group]);
+}
+
 /* How long this turn may sleep. */
 static int64_t net_wait_ns(const struct net *net) {
     if (!list_empty(&net->tasks) || !list_empty(&net->dirty)) return 0;
+    if (net_feeds_more(net, &net->small) || net_feeds_more(net, &net->bulk)) return 0;
     int64_t wait_ms = wheel_next_ms(&net->wheel);
     if (wait_ms < 0) return -1;
     return wait_ms == 0 ? 0 : wait_ms * 1000000;

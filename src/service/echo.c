@@ -5,17 +5,15 @@
 
 #include <stdlib.h>
 
-/* Memory held, above which the client is paused, and half of which lets it go on. Bytes are in its
- * own send queue before: here waits what comes beyond that. A byte that came alone has a whole
- * buffer. */
-#define ECHO_HELD_MARK 65536
-
 struct echo {
     struct service service;
     struct slab *streams; /* struct echo_stream; of all echo services of the worker */
 };
 
-/* One connection. Pieces wait in the order of their arrival, each in a lease of its own. */
+/* One connection. Pieces wait in the order of their arrival, each in a lease of its own: until the
+ * end of the turn or, while the client takes none, longer. With the second piece it is paused, to
+ * go on when all have been taken: what it does not take stands in its own queue, and hardly more.
+ */
 struct echo_stream {
     struct stream stream;
     struct echo *echo;
@@ -23,7 +21,6 @@ struct echo_stream {
     struct net_task task;
     struct lease *first;
     struct lease *last;
-    uint64_t held;   /* bytes of the buffers they lie in */
     bool paused;     /* by the user */
     bool told_full;  /* data said STREAM_FULL: on_drained is owed */
     bool end_wanted; /* FIN came: on_end follows the last piece */
@@ -40,7 +37,6 @@ static struct lease *echo_pop(struct echo_stream *echo) {
     if (!lease) return NULL;
     echo->first = lease->next;
     if (!echo->first) echo->last = NULL;
-    echo->held -= lease->size;
     return lease;
 }
 
@@ -53,16 +49,16 @@ static enum stream_room echo_data(struct stream *stream, struct bytes data, stru
     lease->at = (uint32_t)(data.ptr - lease->memory);
     lease->len = (uint32_t)data.len;
     lease->next = NULL;
+    bool first = !echo->first && !echo->paused;
     if (echo->last) {
         echo->last->next = lease;
     } else {
         echo->first = lease;
     }
     echo->last = lease;
-    echo->held += lease->size;
     echo->end_wanted = end;
     net_defer(echo->net, &echo->task);
-    if (echo->held <= ECHO_HELD_MARK) return STREAM_ROOM;
+    if (first) return STREAM_ROOM;
     echo->told_full = true;
     return STREAM_FULL;
 }
@@ -106,7 +102,7 @@ static void echo_send(struct echo_stream *echo, bool *closed) {
         lease_unref(lease);
         if (*closed) return;
     }
-    if (echo->told_full && echo->held <= ECHO_HELD_MARK / 2) {
+    if (echo->told_full && !echo->paused) {
         echo->told_full = false;
         stream->events->on_drained(stream);
         if (*closed) return;

@@ -48,6 +48,12 @@ path = /hello
 respond = 200 hello
 """
 TCP = ONE_EACH.replace("bind = @web", "bind = @web\nmode = tcp")
+# Of 1000 that there may be.
+ECHOES = 700
+ECHO = TCP.replace("upstream = app", "service = back\nsend_buffer = SIZE", 1) + """
+[service back]
+type = echo
+"""
 
 
 class Others:
@@ -182,6 +188,24 @@ def test_tcp_readers_that_take_nothing_leave_buffers_to_others(new_stage):
         sending = Sending(upstream, left[upstream])
         assert reader.read_exactly(len(BODY)) == BODY
         sending.done()
+    others.are_served()
+
+
+@pytest.mark.parametrize("size, held", [("16k", ECHOES), ("0", 0)])
+def test_bytes_that_an_echo_gives_back_to_nobody_leave_buffers(new_stage, size, held):
+    """What its clients have sent, and do not take again, waits on both sides of it; they are all
+    heard once they do."""
+    stage = new_stage(ECHO.replace("SIZE", size))
+    others = Others(stage)
+    sent = {stage.connect(recv_buffer=4096): b"" for _ in range(ECHOES)}
+    for _ in range(4):
+        for client in sent:
+            left = send_some(client, BODY)
+            sent[client] += BODY[:len(BODY) - len(left)]
+        assert others.are_served() >= held
+    for client in list(sent)[::50]:
+        client.half_close()
+        assert client.read_to_end() == sent[client]
     others.are_served()
 
 
