@@ -128,7 +128,9 @@ static bool exchange_pick(struct exchange *x) {
             exchange_serve(x, stream);
             return true;
         }
-        exchange_leave_server(x, failure);
+        pool_cancel(&x->wait);
+        server_take_back(x->server);
+        x->server = NULL;
         if (failure != REASON_SERVER_BUSY) x->last_failure = failure;
         if (server_will_have_room(&target->servers[index], failure)) {
             x->pick.tried_count--;

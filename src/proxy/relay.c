@@ -148,7 +148,9 @@ static bool relay_pick(struct relay *relay) {
         }
         CHECK(failure != REASON_SERVER_BUSY); /* it would not have been available */
         relay->last_failure = failure;
-        relay_leave_server(relay, failure);
+        pool_cancel(&relay->wait);
+        server_take_back(relay->server);
+        relay->server = NULL;
         if (server_will_have_room(&target->servers[index], failure)) {
             relay->pick.tried_count--;
             return false;

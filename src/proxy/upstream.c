@@ -122,14 +122,24 @@ static bool server_at_limit(const struct server *server) {
     return server->connections >= server->connections_max && !server_has_room(server);
 }
 
-void server_update(struct server *server) {
+static void server_judge(struct server *server) {
     server->balance->available = !server_at_limit(server);
+}
+
+void server_update(struct server *server) {
+    server_judge(server);
     if (server->balance->available) queue_poke(&server->upstream->queue);
 }
 
 void server_enter(struct server *server) {
     server->balance->in_flight++;
-    if (server->upstream->limits_requests) server_update(server);
+    if (server->upstream->limits_requests) server_judge(server);
+}
+
+void server_take_back(struct server *server) {
+    CHECK(server->balance->in_flight > 0);
+    server->balance->in_flight--;
+    if (server->upstream->limits_requests) server_judge(server);
 }
 
 void server_leave(struct server *server) {

@@ -68,6 +68,9 @@ void upstream_fini(struct upstream *upstream);
 /* An attempt to serve a request, or a relay, begins and ends at the server: in_flight. */
 void server_enter(struct server *server);
 void server_leave(struct server *server);
+/* Instead of leave, for an attempt that could not even begin: it has kept nobody out, so nobody is
+ * woken. Else who waits for room elsewhere would try again each turn. */
+void server_take_back(struct server *server);
 /* After connections or the lists of sessions changed: whether the server may take a request. Pokes
  * the queue if so. */
 void server_update(struct server *server);

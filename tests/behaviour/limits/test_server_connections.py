@@ -2,8 +2,13 @@
 accepted all the same."""
 
 import threading
+import time
+from contextlib import ExitStack
+
+import pytest
 
 from harness.h2_client import H2Client
+from harness.h2_server import H2Service
 from harness.http1 import answer, get
 from harness.weir import few_files
 
@@ -19,6 +24,12 @@ server = @origin_other
 [route other]
 path = /other
 upstream = other
+[upstream bounded]
+protocol = h2
+server = @origin_bounded max_connections=50
+[route bounded]
+path = /bounded
+upstream = bounded
 [route own]
 path = /own
 respond = 200 own
@@ -76,21 +87,38 @@ class Gate:
         self.gate.set()
 
 
-def test_a_server_without_a_connection_is_waited_for_too(new_stage):
+@pytest.fixture
+def ends():
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("name", ["other", "bounded"])
+def test_a_server_without_a_connection_is_waited_for_too(new_stage, name, ends):
     """All slots are taken by connections to another one: the end of any of them makes room."""
     stage = new_stage(INI, max_connections=4)
     gate = Gate(stage.origin)
-    stage.origins["origin_other"].serve(lambda request: answer(200, b"other"))
+    origin = stage.origins[f"origin_{name}"]
+    if name == "other":
+        origin.serve(lambda request: answer(200, b"other"))
+    else:
+        ends.enter_context(
+            H2Service(origin, lambda server, request: server.answer(request, 200, b"bounded")))
     clients = [H2Client(stage.connect()) for _ in range(2)]
     for client in clients:
         for stream in range(1, 2 * STREAMS, 2):
             client.get(stream, f"/{stream}")
     gate.has_begun(133)  # a client's each, an idle one's, the spare ones
-    late = stage.connect()
-    late.send(get("/other"))
-    stage.weir.eventually_metric(1, "weir_upstream_queue_length", upstream="other")
+    late = [stage.connect() for _ in range(2)]
+    for client in late:
+        client.send(get(f"/{name}"))
+    stage.weir.eventually_metric(2, "weir_upstream_queue_length", upstream=name)
+    turns = stage.counter("weir_uring_enter_total")
+    time.sleep(0.3)  # a worker that tried again and again would turn thousands of times
+    assert turns.grown() < 200
     gate.open()
-    assert late.read_response().body == b"other"
+    for client in late:
+        assert client.read_response().body == name.encode()
     for client in clients:
         for stream in range(1, 2 * STREAMS, 2):
             assert client.answer(stream).body == b"/%d" % stream
