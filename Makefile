@@ -5,7 +5,7 @@
 
 BUILD = build
 PREFIX = /usr
-CFLAGS = -O2 -g
+CFLAGS = -O3 -g
 SECONDS = 60
 SEEDS = 500
 V = 0
