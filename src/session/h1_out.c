@@ -105,6 +105,14 @@ static void h1_tear(struct h1 *h1) {
     h1_fail_later(h1, REASON_NO_MEMORY);
 }
 
+/* What a client sends behind a CONNECT before it is answered is somebody else's, meant for the
+ * tunnel: without one it must not be read as requests (RFC 9931). Who only has to say who he is
+ * says it here. */
+static bool h1_is_declined(const struct h1 *h1, const struct http_message *answer) {
+    bool may_ask_again = answer->status == 407 && !h1->pending_first;
+    return h1->method == HTTP_CONNECT && answer->status >= 300 && !may_ask_again;
+}
+
 static void h1_head_op(struct stream *stream, const struct http_message *message, bool end) {
     struct h1 *h1 = h1_of_stream(stream);
     if (h1_is_deaf(h1)) return;
@@ -121,7 +129,8 @@ static void h1_head_op(struct stream *stream, const struct http_message *message
         bool cut_short = message->close_after || h1->in == H1_IN_BROKEN;
         /* Requests that have arrived behind this one are answered as well. */
         bool is_last = h1->session.room->draining && !h1->pending_first;
-        if (body_untouched || cut_short || is_last) h1->keep_alive = false;
+        if (body_untouched || cut_short || is_last || h1_is_declined(h1, message))
+            h1->keep_alive = false;
         if (!end && message->body_length == HTTP_LENGTH_UNKNOWN && h1->http10 &&
             !http_response_has_no_body(h1->method, message->status)) {
             h1->keep_alive = false;

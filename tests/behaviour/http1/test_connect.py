@@ -71,16 +71,40 @@ def test_bytes_right_behind_the_heads_belong_to_the_tunnel(stage, client, origin
     client.expect(b"early bytes of the server")
 
 
-def test_a_refusal_of_the_server_is_an_ordinary_answer(stage, client, origin):
+def test_who_has_to_authenticate_asks_again(stage, client, origin):
     upstream = origin.asked_by(client, CONNECT)
-    upstream.send(answer(403, b"not you"))
+    upstream.send(answer(407, b"who are you"))
     got = client.read_response(method="CONNECT")
-    assert (got.status, got.body) == (403, b"not you")
+    assert (got.status, got.body) == (407, b"who are you")
     # The connection is as good as before.
-    client.send(get("/next"))
+    client.send(CONNECT)
     upstream.read_request()
-    upstream.send(answer(200, b"next"))
-    assert client.read_response().body == b"next"
+    upstream.send(ESTABLISHED)
+    assert client.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("status, early", [
+    (403, b""), (403, get("/smuggled")), (407, get("/smuggled")), (503, get("/smuggled"))],
+    ids=["nothing", "403", "407", "503"])
+def test_bytes_behind_a_connect_that_is_refused_are_no_requests(stage, client, origin, status,
+                                                                early):
+    """RFC 9931: they were somebody else's, meant for the tunnel."""
+    requests = stage.counter("weir_http_requests_total", listener="web")
+    upstream = origin.asked_by(client, CONNECT + early)
+    upstream.send(answer(status, b"no"))
+    got = client.read_response(method="CONNECT")
+    assert (got.status, got.body, got["Connection"]) == (status, b"no", "close")
+    client.expect_end()
+    assert requests.grown() == 1
+
+
+def test_neither_are_those_that_weir_refuses(stage, origin):
+    client = stage.connect("closed")
+    client.send(CONNECT + get("/smuggled"))
+    got = client.read_response(method="CONNECT")
+    assert (got.status, got["Connection"]) == (405, "close")
+    client.expect_end()
+    assert origin.saw_nothing()
 
 
 def test_half_close_is_passed_on(stage, client, origin):
