@@ -10,16 +10,10 @@
 #include <stdlib.h>
 
 static void proxy_init_floods(struct h2_flood_limits *floods, const struct config_limits *limits) {
+    upstream_init_floods(floods, limits);
     floods->max[H2_FLOOD_RAPID_RESET] = (uint32_t)limits->h2_max_resets;
     floods->max[H2_FLOOD_MADE_RESET] = (uint32_t)limits->h2_max_made_resets;
-    floods->max[H2_FLOOD_CONTINUATION] = (uint32_t)limits->h2_max_continuations;
-    floods->max[H2_FLOOD_SETTINGS] = (uint32_t)limits->h2_max_settings;
-    floods->max[H2_FLOOD_PING] = (uint32_t)limits->h2_max_pings;
-    floods->max[H2_FLOOD_EMPTY_DATA] = (uint32_t)limits->h2_max_empty_data;
-    floods->max[H2_FLOOD_PRIORITY] = (uint32_t)limits->h2_max_priority;
-    floods->max[H2_FLOOD_WINDOW_UPDATE] = (uint32_t)limits->h2_max_window_updates;
     floods->max[H2_FLOOD_ZERO_WINDOW] = (uint32_t)limits->h2_max_stalled;
-    floods->max[H2_FLOOD_CLOSED] = (uint32_t)limits->h2_max_closed;
 }
 
 /* Where it is not said, as where there is nothing to offer, nobody is turned away. */

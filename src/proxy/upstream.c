@@ -39,9 +39,7 @@ static uint32_t upstream_part(struct upstream_share share, uint32_t whole, uint3
     return part == 0 && whole != 0 ? 1 : part;
 }
 
-/* What requests bring about, as resets, is bounded by their number. */
-static void upstream_init_floods(struct h2_flood_limits *floods,
-                                 const struct config_limits *limits) {
+void upstream_init_floods(struct h2_flood_limits *floods, const struct config_limits *limits) {
     floods->max[H2_FLOOD_CONTINUATION] = (uint32_t)limits->h2_max_continuations;
     floods->max[H2_FLOOD_SETTINGS] = (uint32_t)limits->h2_max_settings;
     floods->max[H2_FLOOD_PING] = (uint32_t)limits->h2_max_pings;

@@ -60,6 +60,9 @@ struct upstream_share {
 
 /* The policy of a configured word. Never NULL. */
 const struct balance_ops *upstream_policy(enum config_balance balance);
+/* What either side of HTTP/2 may do for nothing. Of a server that is all: what requests bring
+ * about, as resets, is bounded by their number. */
+void upstream_init_floods(struct h2_flood_limits *floods, const struct config_limits *limits);
 /* 0 or -ENOMEM. config and room outlive the upstream. */
 int upstream_init(struct upstream *upstream, const struct config_upstream *config,
                   const struct session_ops *ops, struct session_room *room,
