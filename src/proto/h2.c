@@ -33,50 +33,18 @@ static void h2_memory_give(struct h2_codec *codec, size_t size) {
     __atomic_store_n(&codec->memory_used, codec->memory_used - size, __ATOMIC_RELAXED);
 }
 
-/* In front of what nghttp2 has: neither its size nor its list has to be found out again. */
-struct h2_block {
-    struct h2_block *next; /* while it is spare */
-    uint32_t size;         /* as the allocator rounds it, with this */
-    uint32_t list;         /* 0: none, it is too large */
-};
-_Static_assert(sizeof(struct h2_block) % _Alignof(max_align_t) == 0, "what follows is aligned");
-
-/* By the size classes of the allocator (jemalloc(3)), so that nothing is wasted. */
-static uint32_t h2_list_of(size_t size) {
-    if (size <= 128) return (uint32_t)(size + 15) / 16;
-    if (size <= 256) return (uint32_t)(size - 128 + 31) / 32 + 8;
-    return size <= 512 ? (uint32_t)(size - 256 + 63) / 64 + 12 : 0;
-}
-
-static struct h2_block *h2_block_new(size_t size, uint32_t list) {
-    struct h2_block *block = size <= UINT32_MAX / 2 ? malloc(size) : NULL;
-    if (!block) return NULL;
-    block->size = (uint32_t)malloc_usable_size(block);
-    block->list = list;
-    return block;
-}
-
-static void *h2_malloc(size_t size, void *user) {
-    struct h2_codec *codec = user;
-    size += sizeof(struct h2_block);
-    uint32_t list = h2_list_of(size);
-    struct h2_spare *spare = &codec->spare[list];
-    struct h2_block *block = spare->first;
-    if (block) {
-        spare->first = block->next;
-        spare->count--;
-    } else {
-        block = h2_block_new(size, list);
-        if (!block) return NULL;
-    }
-    if (h2_memory_take(codec, block->size)) return block + 1;
-    free(block);
+/* Counted as the allocator rounds it. */
+static void *h2_memory_count(struct h2_codec *codec, void *memory) {
+    if (!memory) return NULL;
+    if (h2_memory_take(codec, malloc_usable_size(memory))) return memory;
+    free(memory);
     return NULL;
 }
 
+static void *h2_malloc(size_t size, void *user) { return h2_memory_count(user, malloc(size)); }
+
 static void *h2_calloc(size_t count, size_t size, void *user) {
-    void *memory = h2_malloc(count * size, user);
-    return memory ? memset(memory, 0, count * size) : NULL;
+    return h2_memory_count(user, calloc(count, size));
 }
 
 static bool h2_is_frame(const struct h2_codec *codec, const void *memory) {
@@ -101,16 +69,8 @@ static void h2_free(void *memory, void *user) {
         slab_release_object(&codec->frames, memory);
         return;
     }
-    struct h2_block *block = (struct h2_block *)memory - 1;
-    struct h2_spare *spare = &codec->spare[block->list];
-    h2_memory_give(codec, block->size);
-    if (block->list == 0 || spare->count == H2_SPARE_MAX) {
-        free(block);
-        return;
-    }
-    block->next = spare->first;
-    spare->first = block;
-    spare->count++;
+    h2_memory_give(codec, malloc_usable_size(memory));
+    free(memory);
 }
 
 static void *h2_realloc(void *memory, size_t size, void *user) {
@@ -119,20 +79,16 @@ static void *h2_realloc(void *memory, size_t size, void *user) {
         void *buffer = h2_frame_buffer(codec, size);
         if (buffer) return buffer;
     }
-    if (!memory) return h2_malloc(size, user);
     CHECK(!h2_is_frame(codec, memory)); /* it is as large as it gets */
-    struct h2_block *block = (struct h2_block *)memory - 1;
-    size_t before = block->size;
-    size += sizeof *block;
+    size_t before = memory ? malloc_usable_size(memory) : 0;
     /* What grows is asked for before, as the old block is gone after. */
     if (!h2_memory_is_free(codec, codec->memory_used - before, size)) return NULL;
-    block = realloc(block, size);
-    if (!block) return NULL;
-    block->size = (uint32_t)malloc_usable_size(block);
-    block->list = 0;
-    __atomic_store_n(&codec->memory_used, codec->memory_used - before + block->size,
+    void *grown = realloc(memory, size);
+    if (!grown) return NULL;
+    h2_memory_give(codec, before);
+    __atomic_store_n(&codec->memory_used, codec->memory_used + malloc_usable_size(grown),
                      __ATOMIC_RELAXED);
-    return block + 1;
+    return grown;
 }
 
 int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continuations_max,
@@ -157,12 +113,6 @@ int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continua
 
 void h2_codec_fini(struct h2_codec *codec) {
     CHECK(codec->memory_used == 0);
-    for (uint32_t list = 0; list < H2_SPARE_LISTS; list++) {
-        for (struct h2_block *block; (block = codec->spare[list].first);) {
-            codec->spare[list].first = block->next;
-            free(block);
-        }
-    }
     slab_fini(&codec->frames);
     nghttp2_session_callbacks_del(codec->callbacks);
     nghttp2_option_del(codec->option);

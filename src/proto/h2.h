@@ -44,19 +44,6 @@ static inline uint64_t h2_stream_memory(uint64_t head_size, uint64_t fields) {
     return H2_STREAM_MEMORY + (head_size + fields * (sizeof(nghttp2_nv) + 2)) * 5 / 4;
 }
 
-/* nghttp2 asks for the same few sizes with each stream: of blocks that it has freed so many of a
- * size, of up to 512 bytes, are kept for the next one. */
-#ifdef WEIR_NO_JEMALLOC
-#define H2_SPARE_MAX 0 /* AddressSanitizer has to see each of them freed */
-#else
-#define H2_SPARE_MAX 64 /* about as many streams end in a turn with much to do */
-#endif
-#define H2_SPARE_LISTS 17
-struct h2_spare {
-    struct h2_block *first;
-    uint32_t count;
-};
-
 struct h2_codec {
     /* Fixed after init. */
     struct slab frames; /* these buffers: idle connections have no memory behind them */
@@ -65,9 +52,8 @@ struct h2_codec {
     nghttp2_mem memory;
     uint64_t memory_max; /* bytes */
     /* Changes in routine work; read by other threads. */
-    uint64_t memory_used; /* without frames, and what is spare */
-    struct h2_spare spare[H2_SPARE_LISTS];
-    uint32_t frame_last; /* index in frames of the buffer taken last; SLAB_NONE: none was left */
+    uint64_t memory_used; /* without frames */
+    uint32_t frame_last;  /* index in frames of the buffer taken last; SLAB_NONE: none was left */
 };
 
 /* 0 or -ENOMEM. `continuations_max`: of one header block. */
