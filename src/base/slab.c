@@ -169,9 +169,20 @@ void slab_rest(struct slab *slab, uint32_t index) {
     slab->marks[index / 64].busy &= ~(1ULL << index % 64);
 }
 
-void *slab_acquire(struct slab *slab) {
+/* What works on the bitmaps is rare, and called last: else every call would save the registers that
+ * only this needs. */
+static __attribute__((noinline)) void *acquire_cold(struct slab *slab) {
     uint32_t index = slab_acquire_index(slab);
     if (index == SLAB_NONE) return NULL;
+    touch(slab, index);
+    return object_at(slab, index);
+}
+
+void *slab_acquire(struct slab *slab) {
+    if (slab->hot_count == 0) return acquire_cold(slab);
+    uint32_t index = slab->hot[--slab->hot_count];
+    slab->used++;
+    unpoison(slab, object_at(slab, index));
     touch(slab, index);
     return object_at(slab, index);
 }
@@ -195,8 +206,7 @@ static void put_back(struct slab *slab, uint32_t index) {
     }
 }
 
-void slab_release_object(struct slab *slab, void *object) {
-    uint32_t index = slab_index(slab, object);
+static __attribute__((noinline)) void release_cold(struct slab *slab, uint32_t index) {
     struct slab_marks *marks = &slab->marks[index / 64];
     uint64_t bit = 1ULL << index % 64;
     if (!(marks->busy & bit)) check_acquired(slab, index);
@@ -205,6 +215,20 @@ void slab_release_object(struct slab *slab, void *object) {
         slab->hot[slab->hot_count++] = index;
     else
         put_back(slab, index);
+    slab->used--;
+    poison(slab, object_at(slab, index));
+}
+
+void slab_release_object(struct slab *slab, void *object) {
+    uint32_t index = slab_index(slab, object);
+    struct slab_marks *marks = &slab->marks[index / 64];
+    uint64_t bit = 1ULL << index % 64;
+    if (!(marks->busy & bit) || slab->hot_count == SLAB_HOT) {
+        release_cold(slab, index);
+        return;
+    }
+    marks->busy &= ~bit;
+    slab->hot[slab->hot_count++] = index;
     slab->used--;
     poison(slab, object);
 }
