@@ -41,16 +41,19 @@ static void *h2_memory_count(struct h2_codec *codec, void *memory) {
     return NULL;
 }
 
-static void *h2_malloc(size_t size, void *user) { return h2_memory_count(user, malloc(size)); }
+static void *h2_malloc(size_t size, void *user) {
+    struct h2_codec *codec = user;
+    bool fits = size > H2_BLOCK_LEAST && size <= H2_BLOCK_SIZE;
+    void *block = fits ? slab_acquire(&codec->blocks) : NULL;
+    return block ? block : h2_memory_count(codec, malloc(size));
+}
 
 static void *h2_calloc(size_t count, size_t size, void *user) {
     return h2_memory_count(user, calloc(count, size));
 }
 
-static bool h2_is_frame(const struct h2_codec *codec, const void *memory) {
-    const char *at = memory;
-    const struct slab *frames = &codec->frames;
-    return at >= frames->memory && at < frames->memory + frames->mapped_size;
+static bool h2_is_of(const struct slab *slab, const void *memory) {
+    return (uintptr_t)memory - (uintptr_t)slab->memory < slab->mapped_size;
 }
 
 /* nghttp2 keeps one such buffer for each session. Only while it puts a frame together there are
@@ -65,12 +68,25 @@ static void *h2_frame_buffer(struct h2_codec *codec, size_t size) {
 static void h2_free(void *memory, void *user) {
     struct h2_codec *codec = user;
     if (!memory) return;
-    if (h2_is_frame(codec, memory)) {
+    if (h2_is_of(&codec->blocks, memory)) {
+        slab_release_object(&codec->blocks, memory);
+        return;
+    }
+    if (h2_is_of(&codec->frames, memory)) {
         slab_release_object(&codec->frames, memory);
         return;
     }
     h2_memory_give(codec, malloc_usable_size(memory));
     free(memory);
+}
+
+static void *h2_grow_block(struct h2_codec *codec, void *block, size_t size) {
+    if (size <= H2_BLOCK_SIZE) return block;
+    void *grown = h2_memory_count(codec, malloc(size));
+    if (!grown) return NULL;
+    memcpy(grown, block, H2_BLOCK_SIZE);
+    slab_release_object(&codec->blocks, block);
+    return grown;
 }
 
 static void *h2_realloc(void *memory, size_t size, void *user) {
@@ -79,7 +95,8 @@ static void *h2_realloc(void *memory, size_t size, void *user) {
         void *buffer = h2_frame_buffer(codec, size);
         if (buffer) return buffer;
     }
-    CHECK(!h2_is_frame(codec, memory)); /* it is as large as it gets */
+    if (memory && h2_is_of(&codec->blocks, memory)) return h2_grow_block(codec, memory, size);
+    CHECK(!memory || !h2_is_of(&codec->frames, memory)); /* it is as large as it gets */
     size_t before = memory ? malloc_usable_size(memory) : 0;
     /* What grows is asked for before, as the old block is gone after. */
     if (!h2_memory_is_free(codec, codec->memory_used - before, size)) return NULL;
@@ -95,6 +112,7 @@ int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continua
                   uint32_t sessions_max) {
     *codec = (struct h2_codec){.memory_max = memory_max, .frame_last = SLAB_NONE};
     int error = slab_init(&codec->frames, "h2_frame", H2_FRAME_BUFFER_SIZE, sessions_max);
+    if (error == 0) error = slab_init(&codec->blocks, "h2_block", H2_BLOCK_SIZE, H2_BLOCKS);
     if (error < 0) return error;
     codec->memory = (nghttp2_mem){codec, h2_malloc, h2_free, h2_calloc, h2_realloc};
     if (nghttp2_session_callbacks_new(&codec->callbacks) != 0) return -ENOMEM;
@@ -114,6 +132,7 @@ int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continua
 void h2_codec_fini(struct h2_codec *codec) {
     CHECK(codec->memory_used == 0);
     slab_fini(&codec->frames);
+    slab_fini(&codec->blocks);
     nghttp2_session_callbacks_del(codec->callbacks);
     nghttp2_option_del(codec->option);
     *codec = (struct h2_codec){0};

@@ -33,6 +33,13 @@
 #define H2_FRAME_BUFFER_MIN 16384
 #define H2_FRAME_BUFFER_SIZE 20480
 
+/* What it asks for with each stream (the stream, a frame to be sent, the fields of a head) and
+ * gives back soon comes from a slab: malloc(3), free(3) and the size of what is freed took a
+ * twentieth of a request. When all blocks are taken, it comes from the heap. */
+#define H2_BLOCK_LEAST 128
+#define H2_BLOCK_SIZE 512
+#define H2_BLOCKS 4096
+
 /* What a session takes of nghttp2's memory at most, beside its streams: both of HPACK's tables full
  * of the smallest fields, a name and a value of the greatest length begun, as many answers waiting
  * as nghttp2 lets wait. And a stream, with a head to be sent of so many bytes and fields: nghttp2
@@ -46,13 +53,14 @@ static inline uint64_t h2_stream_memory(uint64_t head_size, uint64_t fields) {
 
 struct h2_codec {
     /* Fixed after init. */
-    struct slab frames; /* these buffers: idle connections have no memory behind them */
+    struct slab frames; /* where they are put together: idle connections have no memory there */
+    struct slab blocks;
     nghttp2_session_callbacks *callbacks; /* set by the owner, between init and the first session */
     nghttp2_option *option;
     nghttp2_mem memory;
     uint64_t memory_max; /* bytes */
     /* Changes in routine work; read by other threads. */
-    uint64_t memory_used; /* without frames */
+    uint64_t memory_used; /* without frames and blocks */
     uint32_t frame_last;  /* index in frames of the buffer taken last; SLAB_NONE: none was left */
 };
 

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -36,6 +37,49 @@ static void without_a_buffer_left_it_comes_from_the_heap(void **state) {
     assert_int_equal(codec.frame_last, SLAB_NONE);
     assert_true(codec.memory_used > H2_FRAME_BUFFER_MIN);
     nghttp2_session_del(server);
+    h2_codec_fini(&codec);
+}
+
+static void blocks_are_a_slab_s_while_there_are_some(void **state) {
+    (void)state;
+    struct h2_codec codec;
+    assert_int_equal(h2_codec_init(&codec, 8 << 20, 8, 1), 0);
+    const nghttp2_mem *memory = &codec.memory;
+    static char *blocks[H2_BLOCKS + 1];
+    for (uint32_t i = 0; i <= H2_BLOCKS; i++) {
+        blocks[i] = memory->malloc(i % 2 ? H2_BLOCK_SIZE : H2_BLOCK_LEAST + 1, &codec);
+        assert_non_null(blocks[i]);
+        assert_int_equal(codec.memory_used != 0, i == H2_BLOCKS);
+    }
+    assert_int_equal(codec.blocks.used, H2_BLOCKS);
+    for (uint32_t i = 1; i <= H2_BLOCKS; i++)
+        memory->free(blocks[i], &codec);
+    assert_int_equal(codec.memory_used, 0);
+    memcpy(blocks[0], "kept", 5);
+    assert_ptr_equal(memory->realloc(blocks[0], H2_BLOCK_SIZE, &codec), blocks[0]);
+    char *grown = memory->realloc(blocks[0], H2_BLOCK_SIZE + 1, &codec);
+    assert_string_equal(grown, "kept");
+    assert_int_equal(codec.blocks.used, 0);
+    assert_true(codec.memory_used > H2_BLOCK_SIZE);
+    memory->free(grown, &codec);
+    h2_codec_fini(&codec);
+}
+
+/* What is too small or too large for a block, or grows by realloc, is counted as before. */
+static void what_is_no_block_is_counted(void **state) {
+    (void)state;
+    struct h2_codec codec;
+    assert_int_equal(h2_codec_init(&codec, 8 << 20, 8, 1), 0);
+    const nghttp2_mem *memory = &codec.memory;
+    void *small = memory->malloc(H2_BLOCK_LEAST, &codec);
+    void *large = memory->malloc(H2_BLOCK_SIZE + 1, &codec);
+    void *grows = memory->realloc(NULL, H2_BLOCK_SIZE, &codec);
+    assert_true(codec.memory_used > H2_BLOCK_LEAST + 2 * H2_BLOCK_SIZE);
+    assert_int_equal(codec.blocks.used, 0);
+    memory->free(small, &codec);
+    memory->free(large, &codec);
+    memory->free(grows, &codec);
+    assert_int_equal(codec.memory_used, 0);
     h2_codec_fini(&codec);
 }
 
@@ -123,6 +167,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_counted_and_comes_back),
         cmocka_unit_test(without_a_buffer_left_it_comes_from_the_heap),
+        cmocka_unit_test(blocks_are_a_slab_s_while_there_are_some),
+        cmocka_unit_test(what_is_no_block_is_counted),
         cmocka_unit_test(what_is_large_leaves_half_of_the_memory),
         cmocka_unit_test(memory_that_ends_gives_no_session),
         cmocka_unit_test(the_limit_on_streams_is_added_to_the_settings),
