@@ -82,7 +82,7 @@ static void h2_free(void *memory, void *user) {
 
 static void *h2_grow_block(struct h2_codec *codec, void *block, size_t size) {
     if (size <= H2_BLOCK_SIZE) return block;
-    void *grown = h2_memory_count(codec, malloc(size));
+    void *grown = h2_malloc(size, codec);
     if (!grown) return NULL;
     memcpy(grown, block, H2_BLOCK_SIZE);
     slab_release_object(&codec->blocks, block);
