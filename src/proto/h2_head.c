@@ -47,13 +47,12 @@ static struct bytes h2_keep(struct h2_head *head, struct bytes b) {
 
 /* RFC 9113 section 8.2.1: a token in lower case. */
 static bool h2_name_valid(struct bytes name, enum http_field_id id) {
-    if (name.len == 0) return false;
-    if (id != HTTP_FIELD_OTHER) return bytes_equal(name, http_field_name(id));
+    if (id != HTTP_FIELD_OTHER) return true;
     for (size_t i = 0; i < name.len; i++) {
         char c = name.ptr[i];
         if (!http_byte_is(c, HTTP_BYTE_TOKEN) || (c >= 'A' && c <= 'Z')) return false;
     }
-    return true;
+    return name.len != 0;
 }
 
 static bool h2_is_blank(char c) { return c == ' ' || c == '\t'; }
@@ -133,7 +132,7 @@ static enum reason h2_judge_field(struct h2_head *head, enum http_field_id id, s
 
 static enum reason h2_take_field(struct h2_head *head, struct bytes name, struct bytes value) {
     head->regular_seen = true;
-    enum http_field_id id = http_field_id_of(name);
+    enum http_field_id id = http_field_id_of_lower(name);
     if (!h2_name_valid(name, id)) return REASON_BAD_FIELD_NAME;
     bool keep = true;
     enum reason reason = h2_judge_field(head, id, value, &keep);

@@ -153,11 +153,15 @@ static const uint8_t fields_of_length[FIELD_NAME_SIZE_MAX + 1][SAME_LENGTH_MAX +
     [19] = {HTTP_FIELD_PROXY_AUTHORIZATION},
 };
 
+/* Which bytes may be in upper case, and are folded: a constant of each caller below. */
+#define FOLD_LETTERS 0x4040404040404040u
+#define FOLD_NONE 0u
+
 /* Eight bytes of a name against eight of a lower-case one. Letters have bit 0x40 and "-" has not,
  * so the bit that folds case (0x20) is set exactly where the known name has a letter: no other byte
  * can be taken for one. */
-static inline bool words_match(uint64_t given, uint64_t lower) {
-    return (given | ((lower & 0x4040404040404040u) >> 1)) == lower;
+static inline bool words_match(uint64_t given, uint64_t lower, uint64_t fold) {
+    return (given | ((lower & fold) >> 1)) == lower;
 }
 
 static inline uint64_t load_8(const char *at) {
@@ -181,20 +185,26 @@ static inline uint64_t load_short(const char *at, size_t len) {
 }
 
 /* Both have `len` bytes, 2 to FIELD_NAME_SIZE_MAX. Words may overlap. */
-static inline bool name_matches(const char *text, const char *lower, size_t len) {
-    if (len < 8) return words_match(load_short(text, len), load_short(lower, len));
-    if (!words_match(load_8(text), load_8(lower))) return false;
-    if (!words_match(load_8(text + len - 8), load_8(lower + len - 8))) return false;
-    return len <= 16 || words_match(load_8(text + 8), load_8(lower + 8));
+static inline bool name_matches(const char *text, const char *lower, size_t len, uint64_t fold) {
+    if (len < 8) return words_match(load_short(text, len), load_short(lower, len), fold);
+    if (!words_match(load_8(text), load_8(lower), fold)) return false;
+    if (!words_match(load_8(text + len - 8), load_8(lower + len - 8), fold)) return false;
+    return len <= 16 || words_match(load_8(text + 8), load_8(lower + 8), fold);
 }
 
-enum http_field_id http_field_id_of(struct bytes name) {
+static inline enum http_field_id field_id_of(struct bytes name, uint64_t fold) {
     if (name.len > FIELD_NAME_SIZE_MAX) return HTTP_FIELD_OTHER;
     for (const uint8_t *id = fields_of_length[name.len]; *id != HTTP_FIELD_OTHER; id++) {
-        if (name_matches(name.ptr, field_names[*id].ptr, name.len))
+        if (name_matches(name.ptr, field_names[*id].ptr, name.len, fold))
             return (enum http_field_id) * id;
     }
     return HTTP_FIELD_OTHER;
+}
+
+enum http_field_id http_field_id_of(struct bytes name) { return field_id_of(name, FOLD_LETTERS); }
+
+enum http_field_id http_field_id_of_lower(struct bytes name) {
+    return field_id_of(name, FOLD_NONE);
 }
 
 struct bytes http_field_name(enum http_field_id id) {

@@ -111,8 +111,9 @@ enum http_method http_method_of(struct bytes text);
 struct bytes http_method_text(enum http_method method); /* "OTHER" for HTTP_OTHER */
 /* RFC 9110 section 9.2.2: GET HEAD PUT DELETE OPTIONS TRACE. */
 bool http_method_is_idempotent(enum http_method method);
-/* Case-insensitive. */
+/* Case-insensitive; the other takes a name with a capital for none that it knows. */
 enum http_field_id http_field_id_of(struct bytes name);
+enum http_field_id http_field_id_of_lower(struct bytes name);
 /* Its name in lower case, as HTTP/2 has it; BYTES_NONE for HTTP_FIELD_OTHER. Static. */
 struct bytes http_field_name(enum http_field_id id);
 /* "OK" for 200; "" for unknown. */

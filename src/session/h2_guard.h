@@ -15,7 +15,7 @@ void h2_guard_request(struct h2 *h2);
 void h2_guard_sent(struct h2 *h2, size_t bytes);
 /* nghttp2's callback for every frame, before what is in it. */
 int h2_guard_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user);
-/* A header section, after each field. */
+/* A header section, after each field once it has a fault: too much is one. */
 void h2_guard_head(struct h2 *h2, const struct h2_head *head);
 /* What waits to be sent, after bytes were read. */
 void h2_guard_queue(struct h2 *h2);

@@ -218,7 +218,7 @@ static int h2_on_header(nghttp2_session *ng, const nghttp2_frame *frame, const u
     } else {
         h2_head_add(head, name_text, value_text);
     }
-    h2_guard_head(h2, head);
+    if (head->reason != REASON_NONE) h2_guard_head(h2, head);
     return 0;
 }
 
