@@ -146,24 +146,21 @@ static enum reason h2_take_field(struct h2_head *head, struct bytes name, struct
     return REASON_NONE;
 }
 
-static enum reason h2_take(struct h2_head *head, struct bytes name, struct bytes value) {
-    bool is_pseudo = name.len != 0 && name.ptr[0] == ':';
+static enum reason h2_take(struct h2_head *head, struct bytes name, struct bytes value,
+                           bool is_pseudo) {
     if (head->size > head->limits.head_size_max) return REASON_HEAD_TOO_LARGE;
     if (!is_pseudo && head->count > head->limits.fields_max) return REASON_TOO_MANY_FIELDS;
     if (!h2_value_valid(value)) return REASON_BAD_FIELD_VALUE;
     return is_pseudo ? h2_take_pseudo(head, name, value) : h2_take_field(head, name, value);
 }
 
-void h2_head_add(struct h2_head *head, struct bytes name, struct bytes value) {
-    head->size += name.len + value.len + FIELD_SIZE_EXTRA;
-    head->count += name.len == 0 || name.ptr[0] != ':';
-    if (head->reason == REASON_NONE) head->reason = h2_take(head, name, value);
-}
-
-void h2_head_add_secret(struct h2_head *head, struct bytes name, struct bytes value) {
+void h2_head_add(struct h2_head *head, struct bytes name, struct bytes value, bool secret) {
+    bool is_pseudo = name.len != 0 && name.ptr[0] == ':';
     uint32_t index = head->field_count;
-    h2_head_add(head, name, value);
-    if (head->field_count != index) head->fields[index].never_indexed = true;
+    head->size += name.len + value.len + FIELD_SIZE_EXTRA;
+    head->count += !is_pseudo;
+    if (head->reason == REASON_NONE) head->reason = h2_take(head, name, value, is_pseudo);
+    if (secret && head->field_count != index) head->fields[index].never_indexed = true;
 }
 
 /* The target of CONNECT: a host and a port (RFC 9110 section 9.3.6). */

@@ -58,9 +58,8 @@ size_t h2_head_memory(const struct h2_head_limits *limits);
 /* `head` has the memory of limits that are at least these. */
 void h2_head_init(struct h2_head *head, enum h2_head_kind kind,
                   const struct h2_head_limits *limits);
-void h2_head_add(struct h2_head *head, struct bytes name, struct bytes value);
-/* Likewise, of a literal that is never to be indexed: who sends it on keeps to that. */
-void h2_head_add_secret(struct h2_head *head, struct bytes name, struct bytes value);
+/* `secret`: a literal that is never to be indexed. Who sends it on keeps to that. */
+void h2_head_add(struct h2_head *head, struct bytes name, struct bytes value, bool secret);
 /* Once all fields are there: the reason of the first fault, of a field or of the head as a whole.
  * `end`: no body follows. */
 enum reason h2_head_finish(struct h2_head *head, bool end);

@@ -211,13 +211,9 @@ static int h2_on_header(nghttp2_session *ng, const nghttp2_frame *frame, const u
     (void)ng;
     (void)frame;
     if (!head || h2_is_deaf(h2)) return 0;
-    struct bytes name_text = bytes_make((const char *)name, name_len);
-    struct bytes value_text = bytes_make((const char *)value, value_len);
-    if (flags & NGHTTP2_NV_FLAG_NO_INDEX) {
-        h2_head_add_secret(head, name_text, value_text);
-    } else {
-        h2_head_add(head, name_text, value_text);
-    }
+    h2_head_add(head, bytes_make((const char *)name, name_len),
+                bytes_make((const char *)value, value_len),
+                (flags & NGHTTP2_NV_FLAG_NO_INDEX) != 0);
     if (head->reason != REASON_NONE) h2_guard_head(h2, head);
     return 0;
 }

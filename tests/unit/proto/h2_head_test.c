@@ -40,7 +40,7 @@ static int tear_down(void **state) {
 static void add(const char *name, const char *value) {
     char *name_copy = strdup(name);
     char *value_copy = strdup(value);
-    h2_head_add(head, bytes_of(name_copy), bytes_of(value_copy));
+    h2_head_add(head, bytes_of(name_copy), bytes_of(value_copy), false);
     free(name_copy);
     free(value_copy);
 }
