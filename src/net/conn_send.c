@@ -70,7 +70,10 @@ static uint32_t conn_queue_mark(const struct net *net) {
 }
 
 bool conn_is_full(struct conn *conn) {
-    if (conn_queued(conn) <= conn_queue_mark(conn->net)) return false;
+    uint32_t queued = conn_queued(conn);
+    /* No share is less than a buffer, and to reckon one takes two divisions. */
+    if (queued <= conn->net->small.buffer_size || queued <= conn_queue_mark(conn->net))
+        return false;
     conn->told_full = true;
     return true;
 }
