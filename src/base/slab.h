@@ -57,13 +57,13 @@ struct slab {
     /* Level 0: the object is taken, or hot. Above: all 64 of the word below are. */
     uint64_t *full[SLAB_LEVELS];
     /* Changes in routine work. `used` and `held` are read by other threads. */
-    uint32_t fresh; /* no object from this index on was ever acquired */
-    uint32_t used;  /* objects acquired now */
-    uint32_t hot_count;
+    uint32_t fresh;         /* no object from this index on was ever acquired */
+    uint32_t used;          /* objects acquired now */
     uint32_t hot[SLAB_HOT]; /* released, though `full` says taken; the last is next */
-    uint32_t held;          /* objects marked as held */
-    uint32_t trim_next;     /* where a pass of slab_trim goes on: index of slab_marks */
-    bool trim_later;        /* this pass has seen what the next may give back */
+    uint32_t hot_count;
+    uint32_t held;      /* objects marked as held */
+    uint32_t trim_next; /* where a pass of slab_trim goes on: index of slab_marks */
+    bool trim_later;    /* this pass has seen what the next may give back */
 };
 
 /* 0 or -errno (ENOMEM). A fresh object is zeroed. `name` must outlive the slab. A capacity of 0 is
