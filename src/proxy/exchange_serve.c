@@ -279,6 +279,16 @@ static void exchange_count_answer(struct exchange *x) {
     stat_bump(&x->server->answers[upstream_code_class(x->status)], 1);
 }
 
+static bool exchange_rewrite_answer(struct exchange *x, struct http_message *message) {
+    struct arena *arena = x->client->arena;
+    const struct config_listener *listener = x->front->config;
+    if (!session_add_date(x->proxy->room, message, arena)) return false;
+    if (!x->route || x->route->response_edits.count == 0)
+        return rewrite_response(message, listener, NULL, NULL, arena); /* which need no facts */
+    struct rewrite_facts facts = exchange_facts(x);
+    return rewrite_response(message, listener, x->route, &facts, arena);
+}
+
 static void exchange_on_answer(struct stream *upstream, struct http_message *message, bool end) {
     struct exchange *x = upstream->user;
     if (message->status == 101) {
@@ -297,9 +307,7 @@ static void exchange_on_answer(struct stream *upstream, struct http_message *mes
         exchange_fail(x, REASON_UPGRADE_IGNORED);
         return;
     }
-    struct rewrite_facts facts = exchange_facts(x);
-    if (!session_add_date(x->proxy->room, message, x->client->arena) ||
-        !rewrite_response(message, x->front->config, x->route, &facts, x->client->arena)) {
+    if (!exchange_rewrite_answer(x, message)) {
         exchange_fail(x, REASON_NO_MEMORY);
         return;
     }
