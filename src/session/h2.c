@@ -63,6 +63,12 @@ static void h2_stream_free(struct h2 *h2, struct h2_stream *s) {
     stat_sub(h2_net(h2)->stats, STAT_H2_STREAMS_ACTIVE, 1);
 }
 
+struct h2_stream *h2_find(struct h2 *h2, int32_t id) {
+    if (!h2->found || h2->found->id != id)
+        h2->found = nghttp2_session_get_stream_user_data(h2->ng, id);
+    return h2->found;
+}
+
 void h2_unqueue(struct h2_stream *s) {
     if (!s->queued) return;
     s->queued = false;
@@ -78,6 +84,7 @@ void h2_stream_release(struct h2_stream *s) {
         h2->head_stream = NULL;
     }
     h2_consume(s);
+    if (h2->found == s) h2->found = NULL;
     for (struct h2_walk *walk = h2->walk; walk; walk = walk->outer)
         if (walk->next == &s->link) walk->next = s->link.next;
     list_remove(&s->drained_link);

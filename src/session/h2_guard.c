@@ -61,7 +61,7 @@ void h2_guard_head(struct h2 *h2, const struct h2_head *head) {
 static bool h2_is_closed(struct h2 *h2, int32_t id) {
     bool begins = h2->session.is_client && !h2->drain_said &&
                   id > nghttp2_session_get_last_proc_stream_id(h2->ng);
-    return !begins && !nghttp2_session_get_stream_user_data(h2->ng, id);
+    return !begins && !h2_find(h2, id);
 }
 
 /* By header block, not by time. */

@@ -23,7 +23,8 @@ void h2_consume(struct h2_stream *s) {
     s->unconsumed = 0;
     h2->held -= bytes;
     if (h2_is_deaf(h2)) return;
-    if (!s->gone) (void)nghttp2_session_consume_stream(h2->ng, s->id, bytes); /* its end is seen */
+    if (!s->gone && !s->end_received)
+        (void)nghttp2_session_consume_stream(h2->ng, s->id, bytes); /* its end is seen */
     if (h2->owed != 0 && h2->held < H2_HELD_MAX) {
         (void)nghttp2_session_consume_connection(h2->ng, h2->owed); /* likewise */
         h2->owed = 0;
@@ -74,15 +75,16 @@ static void h2_hold(struct h2_stream *s, struct bytes bytes, struct lease *lease
 static int h2_on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *start,
                       size_t len, void *user) {
     struct h2 *h2 = user;
-    (void)flags;
+    (void)ng;
     if (h2_is_deaf(h2)) return 0;
-    struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, id);
+    struct h2_stream *s = h2_find(h2, id);
     bool wanted =
         s && s->user_open && !s->told_reset && (s->in == H2_IN_BODY || s->in == H2_IN_HELD);
     h2_receive(h2, wanted ? s : NULL, (uint32_t)len);
     if (s && s->in == H2_IN_HEAD) h2_stream_bad(s, REASON_BAD_RESPONSE);
     if (!wanted) return 0;
     struct bytes bytes = bytes_make((const char *)start, len);
+    s->end_received = (flags & NGHTTP2_FLAG_END_STREAM) != 0;
     s->in_read += len;
     s->in_ms = h2_net(h2)->now_ms;
     if (s->in_length != HTTP_LENGTH_UNKNOWN && s->in_read > s->in_length) {
@@ -193,8 +195,9 @@ static void h2_begin_request(struct h2 *h2, int32_t id) {
 
 static int h2_on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user) {
     struct h2 *h2 = user;
+    (void)ng;
     if (h2_is_deaf(h2)) return 0;
-    struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+    struct h2_stream *s = h2_find(h2, frame->hd.stream_id);
     if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
         h2_begin_request(h2, frame->hd.stream_id);
     } else if (s && s->in != H2_IN_BROKEN) {
@@ -382,6 +385,7 @@ static int h2_on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *us
     struct h2 *h2 = user;
     bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     struct h2_stream *s;
+    (void)ng;
     if (h2_is_deaf(h2)) return 0;
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
@@ -393,12 +397,12 @@ static int h2_on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *us
         if (!end && frame->hd.length != 0 && frame->hd.length == frame->data.padlen)
             h2_flood(h2, H2_FLOOD_EMPTY_DATA);
         if (!h2->session.is_client) h2_flood_allow(&h2->flood, H2_FLOOD_PING, 1);
-        s = end ? nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id) : NULL;
+        s = end ? h2_find(h2, frame->hd.stream_id) : NULL;
         if (s && s->in == H2_IN_HEAD) h2_stream_bad(s, REASON_BAD_RESPONSE);
         if (s) h2_end_message(s, NULL);
         break;
     case NGHTTP2_RST_STREAM:
-        h2_on_rst(h2, nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id));
+        h2_on_rst(h2, h2_find(h2, frame->hd.stream_id));
         break;
     case NGHTTP2_SETTINGS:
         if ((frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) h2_on_settings(h2);
@@ -431,7 +435,9 @@ static void h2_close_early(struct h2 *h2, struct h2_stream *s, uint32_t code) {
 
 static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user) {
     struct h2 *h2 = user;
-    struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, id);
+    struct h2_stream *s = h2_find(h2, id);
+    (void)ng;
+    h2->found = NULL; /* it is not nghttp2's after this */
     if (!s || s->gone) return 0;
     bool held = h2_is_held(s);
     s->gone = true;

@@ -71,8 +71,9 @@ struct h2_stream {
     bool told_full;
     bool deferred; /* nghttp2 waits to be told that there is data */
     bool end_sent;
-    bool no_body;   /* what the user gives as body is not sent: the answer to HEAD, say */
-    bool ahead_end; /* HELD: END_STREAM has come */
+    bool end_received; /* with the bytes that came last */
+    bool no_body;      /* what the user gives as body is not sent: the answer to HEAD, say */
+    bool ahead_end;    /* HELD: END_STREAM has come */
     bool tunnelled;
     bool upgraded;       /* an extended CONNECT */
     nghttp2_nv *waiting; /* its head, until SETTINGS say if it is taken; NULL: it does not wait */
@@ -96,9 +97,10 @@ struct h2 {
     struct h2_stream *head_stream;
     struct lease *lease; /* of the bytes that nghttp2 is being fed */
     struct list streams;
-    struct list drained;  /* streams whose users are to be told */
-    struct list dead;     /* streams to be given back, when not busy */
-    struct h2_walk *walk; /* under way; NULL: none */
+    struct h2_stream *found; /* by h2_find; NULL: it is to be looked up */
+    struct list drained;     /* streams whose users are to be told */
+    struct list dead;        /* streams to be given back, when not busy */
+    struct h2_walk *walk;    /* under way; NULL: none */
     struct h2_flood flood;
     uint64_t since_ms;    /* without a stream since */
     uint64_t head_ms;     /* when the header block under way began */
@@ -152,6 +154,9 @@ struct h2_stream *h2_stream_new(struct h2 *h2, struct arena *arena);
 /* Slot, queues and arena, at once or when not busy; the session ends with its last one if the
  * connection has gone. */
 void h2_stream_release(struct h2_stream *s);
+/* NULL: nghttp2 has it not, or not any more. What is received comes in runs, so the last one is
+ * kept. */
+struct h2_stream *h2_find(struct h2 *h2, int32_t id);
 void h2_unqueue(struct h2_stream *s); /* its head was sent, or will not be; harmless elsewhere */
 /* Tells the user, if there is one that was not told; nothing more comes. */
 void h2_stream_reset(struct h2_stream *s, enum reason reason);
