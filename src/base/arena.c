@@ -47,17 +47,24 @@ static bool add_chunk(struct arena *arena, size_t size) {
     return true;
 }
 
+static inline void *take(struct arena *arena, size_t rounded) {
+    void *memory = arena->cursor;
+    arena->cursor += rounded;
+    return memory;
+}
+
+/* Called last, and not inlined: else every call would save the registers that only this needs. */
+static __attribute__((noinline)) void *take_from_chunk(struct arena *arena, size_t rounded) {
+    return add_chunk(arena, rounded) ? take(arena, rounded) : NULL;
+}
+
 void *arena_alloc(struct arena *arena, size_t size) {
     /* Both ends of the free part stay aligned: a rounded size fits if and only if the size does. */
     size_t rounded;
     if (__builtin_add_overflow(size, (size_t)ARENA_ALIGN - 1, &rounded)) return NULL;
     rounded -= rounded % ARENA_ALIGN;
-    if (!arena->first || rounded > (size_t)(arena->end - arena->cursor)) {
-        if (!add_chunk(arena, rounded)) return NULL;
-    }
-    void *memory = arena->cursor;
-    arena->cursor += rounded;
-    return memory;
+    bool fits = arena->first && rounded <= (size_t)(arena->end - arena->cursor);
+    return fits ? take(arena, rounded) : take_from_chunk(arena, rounded);
 }
 
 bool arena_copy(struct arena *arena, struct bytes b, struct bytes *copy) {
