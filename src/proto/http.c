@@ -399,7 +399,7 @@ bool http_fields_init(struct http_fields *fields, struct arena *arena, uint32_t 
 }
 
 /* The old table stays in the arena: tables are small, and grow once if at all. */
-static bool fields_grow(struct http_fields *fields, struct arena *arena) {
+bool http_fields_grow(struct http_fields *fields, struct arena *arena) {
     struct http_fields grown;
     if (!http_fields_init(&grown, arena, fields->capacity + fields->capacity / 2 + 8)) return false;
     if (fields->count != 0) {
@@ -414,12 +414,6 @@ bool http_fields_add(struct http_fields *fields, struct arena *arena, struct byt
                      struct bytes value) {
     struct http_field field = {.name = name, .value = value, .id = http_field_id_of(name)};
     return http_fields_put(fields, arena, field);
-}
-
-bool http_fields_put(struct http_fields *fields, struct arena *arena, struct http_field field) {
-    if (fields->count == fields->capacity && !fields_grow(fields, arena)) return false;
-    fields->items[fields->count++] = field;
-    return true;
 }
 
 struct http_field *http_fields_find(const struct http_fields *fields, enum http_field_id id) {

@@ -137,8 +137,15 @@ bool http_fields_init(struct http_fields *fields, struct arena *arena, uint32_t 
  * arena's limit. */
 bool http_fields_add(struct http_fields *fields, struct arena *arena, struct bytes name,
                      struct bytes value);
-/* The same, where the field's id is known. */
-bool http_fields_put(struct http_fields *fields, struct arena *arena, struct http_field field);
+/* Room for more; false at the arena's limit. */
+bool http_fields_grow(struct http_fields *fields, struct arena *arena);
+/* As add, where the field's id is known. */
+static inline bool http_fields_put(struct http_fields *fields, struct arena *arena,
+                                   struct http_field field) {
+    if (fields->count == fields->capacity && !http_fields_grow(fields, arena)) return false;
+    fields->items[fields->count++] = field;
+    return true;
+}
 /* First match or NULL. By id, or by name when it has none. */
 struct http_field *http_fields_find(const struct http_fields *fields, enum http_field_id id);
 struct http_field *http_fields_find_name(const struct http_fields *fields, struct bytes name);
