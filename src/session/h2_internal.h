@@ -8,7 +8,6 @@
  *   in   HEAD --request or final head--> BODY --END_STREAM--> DONE
  *          \--CONNECT or upgrade--> HELD --tunnel--> BODY         any --fault--> BROKEN
  *   out  HEAD --final head--> BODY --end--> DONE
- *
  * HELD  data that comes ahead of the tunnel waits in `ahead`
  *
  * 1. A stream's slot is given back when its user has closed it and nghttp2 has closed it (`gone`),
@@ -97,7 +96,7 @@ struct h2 {
     struct h2_stream *head_stream;
     struct lease *lease; /* of the bytes that nghttp2 is being fed */
     struct list streams;
-    struct h2_stream *found; /* by h2_find; NULL: it is to be looked up */
+    struct h2_stream *found; /* by h2_find: what comes for a stream comes in runs; or NULL */
     struct list drained;     /* streams whose users are to be told */
     struct list dead;        /* streams to be given back, when not busy */
     struct h2_walk *walk;    /* under way; NULL: none */
@@ -148,15 +147,12 @@ static inline struct h2_room *h2_room(const struct h2 *h2) { return h2->session.
 /* h2.c */
 bool h2_is_deaf(const struct h2 *h2); /* nothing that is received or given counts any more */
 void h2_mark(struct h2 *h2);          /* something is to be sent, or done by the task */
-/* The connection ends: GOAWAY with `code`, by the task. */
-void h2_fail(struct h2 *h2, enum reason reason, uint32_t code);
+void h2_fail(struct h2 *h2, enum reason reason, uint32_t code); /* ends it by the task: GOAWAY */
 struct h2_stream *h2_stream_new(struct h2 *h2, struct arena *arena);
 /* Slot, queues and arena, at once or when not busy; the session ends with its last one if the
  * connection has gone. */
 void h2_stream_release(struct h2_stream *s);
-/* NULL: nghttp2 has it not, or not any more. What is received comes in runs, so the last one is
- * kept. */
-struct h2_stream *h2_find(struct h2 *h2, int32_t id);
+struct h2_stream *h2_find(struct h2 *h2, int32_t id); /* NULL: nghttp2 has it not, or no more */
 void h2_unqueue(struct h2_stream *s); /* its head was sent, or will not be; harmless elsewhere */
 /* Tells the user, if there is one that was not told; nothing more comes. */
 void h2_stream_reset(struct h2_stream *s, enum reason reason);
@@ -186,8 +182,7 @@ void h2_set_callbacks(nghttp2_session_callbacks *callbacks);
 /* Gives a request to the host's user. */
 void h2_begin_stream(struct h2 *h2, struct h2_stream *s, struct http_message *message, bool end);
 void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease);
-/* Upstream role: no stream is opened any more, those that are open go on. */
-void h2_retire(struct h2 *h2);
+void h2_retire(struct h2 *h2); /* upstream role: no stream is opened any more, the open go on */
 void h2_consume(struct h2_stream *s); /* gives window back for what the user has taken */
 /* What came ahead of the tunnel; with `all` also to a user that has paused. */
 void h2_feed_ahead(struct h2_stream *s, bool all);
