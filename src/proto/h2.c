@@ -41,10 +41,16 @@ static void *h2_memory_count(struct h2_codec *codec, void *memory) {
     return NULL;
 }
 
+/* NULL: there are none of about that size. */
+static struct slab *h2_blocks_for(struct h2_codec *codec, size_t size) {
+    if (size <= H2_BIT_SIZE) return &codec->bits;
+    return size > H2_BLOCK_LEAST && size <= H2_BLOCK_SIZE ? &codec->blocks : NULL;
+}
+
 static void *h2_malloc(size_t size, void *user) {
     struct h2_codec *codec = user;
-    bool fits = size > H2_BLOCK_LEAST && size <= H2_BLOCK_SIZE;
-    void *block = fits ? slab_acquire(&codec->blocks) : NULL;
+    struct slab *blocks = h2_blocks_for(codec, size);
+    void *block = blocks ? slab_acquire(blocks) : NULL;
     return block ? block : h2_memory_count(codec, malloc(size));
 }
 
@@ -65,27 +71,32 @@ static void *h2_frame_buffer(struct h2_codec *codec, size_t size) {
     return memory;
 }
 
+/* NULL: it is on the heap. */
+static struct slab *h2_slab_of(struct h2_codec *codec, const void *memory) {
+    if (h2_is_of(&codec->blocks, memory)) return &codec->blocks;
+    if (h2_is_of(&codec->bits, memory)) return &codec->bits;
+    return h2_is_of(&codec->frames, memory) ? &codec->frames : NULL;
+}
+
 static void h2_free(void *memory, void *user) {
     struct h2_codec *codec = user;
     if (!memory) return;
-    if (h2_is_of(&codec->blocks, memory)) {
-        slab_release_object(&codec->blocks, memory);
-        return;
-    }
-    if (h2_is_of(&codec->frames, memory)) {
-        slab_release_object(&codec->frames, memory);
+    struct slab *slab = h2_slab_of(codec, memory);
+    if (slab) {
+        slab_release_object(slab, memory);
         return;
     }
     h2_memory_give(codec, malloc_usable_size(memory));
     free(memory);
 }
 
-static void *h2_grow_block(struct h2_codec *codec, void *block, size_t size) {
-    if (size <= H2_BLOCK_SIZE) return block;
+static void *h2_grow_block(struct h2_codec *codec, struct slab *slab, void *block, size_t size) {
+    CHECK(slab != &codec->frames); /* it is as large as it gets */
+    if (size <= slab->object_size) return block;
     void *grown = h2_malloc(size, codec);
     if (!grown) return NULL;
-    memcpy(grown, block, H2_BLOCK_SIZE);
-    slab_release_object(&codec->blocks, block);
+    memcpy(grown, block, slab->object_size);
+    slab_release_object(slab, block);
     return grown;
 }
 
@@ -95,8 +106,8 @@ static void *h2_realloc(void *memory, size_t size, void *user) {
         void *buffer = h2_frame_buffer(codec, size);
         if (buffer) return buffer;
     }
-    if (memory && h2_is_of(&codec->blocks, memory)) return h2_grow_block(codec, memory, size);
-    CHECK(!memory || !h2_is_of(&codec->frames, memory)); /* it is as large as it gets */
+    struct slab *slab = memory ? h2_slab_of(codec, memory) : NULL;
+    if (slab) return h2_grow_block(codec, slab, memory, size);
     size_t before = memory ? malloc_usable_size(memory) : 0;
     /* What grows is asked for before, as the old block is gone after. */
     if (!h2_memory_is_free(codec, codec->memory_used - before, size)) return NULL;
@@ -113,6 +124,7 @@ int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continua
     *codec = (struct h2_codec){.memory_max = memory_max, .frame_last = SLAB_NONE};
     int error = slab_init(&codec->frames, "h2_frame", H2_FRAME_BUFFER_SIZE, sessions_max);
     if (error == 0) error = slab_init(&codec->blocks, "h2_block", H2_BLOCK_SIZE, H2_BLOCKS);
+    if (error == 0) error = slab_init(&codec->bits, "h2_bit", H2_BIT_SIZE, H2_BLOCKS);
     if (error < 0) return error;
     codec->memory = (nghttp2_mem){codec, h2_malloc, h2_free, h2_calloc, h2_realloc};
     if (nghttp2_session_callbacks_new(&codec->callbacks) != 0) return -ENOMEM;
@@ -133,6 +145,7 @@ void h2_codec_fini(struct h2_codec *codec) {
     CHECK(codec->memory_used == 0);
     slab_fini(&codec->frames);
     slab_fini(&codec->blocks);
+    slab_fini(&codec->bits);
     nghttp2_session_callbacks_del(codec->callbacks);
     nghttp2_option_del(codec->option);
     *codec = (struct h2_codec){0};

@@ -33,12 +33,14 @@
 #define H2_FRAME_BUFFER_MIN 16384
 #define H2_FRAME_BUFFER_SIZE 20480
 
-/* What it asks for with each stream (the stream, a frame to be sent, the fields of a head) and
- * gives back soon comes from a slab: malloc(3), free(3) and the size of what is freed took a
- * twentieth of a request. When all blocks are taken, it comes from the heap. */
+/* What it asks for with each stream (the stream, a frame to be sent, the fields of a head; in bits:
+ * a value that it does not index) and gives back soon comes from slabs: malloc(3), free(3) and the
+ * size of what is freed took a twentieth of a request. When all are taken, it comes from the heap.
+ */
+#define H2_BIT_SIZE 64
 #define H2_BLOCK_LEAST 128
 #define H2_BLOCK_SIZE 512
-#define H2_BLOCKS 4096
+#define H2_BLOCKS 4096 /* of each */
 
 /* What a session takes of nghttp2's memory at most, beside its streams: both of HPACK's tables full
  * of the smallest fields, a name and a value of the greatest length begun, as many answers waiting
@@ -55,12 +57,13 @@ struct h2_codec {
     /* Fixed after init. */
     struct slab frames; /* where they are put together: idle connections have no memory there */
     struct slab blocks;
+    struct slab bits;
     nghttp2_session_callbacks *callbacks; /* set by the owner, between init and the first session */
     nghttp2_option *option;
     nghttp2_mem memory;
     uint64_t memory_max; /* bytes */
     /* Changes in routine work; read by other threads. */
-    uint64_t memory_used; /* without frames and blocks */
+    uint64_t memory_used; /* without what is in slabs */
     uint32_t frame_last;  /* index in frames of the buffer taken last; SLAB_NONE: none was left */
 };
 

@@ -557,6 +557,7 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
     net_add_slab(room->net, &h2->blocks);
     net_add_slab(room->net, &h2->codec.frames);
     net_add_slab(room->net, &h2->codec.blocks);
+    net_add_slab(room->net, &h2->codec.bits);
     h2_set_callbacks(h2->codec.callbacks);
     h2_set_send_callbacks(h2->codec.callbacks);
     h2->list.items = calloc(h2->list.max, sizeof *h2->list.items);

@@ -23,7 +23,7 @@ struct wire_bytes {
 };
 
 static struct wire_bytes taken;
-static void *blocks[H2_BLOCKS];
+static void *blocks[H2_BLOCKS], *bits[H2_BLOCKS];
 
 static void frame(uint8_t type, uint8_t flags, uint32_t stream, const void *payload, size_t size) {
     const uint8_t head[9] = {(uint8_t)(size >> 16),
@@ -92,8 +92,10 @@ static void submit_tiny_fields(nghttp2_session *session, int32_t id) {
 static void set_up_codec(struct h2_codec *codec) {
     assert_int_equal(h2_codec_init(codec, 1 << 30, 64, 1), 0);
     /* Others have them all. */
-    for (uint32_t i = 0; i < H2_BLOCKS; i++)
+    for (uint32_t i = 0; i < H2_BLOCKS; i++) {
         blocks[i] = slab_acquire(&codec->blocks);
+        bits[i] = slab_acquire(&codec->bits);
+    }
     taken = (struct wire_bytes){malloc(4 << 20), 0};
     assert_non_null(taken.at);
 }
@@ -113,8 +115,10 @@ static nghttp2_session *begin(struct h2_codec *codec) {
 
 static void end(struct h2_codec *codec, nghttp2_session *session) {
     nghttp2_session_del(session);
-    for (uint32_t i = 0; i < H2_BLOCKS; i++)
+    for (uint32_t i = 0; i < H2_BLOCKS; i++) {
         slab_release(&codec->blocks, blocks[i]);
+        slab_release(&codec->bits, bits[i]);
+    }
     h2_codec_fini(codec);
     free(taken.at);
 }

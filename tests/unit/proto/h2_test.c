@@ -57,6 +57,13 @@ static void blocks_are_a_slab_s_while_there_are_some(void **state) {
     assert_int_equal(codec.memory_used, 0);
     memcpy(blocks[0], "kept", 5);
     assert_ptr_equal(memory->realloc(blocks[0], H2_BLOCK_SIZE, &codec), blocks[0]);
+    char *bit = memory->malloc(H2_BIT_SIZE, &codec);
+    assert_int_equal(codec.bits.used, 1);
+    memcpy(bit, "a bit", 6);
+    bit = memory->realloc(bit, H2_BIT_SIZE + 1, &codec);
+    assert_string_equal(bit, "a bit");
+    assert_int_equal(codec.bits.used, 0);
+    memory->free(bit, &codec);
     char *grown = memory->realloc(blocks[0], H2_BLOCK_SIZE + 1, &codec);
     assert_string_equal(grown, "kept");
     assert_int_equal(codec.blocks.used, 0);
