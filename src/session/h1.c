@@ -52,11 +52,10 @@ static uint64_t h1_server_ms(const struct h1 *h1) {
     return both && h1->stream.silence_ms > step_ms ? h1->stream.silence_ms : step_ms;
 }
 
-/* 0: nothing is waited for that this side could be late with. */
+/* Outside of a tunnel. 0: nothing is waited for that this side could be late with. */
 static uint64_t h1_deadline(const struct h1 *h1) {
     const struct session_options *options = h1->session.options;
     uint64_t now_ms = h1_net(h1)->now_ms;
-    if (h1_is_raw(h1)) return now_ms + h1_rest_ms(h1);
     if (h1->head && h1->in == H1_IN_HEAD && h1->session.is_client)
         return h1->since_ms + options->timeout_request_ms;
     if (!h1->stream_open) return h1_idle_deadline(h1);
@@ -69,8 +68,11 @@ static uint64_t h1_deadline(const struct h1 *h1) {
 }
 
 void h1_touch(struct h1 *h1) {
-    if (h1_is_raw(h1)) h1->since_ms = h1_net(h1)->now_ms;
-    if (h1->session.conn && !h1->connecting) conn_deadline(h1->session.conn, h1_deadline(h1));
+    uint64_t now_ms = h1_net(h1)->now_ms;
+    bool is_raw = h1_is_raw(h1);
+    if (is_raw) h1->since_ms = now_ms;
+    if (!h1->session.conn || h1->connecting) return;
+    conn_deadline(h1->session.conn, is_raw ? now_ms + h1_rest_ms(h1) : h1_deadline(h1));
 }
 
 /* A send in flight may have written a part, and counts only when it is done. */
