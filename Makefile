@@ -33,7 +33,7 @@ DEBUG = -Og $(CHECKED) $(if $(CC_IS_CLANG),,-Wno-format-truncation -Wno-maybe-un
 LTO_1 = -flto=auto -ffat-lto-objects
 # More than a hundred unit tests are linked: where there is gold (binutils), it takes a third of the
 # time of ld.
-LINK_UNIT := $(LDFLAGS)$(if $(shell command -v ld.gold), -fuse-ld=gold)
+LINK_UNIT := $(LDFLAGS)$(if $(shell command -v ld.gold), -fuse-ld=gold) -Wl,--wrap=clock_now_ns
 
 SOURCES := $(sort $(shell find src -name '*.c'))
 UNIT_SOURCES := $(sort $(shell find tests/unit -name '*.c' 2>/dev/null))

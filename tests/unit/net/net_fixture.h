@@ -1,5 +1,6 @@
 /* net_fixture.h: a real ring with its connections, turned by hand, and plain sockets for the other
- * side. */
+ * side. While there is a world its clock takes small steps: for as long as the machine leaves the
+ * test standing still, no time passes, and nobody is late for that. */
 #ifndef WEIR_TESTS_UNIT_NET_NET_FIXTURE_H
 #define WEIR_TESTS_UNIT_NET_NET_FIXTURE_H
 
