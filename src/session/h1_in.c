@@ -29,7 +29,10 @@ static void h1_stash(struct h1 *h1, struct bytes bytes, struct lease *lease) {
         h1->pending_first = lease;
     }
     h1->pending_last = lease;
-    if (h1->session.conn) conn_pause(h1->session.conn);
+    if (!h1->session.conn) return;
+    conn_pause(h1->session.conn);
+    /* Between two requests it was idle until now. */
+    if (!h1->stream_open) h1_touch(h1);
 }
 
 void h1_drop_pending(struct h1 *h1) {
