@@ -128,6 +128,11 @@ int ring_wait(struct ring *ring, int64_t wait_ns) {
     /* The queue may still hold what the last turn did not run: then this turn does not wait. */
     uint32_t count = wait_ns == 0 ? 0 : ring->gather_count;
     int result = ring_enter(ring, ring_publish(ring), count, flags, wait_ns);
+    /* A signal ends the wait, and may have stopped us (SIGSTOP, a frozen cgroup): what came until
+     * we went on is looked at before the clock is, or its sender would be late. With entries taken
+     * their count is all that is told of how it ended. */
+    bool is_quiet = result > 0 && count != 0 && !ring_has_unread(ring);
+    if (result == -EINTR || is_quiet) result = ring_enter(ring, ring_publish(ring), 0, flags, 0);
     if (result < 0 && result != -EINTR && result != -ETIME && result != -EAGAIN && result != -EBUSY)
         return result;
     if (__atomic_load_n(ring->uring->sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_CQ_OVERFLOW) {

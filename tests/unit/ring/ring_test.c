@@ -5,11 +5,14 @@
 #include "unit/base/death.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -132,6 +135,37 @@ static void waiting_calls_nobody(void **state) {
     world_free(world);
 }
 
+static int alarm_fd;
+
+static void on_alarm(int number) {
+    (void)number;
+    assert_int_equal(write(alarm_fd, "x", 1), 1);
+}
+
+/* As after SIGSTOP: what has come meanwhile is seen before it is found out how late it is. */
+static void a_signal_ends_a_wait_with_what_has_come_by_then(void **state) {
+    (void)state;
+    const struct sigaction action = {.sa_handler = on_alarm};
+    const struct itimerval soon = {.it_value.tv_usec = 20000};
+    assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
+    for (uint32_t before = 0; before < 2; before++) {
+        struct world *world = world_new(8);
+        int fds[2];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+        alarm_fd = fds[1];
+        op_poll(&world->ring, (struct ring_token){RING_POLL_IN, 1, 1}, fds[0], POLLIN);
+        /* What is submitted with the wait hides how that ended. */
+        if (before) wait_ns(world, 0);
+        assert_int_equal(setitimer(ITIMER_REAL, &soon, NULL), 0);
+        wait_ns(world, 60ll * 1000000000);
+        assert_int_equal(world->count, 1);
+        close(fds[0]);
+        close(fds[1]);
+        world_free(world);
+    }
+    assert_true(signal(SIGALRM, SIG_DFL) == on_alarm);
+}
+
 static void more_operations_than_the_queue_holds_all_go_out(void **state) {
     (void)state;
     struct world *world = world_new(4);
@@ -242,6 +276,7 @@ int main(void) {
         cmocka_unit_test(late_ones_are_waited_for_a_moment_and_no_longer),
         cmocka_unit_test(a_completion_names_its_owner),
         cmocka_unit_test(waiting_calls_nobody),
+        cmocka_unit_test(a_signal_ends_a_wait_with_what_has_come_by_then),
         cmocka_unit_test(more_operations_than_the_queue_holds_all_go_out),
         cmocka_unit_test(one_turn_is_one_enter),
         cmocka_unit_test(a_cancel_ends_its_target_and_is_not_delivered),
