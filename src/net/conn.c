@@ -485,6 +485,16 @@ void conn_end_of_stream(struct conn *conn) {
     }
 }
 
+/* A RST ends both directions, and its error is told once: not at all by a send that has got rid of
+ * some bytes before, which gives their count (MSG_WAITALL). Then a receive ends as by a FIN. */
+static bool conn_is_dead(const struct conn *conn) {
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    return conn_is_sending(conn) &&
+           getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           info.tcpi_state == TCP_CLOSE;
+}
+
 /* Receives end for many reasons that are no errors: re-arm at the flush. */
 static void conn_on_recv(struct conn *conn, const struct ring_completion *completion) {
     struct lease *lease = completion->lease;
@@ -501,7 +511,9 @@ static void conn_on_recv(struct conn *conn, const struct ring_completion *comple
         return;
     }
     if (lease) lease_unref(lease);
-    if (result == 0) {
+    if (result == 0 && conn_is_dead(conn)) {
+        conn_lose(conn, ECONNRESET);
+    } else if (result == 0) {
         conn_end_of_stream(conn);
     } else if (result == -ENOBUFS) {
         stat_add(conn->net->stats, STAT_URING_ENOBUFS, 1);

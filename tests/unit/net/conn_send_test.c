@@ -421,6 +421,27 @@ static void the_mark_shrinks_as_buffers_get_few(void **state) {
     }
 }
 
+/* The kernel counts what the send under way got rid of, and has no error left for the receive. */
+static void a_reset_that_a_send_has_met_is_no_end_of_the_stream(void **state) {
+    (void)state;
+    struct conn_line line = conn_line_new();
+    struct conn *conn = line.user->conn;
+    conn_user_narrow(line.user, line.peer);
+    struct lease *lease = buf_take(&line.world->net.bulk);
+    assert_non_null(lease);
+    for (int i = 0; i < 8; i++)
+        assert_true(conn_send_lease(conn, bytes_make(lease->memory, lease->size), lease));
+    lease_unref(lease);
+    net_world_turn_for(line.world, 20);
+    assert_true(conn->send_armed && conn->recv_armed);
+    tcp_reset(line.peer);
+    line.peer = -1;
+    TURN_UNTIL(line.world, line.user->lost == 1);
+    assert_int_equal(line.user->lost_error, ECONNRESET);
+    assert_int_equal(line.user->eofs, 0);
+    conn_line_free(&line);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_mixed_queue_keeps_its_order),
@@ -433,6 +454,7 @@ int main(void) {
         cmocka_unit_test(a_finish_after_the_others_fin_ends_at_once),
         cmocka_unit_test(a_finish_with_nothing_to_read_closes_at_once),
         cmocka_unit_test(a_finish_with_unread_bytes_does_not_reset),
+        cmocka_unit_test(a_reset_that_a_send_has_met_is_no_end_of_the_stream),
         cmocka_unit_test(a_finish_gives_up_after_its_time),
         cmocka_unit_test(a_finish_waits_for_a_reader_that_goes_on),
         cmocka_unit_test(a_half_close_leaves_the_other_half),
