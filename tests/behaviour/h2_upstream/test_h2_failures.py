@@ -1,6 +1,7 @@
 """What a request meets when its server, stream or connection fails; and what others do not."""
 
 import struct
+import time
 
 import pytest
 
@@ -32,11 +33,11 @@ path = /here
 respond = 200 here
 [upstream quick]
 protocol = h2
-timeout_server = 300ms
+timeout_server = 700ms
 server = @origin
 [upstream unkept]
 protocol = h2
-timeout_server = 200ms
+timeout_server = 700ms
 keepalive = 0
 server = @origin
 [upstream dead]
@@ -304,6 +305,7 @@ def test_a_connection_that_is_heard_stays_when_one_answer_is_late(stage):
     server.head(other_request, 200)
     other.read_response_head()
     while request.reset is None:
+        time.sleep(0.02)  # the server's pace
         server.data(other_request, b"tick")
         server.echo()
         assert other.read_chunk() == b"tick"

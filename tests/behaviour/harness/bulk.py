@@ -12,7 +12,7 @@ from .wait import eventually
 MB = 1 << 20
 # More than all buffers on the way.
 ENDLESS = 200 * MB
-SHORT_S = 0.4
+SHORT_S = 0.6
 
 INI = f"""
 [defaults]

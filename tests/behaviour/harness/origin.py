@@ -99,6 +99,8 @@ class Origin:
                     self.accept_now()
                 else:
                     one.look()
+                    if one.buffered:
+                        return one  # its end may have come with it
         raise AssertionError(f"weir sent {self.name} nothing")
 
     def asked(self, whole=True):

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from harness.bulk import Stopped
 from harness.http1 import answer, answer_chunked, answer_head, get, post, post_chunked
 from harness.peer import Ended, WasReset
 
@@ -37,13 +38,22 @@ timeout_keepalive = 300ms
 [listener slow]
 bind = @slow
 upstream = app
-timeout_keepalive = 300ms
+timeout_keepalive = 700ms
 send_buffer = 16k
 [listener server]
 bind = @server
 upstream = slow
 min_read_rate = 0
 max_body_size = 0
+[listener late]
+bind = @late
+upstream = late
+max_body_size = 0
+[listener listens]
+bind = @listens
+upstream = app
+timeout_client = 700ms
+min_read_rate = 0
 [listener both]
 bind = @both
 upstream = slow
@@ -66,6 +76,9 @@ server = @origin
 [upstream slow]
 server = @origin
 timeout_server = 300ms
+[upstream late]
+server = @origin
+timeout_server = 700ms
 [upstream steady]
 server = @origin
 timeout_server = 700ms
@@ -110,18 +123,24 @@ def drip(client, pieces, pause_s=0.02):
         time.sleep(pause_s)
 
 
+def begun(stage, first):
+    """A client on the listener "head" whose first bytes are there when weir sees it."""
+    with Stopped(stage.weir):
+        client = stage.connect("head")
+        client.send(first)
+    return client
+
+
 def test_request_head_timeout(stage):
     clock = Clock()
-    client = stage.connect("head")
-    client.send(b"GET / HTTP/1.1\r\nHost: te")
+    client = begun(stage, b"GET / HTTP/1.1\r\nHost: te")
     refused(client, 408, "request_timeout")
     clock.fired()
     assert stage.origin.saw_nothing()
 
 
 def test_the_timeout_of_a_head_request_is_answered_without_a_body(stage):
-    client = stage.connect("head")
-    client.send(b"HEAD / HTTP/1.1\r\nHost: te")
+    client = begun(stage, b"HEAD / HTTP/1.1\r\nHost: te")
     got = client.read_response("HEAD")
     assert (got.status, got.reason) == (408, "request_timeout")
     client.expect_close()
@@ -130,16 +149,16 @@ def test_the_timeout_of_a_head_request_is_answered_without_a_body(stage):
 def test_request_head_that_drips_times_out(stage):
     """Slowloris: progress does not put this one off."""
     clock = Clock()
-    client = stage.connect("head")
-    client.send(b"GET / HTTP/1.1\r\nHost: test\r\n")
+    client = begun(stage, b"GET / HTTP/1.1\r\nHost: test\r\n")
     drip(client, (b"X" for _ in range(3000)))
     refused(client, 408, "request_timeout")
     clock.fired()
 
 
-def test_request_head_of_the_second_request_times_out(stage):
-    client = stage.connect("head")
-    stage.exchange(get(), client=client)
+def test_request_head_of_the_second_request_times_out(stage, origin):
+    client = begun(stage, get())
+    origin.asked().send(answer())
+    assert client.read_response().status == 200
     clock = Clock()
     client.send(b"GET /second HTTP/1.1\r\n")
     refused(client, 408, "request_timeout")
@@ -258,7 +277,7 @@ def test_keepalive_timeout_does_not_run_while_an_answer_is_read(stage, origin):
     # The one that asks for the metrics is one too.
     stage.weir.eventually_metric(1, "weir_http_requests_in_flight")
     assert stage.count("weir_memory_used_bytes", pool="send_queue") > 0
-    time.sleep(FIRES_S * 2)
+    time.sleep(1)  # longer than its timeout_keepalive
     assert client.read_response().body == b"x" * 40000
     client.send(get("/again"))
     upstream.read_request()
@@ -278,7 +297,7 @@ def test_server_timeout(stage, origin):
 
 
 def test_server_timeout_in_the_middle_of_a_head(stage, origin):
-    client = stage.connect("server")
+    client = stage.connect("late")
     upstream = origin.asked_by(client, get())
     upstream.send(b"HTTP/1.1 200 OK\r\nContent-")
     got = client.read_response()
@@ -289,7 +308,7 @@ def test_server_timeout_in_the_middle_of_a_head(stage, origin):
 @pytest.mark.parametrize("lines", [["Content-Length: 10"], ["Transfer-Encoding: chunked"]],
                          ids=["length", "chunked"])
 def test_server_timeout_in_the_middle_of_a_body_cuts_the_answer(stage, origin, lines):
-    client = stage.connect("server")
+    client = stage.connect("late")
     upstream = origin.asked_by(client, get())
     clock = Clock()
     upstream.send(answer_head(200, *lines) + b"5\r\nhello\r\n"[:5])
@@ -322,13 +341,13 @@ def test_server_timeout_does_not_run_while_the_client_uploads(stage, origin):
 
 def test_who_listens_to_an_answer_is_not_late_with_the_rest_of_its_request(stage, origin):
     """Once an answer has begun, silence is its server's."""
-    client = stage.connect("body")
+    client = stage.connect("listens")
     upstream = origin.asked_by(client, post("/", b"some more")[:-5], whole=False)
     upstream.expect(b"some")
     upstream.send(answer_head(200, "Content-Length: 8") + b"half")
     client.read_response_head()
     client.expect(b"half")
-    time.sleep(2 * FIRES_S)
+    time.sleep(1)  # longer than its timeout_client
     client.send(b" more")
     upstream.expect(b" more")
     upstream.send(b"rest")
@@ -353,7 +372,7 @@ def test_an_answer_that_stops_is_its_servers_also_while_the_request_goes_on(stag
 
 def test_server_that_reads_nothing_times_out(stage, origin):
     """timeout_server is about no progress, also of the request."""
-    client = stage.connect("server")
+    client = stage.connect("late")
     upstream = origin.asked_by(client, get("/", "Content-Length: 1000000000", method="POST"),
                                whole=False)
     clock = Clock()

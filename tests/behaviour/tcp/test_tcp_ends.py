@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from harness.bulk import Stopped
 from harness.wait import eventually
 
 INI = """
@@ -259,10 +260,10 @@ def test_a_waiting_client_holds_one_buffer(stage):
 
 
 def test_a_fin_before_the_server_is_there_follows_the_bytes(stage):
-    client = stage.connect("late")
-    client.send(b"one shot")
-    client.half_close()
-    connecting(stage)
+    with Stopped(stage.weir):
+        client = stage.connect("late")
+        client.send(b"one shot")
+        client.half_close()
     upstream = stage.origin.accept()
     upstream.expect(b"one shot")
     upstream.expect_close()
