@@ -205,7 +205,8 @@ static enum tls_result tls_result_of(struct tls *tls, int result) {
     if (tls->failure != REASON_NONE) return TLS_BAD; /* tls_on_new_keys */
     switch (SSL_get_error(tls->ssl, result)) {
     case SSL_ERROR_WANT_READ:
-        return TLS_MORE;
+        /* OpenSSL goes on without an alert that is only a warning; nothing can follow it. */
+        return tls->no_memory ? tls_fail(tls) : TLS_MORE;
     case SSL_ERROR_ZERO_RETURN:
         return TLS_END;
     default:

@@ -161,6 +161,39 @@ static void a_broken_record_loses_the_connection(void **state) {
     stage_end(&stage);
 }
 
+/* As thousands of answers would: the kernel takes its part, the rest waits. */
+static void fill_with_answers(struct stage *stage, uint32_t size) {
+    const struct conn_out *out = &stage->conn->out;
+    char other[4096] = {0};
+    conn_user_narrow(stage->user, stage->far.fd);
+    while (out->queued < size) {
+        size_t left = size - out->queued;
+        assert_true(conn_filter_put(stage->conn, bytes_make(other, left < 4096 ? left : 4096)));
+        if (out->queued == size) net_world_turn_for(stage->world->net, 20);
+    }
+}
+
+/* Each attempt at a renegotiation is refused by an alert, which whoever asks need not read. */
+static void who_reads_no_answers_of_tls_is_lost(void **state) {
+    (void)state;
+    enum { ANSWERS_MAX = 256 * 1024, KERNEL = 256 * 1024 };
+    for (int over = 0; over < 2; over++) {
+        struct stage stage = stage_open(TLS1_2_VERSION);
+        fill_with_answers(&stage, over ? ANSWERS_MAX + KERNEL : ANSWERS_MAX - 1);
+        assert_int_equal(SSL_renegotiate(stage.far.ssl), 1);
+        assert_int_equal(SSL_do_handshake(stage.far.ssl), -1);
+        assert_int_not_equal(far_send(&stage.far, SIZE_MAX), 0);
+        if (over) {
+            TURN_UNTIL(stage.world->net, stage.user->lost == 1);
+            assert_int_equal(stage.world->user->lost_reason, REASON_NO_MEMORY);
+        } else {
+            TURN_UNTIL(stage.world->net, wire_of_conn(stage.conn)->tls.useless != 0);
+            assert_int_equal(stage.user->lost, 0);
+        }
+        stage_end(&stage);
+    }
+}
+
 /* Three records in one piece: what follows the first is dropped with the connection. */
 static void a_user_may_close_on_its_first_bytes(void **state) {
     (void)state;
@@ -197,6 +230,7 @@ int main(void) {
         cmocka_unit_test(close_notify_ends_the_stream_once),
         cmocka_unit_test(fin_alone_ends_it_too_but_shows),
         cmocka_unit_test(a_broken_record_loses_the_connection),
+        cmocka_unit_test(who_reads_no_answers_of_tls_is_lost),
         cmocka_unit_test(a_user_may_close_on_its_first_bytes),
         cmocka_unit_test(in_clear_there_is_no_wire),
     };
