@@ -3,6 +3,7 @@
 #include "unit/net/net_fixture.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -401,6 +402,32 @@ static void a_drain_accepts_for_a_little_while_and_then_stops(void **state) {
     world_free(world, &user);
 }
 
+/* Not one whose handshake would be reset when the socket is closed. */
+static void who_comes_in_a_drain_is_not_let_in_and_refused_after_it(void **state) {
+    (void)state;
+    struct net_world *world = world_new(64);
+    struct sockaddr_in address;
+    struct user user;
+    user_listen(&user, world, open_tcp(&address), 16);
+    int waits = tcp_connect(&address);
+    listener_drain(&user.listener);
+    int late = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(late, (const struct sockaddr *)&address, sizeof address), -1);
+    assert_int_equal(errno, EINPROGRESS);
+    TURN_UNTIL(world, user.listener.stopped);
+    assert_int_equal(user.count, 1);
+    /* The kernel asks again after a second. */
+    struct pollfd polled = {.fd = late, .events = POLLOUT};
+    assert_int_equal(poll(&polled, 1, 60000), 1);
+    int error = 0;
+    socklen_t size = sizeof error;
+    assert_int_equal(getsockopt(late, SOL_SOCKET, SO_ERROR, &error, &size), 0);
+    assert_int_equal(error, ECONNREFUSED);
+    close(late);
+    close(waits);
+    world_free(world, &user);
+}
+
 static void an_exclusive_socket_has_its_address_alone(void **state) {
     (void)state;
     struct sockaddr_in address;
@@ -521,6 +548,7 @@ int main(void) {
         cmocka_unit_test(without_slots_it_goes_on_by_itself),
         cmocka_unit_test(a_stop_takes_what_waits_and_refuses_the_rest),
         cmocka_unit_test(a_drain_accepts_for_a_little_while_and_then_stops),
+        cmocka_unit_test(who_comes_in_a_drain_is_not_let_in_and_refused_after_it),
         cmocka_unit_test(an_exclusive_socket_has_its_address_alone),
         cmocka_unit_test(an_address_in_use_is_an_error),
         cmocka_unit_test(a_stale_unix_socket_is_replaced_a_live_one_is_not),
