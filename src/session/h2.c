@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "proto/h1_parse.h"
 #include "session/h2_internal.h"
+#include "session/h2_time.h"
 #include "session/session_life.h"
 
 #include <errno.h>

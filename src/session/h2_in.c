@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "proto/grpc.h"
 #include "session/h2_guard.h"
+#include "session/h2_time.h"
 
 /* What the streams of a client's connection may hold that nobody has taken yet. */
 #define H2_HELD_MAX (1024 * 1024)

@@ -1,5 +1,6 @@
 /* h2_internal.h: one HTTP/2 session (RFC 9113), shared by h2.c (life), h2_time.c (deadlines),
- * h2_in.c (what is received) and h2_out.c (what is sent, the stream's downward calls).
+ * h2_in.c (what is received) and h2_out.c (what is sent, the stream's downward calls). What of
+ * h2_time.c and h2_guard.c the others call has headers of its own.
  *
  * nghttp2 frames, compresses and counts windows; it is fed with what the connection receives
  * (h2_read) and asked for what is to be sent once a turn, from `task` (h2_flush). Each stream is
@@ -164,18 +165,6 @@ struct h2_stream *h2_walk_next(struct h2 *h2, struct h2_walk *walk);
 void h2_lose_streams(struct h2 *h2, enum reason reason);
 void h2_drop(struct h2 *h2, enum reason reason); /* the connection ends now, without a word */
 void h2_stream_abort(struct h2_stream *s, uint32_t code); /* RST_STREAM, if nghttp2 has it */
-
-/* h2_time.c */
-void h2_need(struct h2 *h2, uint64_t at_ms); /* a deadline is no later than this */
-void h2_touch(struct h2 *h2);
-bool h2_is_sending(const struct h2 *h2); /* some of what is to be sent has not gone out */
-void h2_on_deadline(struct conn *conn);
-void h2_need_step(struct h2 *h2);
-uint64_t h2_stream_idle_ms(struct h2_stream *s);
-/* The connection's window is shut, or opens again, for all streams: fair time stands still then. */
-void h2_note_shut(struct h2 *h2);
-void h2_note_open(struct h2 *h2);
-uint64_t h2_fair_ms(const struct h2 *h2);
 
 /* h2_in.c */
 void h2_set_callbacks(nghttp2_session_callbacks *callbacks);

@@ -3,6 +3,7 @@
 #include "proto/grpc.h"
 #include "proto/http_error.h"
 #include "session/h2_guard.h"
+#include "session/h2_time.h"
 
 /* Data comes in no smaller pieces, but for the last, unless the client lets in no more at once. */
 #define H2_PIECE_LEAST 256

@@ -1,5 +1,6 @@
 /* h2_time.c: the deadlines of an HTTP/2 session. The connection has one; when it passes, every
  * stream is looked at, and the next is set to the earliest of what is still waited for. */
+#include "session/h2_time.h"
 #include "base/check.h"
 #include "session/h2_guard.h"
 #include "session/session_life.h"
