@@ -30,7 +30,8 @@ enum h2_flood_kind {
     H2_FLOOD_HPACK,         /* header sections of four times the limits: not by time */
     H2_FLOOD_ZERO_WINDOW,   /* streams whose window has stayed closed for timeout_client */
     H2_FLOOD_CLOSED,        /* HEADERS and RST_STREAM on streams that have ended, more than two for
-                             * each that has begun */
+                             * each that has begun; DATA there, beyond what may have crossed the end
+                             */
     H2_FLOOD_COUNT
 };
 

@@ -3,7 +3,7 @@
 
 #include "base/check.h"
 #include "proto/h1_parse.h"
-#include "session/h2_internal.h"
+#include "session/h2_guard.h"
 #include "session/h2_time.h"
 #include "session/session_life.h"
 
@@ -134,6 +134,7 @@ void h2_stream_abort(struct h2_stream *s, uint32_t code) {
     s->in = H2_IN_BROKEN;
     if (s->gone || s->aborted || h2_is_deaf(h2)) return;
     s->aborted = true;
+    h2_guard_free(h2, s->id);
     h2_unqueue(s);
     /* Nobody will be sent it, and without a buffer RST_STREAM would wait for ever. */
     h2_queue_clear(h2_room(h2), &s->out);
@@ -332,7 +333,8 @@ static struct h2 *h2_acquire(struct session_room *room, const struct session_opt
                                   .options = options,
                                   .host = host,
                                   .room = room,
-                                  .is_client = is_client}};
+                                  .is_client = is_client},
+                      .stray = {.skip = is_client ? NGHTTP2_CLIENT_MAGIC_LEN : 0}};
     list_init(&h2->streams);
     list_init(&h2->drained);
     list_init(&h2->dead);

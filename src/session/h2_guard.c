@@ -64,6 +64,25 @@ static bool h2_is_closed(struct h2 *h2, int32_t id) {
     return !begins && !h2_find(h2, id);
 }
 
+void h2_guard_free(struct h2 *h2, int32_t id) {
+    int32_t window = nghttp2_session_get_stream_local_window_size(h2->ng, id);
+    if (window <= 0 || nghttp2_session_get_stream_remote_close(h2->ng, id) != 0) return;
+    uint32_t bytes = h2->stray_free + (uint32_t)window;
+    h2->stray_free = bytes < H2_CONNECTION_WINDOW ? bytes : H2_CONNECTION_WINDOW;
+}
+
+/* After a GOAWAY bodies come of requests that were too late, which is no doing of the client's. */
+void h2_guard_strays(struct h2 *h2) {
+    const struct h2_stray *stray = &h2->stray;
+    if (stray->frames == 0 || h2->drain_said || !nghttp2_session_want_read(h2->ng)) return;
+    if (stray->bytes != 0 && stray->bytes <= h2->stray_free) {
+        h2->stray_free -= stray->bytes;
+        return;
+    }
+    for (uint32_t i = 0; i < stray->frames && !h2_is_deaf(h2); i++)
+        h2_flood(h2, H2_FLOOD_CLOSED);
+}
+
 /* By header block, not by time. */
 static void h2_continue(struct h2 *h2) {
     uint32_t max = h2->session.options->h2_flood.max[H2_FLOOD_CONTINUATION];
@@ -85,6 +104,7 @@ int h2_guard_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) 
     case NGHTTP2_DATA:
         if (hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0)
             h2_flood(h2, H2_FLOOD_EMPTY_DATA);
+        h2_stray_told(&h2->stray, hd->length);
         break;
     case NGHTTP2_SETTINGS:
         h2_flood(h2, H2_FLOOD_SETTINGS);

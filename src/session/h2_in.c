@@ -171,6 +171,7 @@ static void h2_begin_head(struct h2 *h2, struct h2_stream *s, enum h2_head_kind 
 /* RFC 9113 section 5.1.2: a stream that does not begin is that stream's error. */
 static void h2_turn_down(struct h2 *h2, int32_t id, enum reason reason) {
     h2->session.host->on_refused(&h2->session, reason);
+    h2_guard_free(h2, id);
     if (nghttp2_submit_rst_stream(h2->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) != 0)
         h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
 }
@@ -440,6 +441,7 @@ static int h2_on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, vo
     (void)ng;
     h2->found = NULL; /* it is not nghttp2's after this */
     if (!s || s->gone) return 0;
+    if (!s->aborted && !s->rst_received) h2_guard_free(h2, id); /* a fault that nghttp2 has found */
     bool held = h2_is_held(s);
     s->gone = true;
     h2->taken -= h2->session.is_client;
@@ -490,10 +492,12 @@ void h2_read(struct h2 *h2, struct bytes bytes, struct lease *lease) {
     h2->heard_ms = h2_net(h2)->now_ms;
     h2->lease = lease;
     h2->busy++;
+    h2_stray_feed(&h2->stray, bytes);
     ssize_t used = nghttp2_session_mem_recv(h2->ng, (const uint8_t *)bytes.ptr, bytes.len);
     h2->lease = NULL;
     h2_unbusy(h2);
     if (used < 0) h2_broken(h2, used);
+    h2_guard_strays(h2);
     h2_guard_queue(h2);
     h2_mark(h2);
     if (h2->head) h2_need(h2, h2->head_ms + h2->session.options->timeout_request_ms);

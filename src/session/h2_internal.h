@@ -27,6 +27,7 @@
 
 #include "proto/h2_flood.h"
 #include "proto/h2_head.h"
+#include "proto/h2_stray.h"
 #include "proto/h2_write.h"
 #include "session/h2_queue.h"
 #include "session/session.h"
@@ -116,6 +117,8 @@ struct h2 {
     uint32_t failure_code;
     enum reason end_reason; /* of on_closed */
     uint32_t continuations; /* frames of the header block under way */
+    struct h2_stray stray;  /* DATA on streams that have ended */
+    uint32_t stray_free;    /* bytes of it that may be on their way rightly */
     uint32_t queued;        /* streams that are */
     uint32_t taken;         /* client role: streams that are not `gone` */
     uint8_t busy;

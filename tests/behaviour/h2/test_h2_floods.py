@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from harness.h2_client import (CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM,
-                               ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PADDED, PING, PRIORITY,
+                               ENHANCE_YOUR_CALM, GOAWAY, HEADERS, NO_ERROR, PADDED, PING, PRIORITY,
                                SETTINGS, WINDOW_UPDATE, H2Client, pack)
 from harness.http1 import answer, answer_head, get
 from harness.stage import HELLO_SERVICE, WEB
@@ -109,11 +109,25 @@ def reset_after_the_end(h2, n):
     h2.reset_stream(1, CANCEL)
 
 
+def data_after_the_end(h2, n):
+    """nghttp2 drops it unseen."""
+    ended(h2, n)
+    h2.frame(DATA, 0, 1, b"x")
+
+
+def data_after_its_reset(h2, n):
+    if n == 0:
+        h2.request(1, "POST", "/", end=False)
+        h2.reset_stream(1, CANCEL)
+    h2.frame(DATA, 0, 1, b"x")
+
+
 FLOODS = [(rapid_reset, "rapid_reset"), (made_reset, "made_reset"),
           (made_reset_by_a_head, "made_reset"), (settings, "settings"), (ping, "ping"),
           (empty_data, "empty_data"), (padding_alone, "empty_data"), (priority, "priority"),
           (goaway, "priority"), (window_update, "window_update"),
-          (head_after_the_end, "closed"), (reset_after_the_end, "closed")]
+          (head_after_the_end, "closed"), (reset_after_the_end, "closed"),
+          (data_after_the_end, "closed"), (data_after_its_reset, "closed")]
 
 
 def floods(stage, kind):
@@ -201,6 +215,35 @@ def test_who_resets_each_stream_once_more_is_no_flood(stage):
         h2.reset_stream(n, CANCEL)
     h2.echo()
     assert counted.grown() == 0
+
+
+def unwanted_body(stage):
+    """Answered before its end, and so reset: what was sent meanwhile is on its way."""
+    h2 = H2Client(stage.connect())
+    h2.request(1, "POST", "/hello", end=False)
+    h2.expect_reset(1, NO_ERROR)
+    return h2
+
+
+def test_a_body_that_crosses_its_answer_is_no_flood(stage):
+    counted = stage.counter("weir_h2_flood_total")
+    h2 = unwanted_body(stage)
+    for _ in range(60):
+        h2.frame(DATA, 0, 1, b"x")
+    h2.frame(DATA, END_STREAM, 1)
+    h2.echo()
+    assert counted.grown() == 0
+
+
+def test_more_of_a_body_than_may_cross_its_answer_is_a_flood(stage):
+    counted = floods(stage, "closed")
+    h2 = unwanted_body(stage)
+    for _ in range(256 * 1024 // 16384):  # its window
+        h2.frame(DATA, 0, 1, bytes(16384))
+    h2.echo()
+    for _ in range(30):
+        h2.frame(DATA, 0, 1, b"x")
+    flooded(stage, h2, counted)
 
 
 def test_a_flood_ends_the_requests_of_its_connection(stage):

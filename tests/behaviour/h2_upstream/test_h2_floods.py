@@ -76,9 +76,14 @@ def head_after_the_end(server, request, n):
     server.frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x88")
 
 
+def data_after_the_end(server, request, n):
+    server.frame(DATA, 0, 1, b"x")
+
+
 FLOODS = [(settings, "settings"), (ping, "ping"), (empty_data, "empty_data"),
           (priority, "priority"), (window_update, "window_update"),
-          (reset_after_the_end, "closed"), (head_after_the_end, "closed")]
+          (reset_after_the_end, "closed"), (head_after_the_end, "closed"),
+          (data_after_the_end, "closed")]
 
 
 def one(stage, name="web"):
