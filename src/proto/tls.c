@@ -193,8 +193,20 @@ static enum reason tls_reason_of(unsigned long error) {
     }
 }
 
+/* A server that does not take what it is offered (RFC 7301 section 3.2) says so by an alert, or
+ * chooses something else: for that OpenSSL has no word but the place where it finds it. */
+static bool tls_lacks_alpn(const struct tls *tls) {
+    const char *place = "";
+    unsigned long error = ERR_peek_error_func(&place);
+    if (SSL_is_server(tls->ssl) || ERR_GET_LIB(error) != ERR_LIB_SSL) return false;
+    int reason = ERR_GET_REASON(error);
+    return reason == SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL ||
+           (reason == SSL_R_BAD_EXTENSION && strcmp(place, "tls_parse_stoc_alpn") == 0);
+}
+
 static enum tls_result tls_fail(struct tls *tls) {
-    enum reason reason = tls_reason_of(ERR_peek_error());
+    enum reason reason =
+        tls_lacks_alpn(tls) ? REASON_TLS_ALPN_REFUSED : tls_reason_of(ERR_peek_error());
     tls->failure = tls->no_memory ? REASON_NO_MEMORY : reason;
     ERR_clear_error();
     return TLS_BAD;

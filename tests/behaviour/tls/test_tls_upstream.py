@@ -1,10 +1,12 @@
 """TLS to servers: who is believed, what is resumed, how they fail and end."""
 
 import contextlib
+import ctypes
 import time
 
 import pytest
 from harness.bulk import MUCH, Sending
+from harness.h2_server import H2Server
 from harness.http1 import answer, answer_head, get, post
 from harness.tls import TO_ORIGIN, TlsSocket, server_context
 from harness.wait import eventually
@@ -53,6 +55,36 @@ upstream = told
 [listener known]
 bind = @known
 upstream = known
+[listener h2]
+bind = @h2
+upstream = h2
+[listener without]
+bind = @without
+tls = site
+alpn = http/1.1
+upstream = app
+[listener refused]
+bind = @refused
+upstream = refused
+[listener refused_first]
+bind = @refused_first
+upstream = refused_first
+[upstream h2]
+protocol = h2
+server = @origintls
+{TO_ORIGIN}
+[upstream refused]
+protocol = h2
+server = @without
+tls = on
+verify = off
+[upstream refused_first]
+protocol = h2
+balance = first
+server = @without
+server = @origintls
+tls = on
+verify = off
 [upstream app]
 server = @origintls
 {TO_ORIGIN}
@@ -224,6 +256,66 @@ def test_a_server_that_ends_with_an_alert(stage, server):
     context.set_ciphers("DHE-RSA-AES128-GCM-SHA256")  # nothing for its kind of key
     with speaking(server, context):
         failed(stage, "web", server, "tls_alert")
+
+
+# HTTP/2 that is not agreed on.
+
+
+KEPT = []  # what OpenSSL calls
+
+
+def insists(context, name):
+    """A server that chooses that protocol by ALPN, whatever it was offered: RFC 7301 section 3.2
+    forbids it, and Python has no word for it (SSL_CTX_set_alpn_select_cb(3))."""
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_char_p),
+                            ctypes.POINTER(ctypes.c_ubyte), ctypes.c_void_p, ctypes.c_uint,
+                            ctypes.c_void_p)
+
+    @kind
+    def choose(_, chosen, size, *offered):
+        chosen[0], size[0] = name, len(name)
+        return 0  # SSL_TLSEXT_ERR_OK
+
+    inside = ctypes.c_void_p.from_address(id(context) + object.__basicsize__)
+    library = ctypes.CDLL("libssl.so.3")
+    library.SSL_CTX_set_alpn_select_cb.argtypes = [ctypes.c_void_p, kind, ctypes.c_void_p]
+    library.SSL_CTX_set_alpn_select_cb(inside, choose, None)
+    KEPT.append(choose)
+    return context
+
+
+def test_a_server_that_chooses_another_protocol(stage, server):
+    with speaking(server, insists(server_context(stage.directory), b"http/1.1")):
+        upstream = failed(stage, "h2", server, "tls_alpn_refused")
+        assert upstream.sock.tls.selected_alpn_protocol() == "http/1.1"
+        upstream.expect_end()
+    assert "cannot connect: the server takes no HTTP/2 over TLS" in stage.weir.log
+
+
+def test_a_server_that_refuses_what_is_offered(stage):
+    """By an alert, as nginx and weir do: here it is another listener of this weir."""
+    counted = failures(stage, "tls_alpn_refused")
+    got = stage.connect("refused").ask(get())
+    assert (got.status, got.reason) == (502, "tls_alpn_refused")
+    counted.grows()
+
+
+def test_a_server_without_h2_is_a_connect_failure_and_the_next_is_tried(stage, server):
+    client = stage.connect("refused_first")
+    client.send(get("/next"))
+    h2 = H2Server(server.accept())
+    h2.answer(h2.next_request(), 200, b"from the next")
+    assert client.read_response().body == b"from the next"
+
+
+def test_a_server_that_knows_no_alpn_is_believed_to_speak_h2(stage, server):
+    """As with HAProxy's `proto h2`: the file says so."""
+    with speaking(server, server_context(stage.directory)):
+        client = stage.connect("h2")
+        client.send(get())
+        h2 = H2Server(server.accept())
+        h2.answer(h2.next_request(), 200, b"as said")
+        assert client.read_response().body == b"as said"
 
 
 # What is no TLS.
