@@ -226,8 +226,8 @@ void conn_finish(struct conn *conn, uint64_t flush_ms, bool linger) {
     conn->bulk = false;
     conn->linger = linger;
     conn->flush_ms = (uint32_t)flush_ms;
-    /* What was acknowledged before now is no progress; what is sent at once needs no look. */
-    if (conn->send_armed) (void)conn_send_progressed(conn);
+    /* What was taken before now is no progress; what is sent at once needs no look. */
+    if (conn->send_armed) (void)conn_taken(conn);
     conn_deadline(conn, conn->net->now_ms + flush_ms);
     conn_mark_dirty(conn);
 }
@@ -320,6 +320,15 @@ void conn_deadline(struct conn *conn, uint64_t deadline_ms) {
     wheel_arm(&conn->net->wheel, &conn->timer, deadline_ms);
 }
 
+static void conn_on_late_flush(struct conn *conn) {
+    uint64_t ago_ms = conn_taken(conn).ago_ms;
+    if (ago_ms < conn->flush_ms) {
+        conn_deadline(conn, conn->net->now_ms + conn->flush_ms - ago_ms);
+    } else {
+        conn_reset(conn); /* not all was sent: a FIN would make it look whole */
+    }
+}
+
 static void conn_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
     struct conn *conn = LIST_OWNER(timer, struct conn, timer);
     if (conn->deadline_ms == 0) return;
@@ -328,10 +337,8 @@ static void conn_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
         return;
     }
     conn->deadline_ms = 0;
-    if (conn->state == CONN_FINISHING && conn_send_progressed(conn)) {
-        conn_deadline(conn, now_ms + conn->flush_ms);
-    } else if (conn->state == CONN_FINISHING) {
-        conn_reset(conn); /* not all was sent: a FIN would make it look whole */
+    if (conn->state == CONN_FINISHING) {
+        conn_on_late_flush(conn);
     } else if (conn->state == CONN_LINGERING) {
         conn_close(conn);
     } else {

@@ -108,7 +108,7 @@ struct conn {
     uint8_t send_tries : 3;     /* in a row for which the socket took nothing */
     bool watch_armed : 1;       /* its reset is told by a poll (net/conn_watch.h) */
     uint32_t flush_ms;          /* of conn_finish */
-    uint32_t acked;             /* of conn_send_progressed, low bits */
+    uint32_t taken;             /* as conn_taken said last, low bits */
     struct conn_out out;        /* for the socket */
     struct conn_filter *filter; /* between the socket and the user (conn_filter.h); NULL: none */
     struct pump *pump_out;      /* takes what this one receives; NULL: none */
@@ -174,10 +174,8 @@ bool conn_is_held(const struct conn *conn);
 
 /* Absolute, on the worker's clock; 0: none. Cheap: moving a deadline out touches no timer. */
 void conn_deadline(struct conn *conn, uint64_t deadline_ms);
-/* Whether the other side has acknowledged bytes since the last call (tcp(7) TCP_INFO). */
-bool conn_send_progressed(struct conn *conn);
-/* The same, while bytes are on their way to it: from here, or from the kernel, which holds MBs. */
-bool conn_is_moving(struct conn *conn);
+/* How far the other side has come with what was sent. */
+struct conn_taken conn_taken(struct conn *conn);
 
 /* Half-close: FIN after what is queued; receiving goes on. */
 void conn_send_fin(struct conn *conn);

@@ -21,6 +21,13 @@ struct conn_out {
     uint32_t queued;     /* bytes in all slices */
 };
 
+/* What the other side has taken of all that was sent: see conn_taken. */
+struct conn_taken {
+    uint64_t bytes;  /* of conn->sent_total */
+    uint64_t ago_ms; /* when it was last seen to take some, or to make room for some; UINT64_MAX:
+                      * not since the last look */
+};
+
 /* At least `size` bytes to write into (size <= the small buffer size), to be queued with
  * conn_out_commit before any other call. NULL when memory is used up. */
 char *conn_out_reserve(struct net *net, struct conn_out *out, size_t size);

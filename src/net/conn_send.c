@@ -184,24 +184,25 @@ void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
     conn_tell_drained(conn);
 }
 
-bool conn_send_progressed(struct conn *conn) {
-    uint64_t acked = conn->sent_total;
+/* TCP_INFO (tcp(7)) has the times. An acknowledgement is progress also where nothing is left to be
+ * sent: a reader makes room by it for what its own kernel holds. But kernels acknowledge each
+ * other's probes, too, where one has no room: then ours sends no data, or the other asks, because
+ * we do not read. A unix socket tells only what its reader has not taken yet. */
+struct conn_taken conn_taken(struct conn *conn) {
     struct tcp_info info;
     socklen_t size = sizeof info;
-    int unread;
+    int left = 0;
+    if (ioctl(conn->fd, SIOCOUTQ, &left) < 0) left = 0; /* it has come to its end */
+    struct conn_taken taken = {.bytes = conn->sent_total - (uint64_t)left, .ago_ms = UINT64_MAX};
+    bool is_due = conn_is_sending(conn) || left > 0;
     if (getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
-        acked = info.tcpi_bytes_acked;
-    } else if (ioctl(conn->fd, SIOCOUTQ, &unread) == 0) {
-        /* A unix socket tells only what its reader has not taken yet. */
-        acked -= (uint64_t)(unread > 0 ? unread : 0);
+        bool is_probed = is_due || conn->paused || conn_is_held(conn);
+        taken.ago_ms = info.tcpi_last_ack_recv;
+        if (is_probed && info.tcpi_last_data_sent > taken.ago_ms)
+            taken.ago_ms = info.tcpi_last_data_sent;
+    } else if (is_due && (uint32_t)taken.bytes != conn->taken) {
+        taken.ago_ms = 0;
     }
-    bool progressed = (uint32_t)acked != conn->acked;
-    conn->acked = (uint32_t)acked;
-    return progressed;
-}
-
-bool conn_is_moving(struct conn *conn) {
-    int unacked = 0;
-    bool held = conn_is_sending(conn) || (ioctl(conn->fd, SIOCOUTQ, &unacked) == 0 && unacked > 0);
-    return held && conn_send_progressed(conn);
+    conn->taken = (uint32_t)taken.bytes;
+    return taken;
 }

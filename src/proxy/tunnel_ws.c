@@ -352,10 +352,17 @@ static void ping(struct tunnel_ws *ws, struct tunnel_ws_side *side) {
     side->silent = true;
 }
 
-/* Of who is not read nothing can be heard, and who reads slowly has not come to the ping yet. */
+/* When it counts as gone, unless something comes or it takes something. Of who is not read nothing
+ * can be heard, and who reads slowly has not come to the ping yet. */
+static uint64_t gone_ms(const struct tunnel_ws *ws, const struct tunnel_ws_side *side) {
+    if (!side->silent || side->paused || side->closed) return UINT64_MAX;
+    uint64_t idle_ms = tunnel_idle_ms(side->stream);
+    uint64_t now_ms = ws->room->net->now_ms;
+    return idle_ms < ws->ping_ms ? now_ms + ws->ping_ms - idle_ms : now_ms;
+}
+
 static bool is_gone(const struct tunnel_ws *ws, const struct tunnel_ws_side *side) {
-    if (!side->silent || side->paused || side->closed) return false;
-    return tunnel_idle_ms(side->stream) >= ws->ping_ms;
+    return gone_ms(ws, side) <= ws->room->net->now_ms;
 }
 
 /* Behind half a frame nobody can be asked: what passes between weir and the other end says nothing
@@ -381,9 +388,14 @@ static void tunnel_ws_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
     } else if (is_stuck(ws, &ws->client) || is_stuck(ws, &ws->upstream)) {
         tunnel_ws_fail(ws, &ws->client, 0, REASON_TUNNEL_TIMEOUT);
     } else {
-        ping(ws, &ws->client);
-        ping(ws, &ws->upstream);
-        wheel_arm(wheel, timer, now_ms + ws->ping_ms);
+        uint64_t next_ms = now_ms + ws->ping_ms;
+        for (int i = 0; i < 2; i++) {
+            struct tunnel_ws_side *side = i == 0 ? &ws->client : &ws->upstream;
+            uint64_t asked_before_ms = gone_ms(ws, side);
+            if (asked_before_ms < next_ms) next_ms = asked_before_ms;
+            ping(ws, side);
+        }
+        wheel_arm(wheel, timer, next_ms);
     }
 }
 

@@ -217,8 +217,9 @@ static void h1_on_upstream_deadline(struct h1 *h1) {
 
 uint64_t h1_idle_ms(struct h1 *h1) {
     struct conn *conn = h1->session.conn;
-    if (conn && conn_is_moving(conn)) h1_touch(h1);
-    return h1_net(h1)->now_ms - h1->since_ms;
+    uint64_t idle_ms = h1_net(h1)->now_ms - h1->since_ms;
+    uint64_t ago_ms = conn ? conn_taken(conn).ago_ms : UINT64_MAX;
+    return ago_ms < idle_ms ? ago_ms : idle_ms;
 }
 
 /* Bytes that move on either side keep both. */
@@ -236,13 +237,26 @@ static void h1_on_tunnel_deadline(struct h1 *h1) {
     }
 }
 
+/* Who takes what it is sent is not late. A client is none anyway when all of its answer is the
+ * kernel's; but of a request that may hold MBs, which a server has to read before it answers. */
+static bool h1_takes(struct h1 *h1) {
+    struct conn *conn = h1->session.conn;
+    bool is_client = h1->session.is_client;
+    if (h1->connecting || !(conn_is_sending(conn) || (!is_client && h1->stream_open))) return false;
+    uint64_t step_ms = is_client ? h1->session.options->timeout_client_ms : h1_server_ms(h1);
+    uint64_t ago_ms = conn_taken(conn).ago_ms;
+    if (ago_ms >= step_ms) return false;
+    if (!h1->stream_open) conn_notify_sent(conn);
+    conn_deadline(conn, h1_net(h1)->now_ms + step_ms - ago_ms);
+    return true;
+}
+
 static void h1_on_deadline(struct conn *conn) {
     struct h1 *h1 = h1_of_conn(conn);
     if (h1_is_raw(h1)) {
         h1_on_tunnel_deadline(h1);
-    } else if (conn_is_sending(conn) && conn_send_progressed(conn)) {
-        if (!h1->stream_open) conn_notify_sent(conn);
-        h1_touch(h1);
+    } else if (h1_takes(h1)) {
+        return;
     } else if (h1->session.is_client) {
         h1_on_client_deadline(h1);
     } else {

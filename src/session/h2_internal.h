@@ -54,7 +54,8 @@ struct h2_stream {
     uint64_t since_ms;  /* BODY: start of it by h2_fair_ms, moved on by pauses */
     uint64_t paused_ms; /* when the stream's user paused it, likewise */
     uint64_t in_ms;     /* when something last came for it, or was last wanted */
-    uint64_t out_ms;    /* when some of `out` was last sent */
+    uint64_t out_ms;    /* when some of `out` was last sent, or taken by the other side */
+    uint64_t sent_at;   /* where in the connection's bytes that stands; 0: it has been taken */
     uint64_t other_ms;  /* in a tunnel: when something was last known to move at its other end */
     uint64_t tunnel_ms;
     uint32_t unconsumed; /* bytes received for which no window was given back */

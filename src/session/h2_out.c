@@ -69,6 +69,7 @@ static int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint
         !h2_send_slices(h2, s, length)) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
+    s->sent_at = h2->session.conn->sent_total + conn_queued(h2->session.conn);
     /* A server may have a window as small as it likes. */
     bool is_drop = length < H2_PIECE_LEAST && s->out.bytes != 0 && h2->session.is_client;
     if (!is_drop) h2_guard_sent(h2, length);

@@ -119,9 +119,20 @@ void h2_touch(struct h2 *h2) {
     }
 }
 
+/* What was last sent for a stream may be on its way for long, in the kernel for the most part:
+ * while the other side takes something of it the stream is not idle. */
+static void h2_note_taken(const struct h2 *h2, struct h2_stream *s, struct conn_taken taken) {
+    uint64_t now_ms = h2_net(h2)->now_ms;
+    if (s->sent_at == 0) return;
+    if (taken.ago_ms < now_ms - s->out_ms) s->out_ms = now_ms - taken.ago_ms;
+    if (taken.bytes >= s->sent_at) s->sent_at = 0;
+}
+
 uint64_t h2_stream_idle_ms(struct h2_stream *s) {
+    const struct h2 *h2 = h2_of(s);
+    if (h2->session.conn) h2_note_taken(h2, s, conn_taken(h2->session.conn));
     uint64_t moved_ms = s->in_ms > s->out_ms ? s->in_ms : s->out_ms;
-    return h2_net(h2_of(s))->now_ms - moved_ms;
+    return h2_net(h2)->now_ms - moved_ms;
 }
 
 /* Bytes that move on either side of a tunnel keep both. */
@@ -157,11 +168,14 @@ static void h2_stream_late(struct h2 *h2, struct h2_stream *s, uint64_t now_ms) 
     s->in_ms = s->out_ms = now_ms; /* once is enough */
 }
 
-static void h2_check_streams(struct h2 *h2, uint64_t now_ms) {
+static void h2_check_streams(struct h2 *h2, uint64_t now_ms, struct conn_taken taken) {
     struct h2_walk walk;
     h2_walk_begin(h2, &walk);
-    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));)
+    for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
+        if (h2_stream_deadline(h2, s) > now_ms) continue;
+        h2_note_taken(h2, s, taken);
         if (h2_stream_deadline(h2, s) <= now_ms) h2_stream_late(h2, s, now_ms);
+    }
 }
 
 /* The other side has taken nothing for so long, or sent nothing, or there is no memory to send it
@@ -207,10 +221,15 @@ void h2_on_deadline(struct conn *conn) {
         return;
     }
     if (h2_is_deaf(h2)) return;
-    if (!h2_is_sending(h2) || conn_send_progressed(conn)) h2->moved_ms = now_ms;
+    struct conn_taken taken = conn_taken(conn);
+    if (!h2_is_sending(h2)) {
+        h2->moved_ms = now_ms;
+    } else if (taken.ago_ms < now_ms - h2->moved_ms) {
+        h2->moved_ms = now_ms - taken.ago_ms;
+    }
     if (h2->drain_ms != 0 && !h2->drain_said && h2->drain_ms + H2_DRAIN_MS <= now_ms)
         h2_say_drain(h2);
-    h2_check_streams(h2, now_ms);
+    h2_check_streams(h2, now_ms, taken);
     if (h2_is_deaf(h2) || h2_check_own(h2, now_ms)) return;
     uint64_t next_ms = h2_own_deadline(h2);
     LIST_FOR_EACH(node, &h2->streams) {

@@ -54,11 +54,12 @@ static void tcp_note_blind(struct tcp *tcp) {
     if (rests || tcp->state == TCP_HELD) conn_deadline(conn, tcp_net(tcp)->now_ms + CONN_BLIND_MS);
 }
 
-/* Also by what the other side has acknowledged since the last look. */
+/* Also by what the other side has taken since. */
 static uint64_t tcp_idle_ms(struct tcp *tcp) {
     struct conn *conn = tcp->session.conn;
-    if (conn && conn_is_moving(conn)) tcp_touch(tcp);
-    return (uint32_t)tcp_net(tcp)->now_ms - tcp->moved_ms;
+    uint64_t idle_ms = (uint32_t)tcp_net(tcp)->now_ms - tcp->moved_ms;
+    uint64_t ago_ms = conn ? conn_taken(conn).ago_ms : UINT64_MAX;
+    return ago_ms < idle_ms ? ago_ms : idle_ms;
 }
 
 static struct bytes tcp_held(const struct tcp *tcp) {

@@ -149,7 +149,9 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size)
     }
     if (level == IPPROTO_TCP && name == TCP_INFO) {
         struct tcp_info info = {0};
-        if (sock->peer) info.tcpi_bytes_acked = sock->peer->in.total;
+        uint64_t moved_ns = sock->peer ? sock->peer->in.moved_ns : sim.now_ns;
+        info.tcpi_last_ack_recv = (uint32_t)((sim.now_ns - moved_ns) / 1000000);
+        info.tcpi_last_data_sent = info.tcpi_last_ack_recv;
         memcpy(value, &info, *size < sizeof info ? *size : sizeof info);
         return 0;
     }

@@ -68,6 +68,9 @@ upstream = steady
 timeout_client = 700ms
 timeout_keepalive = 700ms
 min_read_rate = 0
+[listener upload]
+bind = @upload
+upstream = upload
 [listener tunnels]
 bind = @tunnels
 upstream = tunnels
@@ -87,6 +90,9 @@ timeout_tunnel = 700ms
 server = @origin
 keepalive_timeout = 300ms
 timeout_tunnel = 300ms
+[upstream upload]
+server = @originslow
+timeout_server = 700ms
 [upstream tunnels]
 server = @origin
 timeout_tunnel = 1s
@@ -380,6 +386,22 @@ def test_server_that_reads_nothing_times_out(stage, origin):
     refused(client, 504, "server_timeout")
     clock.fired()
     upstream.expect_end()
+
+
+def test_server_that_reads_slowly_what_the_kernel_holds_is_not_late(stage):
+    """weir has given the whole request to the kernel; the server reads it for longer than
+    timeout_server, and answers then."""
+    client = stage.connect("upload")
+    client.send(post("/", b"z" * 40000))
+    upstream = stage.origins["originslow"].accept()
+    taken = b""
+    for _ in range(60):
+        time.sleep(0.03)  # the server's pace
+        taken += upstream.sock.recv(600)
+    upstream.buffered += taken
+    assert upstream.read_request().body == b"z" * 40000
+    upstream.send(answer(200, b"good"))
+    assert client.read_response().body == b"good"
 
 
 def test_keepalive_timeout_of_upstream(stage, origin):

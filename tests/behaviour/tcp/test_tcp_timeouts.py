@@ -13,6 +13,14 @@ send_buffer = 16k
 bind = @wide
 mode = tcp
 upstream = wide
+[listener patient]
+bind = @patient
+mode = tcp
+upstream = patient
+[listener stopping]
+bind = @stopping
+mode = tcp
+upstream = stopping
 [listener echo]
 bind = @echo
 mode = tcp
@@ -21,6 +29,12 @@ service = back
 server = @origin
 timeout_tunnel = 1s
 [upstream wide]
+server = @origin
+timeout_tunnel = 1500ms
+[upstream patient]
+server = @origin
+timeout_tunnel = 2500ms
+[upstream stopping]
 server = @origin
 timeout_tunnel = 1500ms
 [service back]
@@ -149,6 +163,38 @@ def test_a_slow_reader_of_what_the_kernel_holds_is_not_idle(stage):
     assert taken == b"z" * sent
     upstream.send(b"and on")
     client.expect(b"and on")
+
+
+def given_to_the_kernel(stage, name):
+    """A pair of which the client has yet to read what weir has no more: (client, upstream)."""
+    client = stage.connect(name, recv_buffer=4096)
+    upstream = stage.origin.accept()
+    got = stage.counter("weir_tunnel_bytes_total", direction="to_client")
+    upstream.send(b"z" * 40000)
+    got.grows(40000)
+    return client, upstream
+
+
+def test_what_was_read_last_counts_though_nothing_is_left(stage):
+    """The kernel has sent all of it when weir looks."""
+    client, upstream = given_to_the_kernel(stage, "patient")
+    time.sleep(1.6)  # the client's pause, within timeout_tunnel of 2.5 s
+    client.expect(b"z" * 40000)
+    time.sleep(1.6)  # and again
+    upstream.send(b"and on")
+    client.expect(b"and on")
+
+
+def test_who_has_stopped_reading_is_idle_from_then_on(stage):
+    """Not from when weir has looked: that would be twice 1.5 s, and behind a pair with 2.5 s."""
+    client, upstream = given_to_the_kernel(stage, "stopping")
+    other = pair(stage, "patient")
+    client.expect(b"z" * 8000)
+    upstream.expect_reset()
+    other[0].send(b"still here")
+    other[1].expect(b"still here")
+    other[0].reset()
+    client.expect_end()
 
 
 def test_a_reader_that_leaves_it_to_the_kernel_is_idle(stage):

@@ -156,6 +156,31 @@ class Answering(threading.Thread):
         self.last = got
 
 
+def test_an_http2_client_that_reads_slowly_is_not_gone(stage, origin):
+    """Its window is open: all of it is made frames at once, and the ping waits behind them."""
+    client = H2TunnelClient(stage.connect(recv_buffer=4096))
+    client.ask("/ws", ("sec-websocket-version", "13"))
+    upstream = origin.next()
+    upstream.send(switch(upstream.read_request()["Sec-WebSocket-Key"]))
+    assert client.head()[":status"] == "200"
+    upstream.send(frame(BINARY, b"x" * 1000) * 60)
+    server = Answering(upstream)
+    for _ in range(90):
+        time.sleep(0.02)  # the client's pace
+        client.feed(client.peer.sock.recv(500))
+    messages = 0
+    while messages < 60:
+        got = read_frame(client)
+        if got[0] == PING:
+            client.send(frame(PONG, got[1], MASK))
+        else:
+            assert got[:2] == (BINARY, b"x" * 1000)
+            messages += 1
+    client.send(frame(TEXT, b"all", MASK))
+    server.join()
+    assert server.last == (TEXT, b"all", True)
+
+
 def test_who_reads_slowly_is_not_gone(stage, origin):
     count = 1500
     client, upstream = open_tunnel(stage.connect(recv_buffer=4096), origin)
