@@ -108,6 +108,7 @@ struct h2 {
     uint64_t head_ms;     /* when the header block under way began */
     uint64_t heard_ms;    /* when something last came */
     uint64_t moved_ms;    /* when the other side was last seen to take what is to be sent */
+    uint64_t room_ms;     /* when `full` last ended */
     uint64_t drain_ms;    /* when a drain was announced; 0: it was not */
     uint32_t held;        /* bytes received that users have not taken */
     uint32_t owed;        /* bytes for which the connection's window was not given back */
@@ -126,7 +127,8 @@ struct h2 {
     bool connecting;
     bool settings_sent; /* client role: the first frame has gone out */
     bool torn;          /* a frame went out in part: nothing may follow */
-    bool starved;       /* there are frames to send, and no buffer for them */
+    bool full;          /* there are frames to send, and no room for them: no stream is late */
+    bool starved;       /* and no buffer, while nothing is queued */
     bool eof;
     bool retired;
     bool goaway_received;

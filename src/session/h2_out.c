@@ -156,7 +156,10 @@ void h2_flush(struct h2 *h2) {
         if (size > 0) sent = h2_send_frame(h2, conn, bytes_make((const char *)frame, (size_t)size));
         if (h2->session.conn != conn) break;
     }
-    h2->starved = sent && size > 0 && h2->session.conn && conn_queued(conn) == 0 &&
+    bool was_full = h2->full;
+    h2->full = sent && size > 0;
+    if (was_full && !h2->full) h2->room_ms = h2_net(h2)->now_ms;
+    h2->starved = h2->full && h2->session.conn && conn_queued(conn) == 0 &&
                   nghttp2_session_want_write(h2->ng);
     h2->torn = !sent || size < 0;
     if (h2->torn) h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);

@@ -72,6 +72,13 @@ static bool h2_sends(const struct h2_stream *s) {
     return waits && !s->deaf && !s->gone;
 }
 
+/* When a window has been shut for too long. While the connection has no room none is to blame: it
+ * is late itself if it gets none. */
+static uint64_t h2_shut_deadline(const struct h2 *h2, const struct h2_stream *s) {
+    if (!h2_sends(s) || h2->full) return UINT64_MAX;
+    return (s->out_ms > h2->room_ms ? s->out_ms : h2->room_ms) + h2_step_ms(h2);
+}
+
 /* What a tunnel leaves to be sent when its user has gone is like the rest of any answer. */
 static bool h2_is_tunnel(const struct h2_stream *s) { return s->tunnelled && s->user_open; }
 
@@ -82,14 +89,13 @@ static uint64_t h2_stream_deadline(const struct h2 *h2, const struct h2_stream *
         return (own_ms > s->other_ms ? own_ms : s->other_ms) + s->tunnel_ms;
     }
     uint64_t at_ms = UINT64_MAX;
-    uint64_t step_ms = h2_step_ms(h2);
     /* What moves the other way in the same stream is progress too: a bidirectional one may be
      * silent on one side for long. */
     uint64_t moved_ms = s->in_ms > s->out_ms ? s->in_ms : s->out_ms;
     if (h2->opened_ms > moved_ms) moved_ms = h2->opened_ms;
     if (h2_reads(s)) at_ms = moved_ms + h2_silence_ms(h2, s);
-    if (h2_sends(s) && s->out_ms + step_ms < at_ms) at_ms = s->out_ms + step_ms;
-    return at_ms;
+    uint64_t shut_at_ms = h2_shut_deadline(h2, s);
+    return shut_at_ms < at_ms ? shut_at_ms : at_ms;
 }
 
 bool h2_is_sending(const struct h2 *h2) { return conn_is_sending(h2->session.conn) || h2->starved; }
@@ -152,7 +158,7 @@ static void h2_tunnel_late(struct h2 *h2, struct h2_stream *s) {
 /* A window that stays shut holds what is to be sent, for as long as the client likes. */
 static void h2_stream_late(struct h2 *h2, struct h2_stream *s, uint64_t now_ms) {
     bool is_client = h2->session.is_client;
-    bool shut = h2_sends(s) && s->out_ms + h2_step_ms(h2) <= now_ms;
+    bool shut = h2_shut_deadline(h2, s) <= now_ms;
     if (h2_is_tunnel(s)) {
         h2_tunnel_late(h2, s);
         return;

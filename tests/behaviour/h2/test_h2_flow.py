@@ -17,6 +17,11 @@ max_body_size = 0
 bind = @narrow
 upstream = app
 send_buffer = 16k
+[listener thin]
+bind = @thin
+upstream = app
+send_buffer = 16k
+timeout_client = 1s
 [listener quick]
 bind = @quick
 upstream = app
@@ -385,6 +390,23 @@ def test_a_client_that_reads_nothing_is_cut(stage):
     upstream.send_until_stuck(b"x" * 65536)
     upstream.expect_end()
     eventually(lambda: stage.count("weir_h2_streams_active") == 0, "the stream has ended")
+
+
+def test_who_reads_many_answers_slowly_is_late_with_none(stage):
+    """All windows are open; a turn of each stream takes longer than timeout_client."""
+    body = pattern(60_000)
+    stage.origin.serve(lambda request: answer(200, body))
+    client = stage.connect("thin", recv_buffer=4096)
+    h2 = H2Client(client)
+    streams = range(1, 17, 2)
+    for n in streams:
+        h2.get(n)
+    for _ in range(125):
+        time.sleep(0.02)  # the client's pace
+        client.buffered += client.sock.recv(800)
+    client.widen()
+    for n in streams:
+        assert h2.answer(n).body == body
 
 
 def test_interim_answers_of_who_reads_nothing_do_not_pile_up(stage):
