@@ -1,5 +1,7 @@
 #include "base/check.h"
 
+#include "base/log.h"
+
 #include <execinfo.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +10,9 @@
 #define FRAMES_MAX 48
 
 _Noreturn void check_failed(const char *expression, const char *file, int line) {
+    /* The lines before may say why. Where nobody reads them this one would wait for ever, and with
+     * it the end: the core has it too. */
+    if (!log_flush()) abort();
     /* The heap may be what is broken: a buffer on the stack and write(2), no stdio stream. */
     char text[512];
     int length = snprintf(text, sizeof text, "weir: bug: CHECK(%s) failed at %s:%d\n", expression,

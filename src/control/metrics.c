@@ -1,6 +1,7 @@
 #include "control/metrics.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "control/command.h"
 #include "control/heap.h"
 #include "control/memory.h"
@@ -90,6 +91,9 @@ static void write_process(const struct scrape *scrape) {
     write_count(page, "build_info", LABELS({"version", WEIR_VERSION}), 1);
     write_about(page, "start_time_seconds", "gauge", "UNIX time at which the process started");
     write_double(page, "start_time_seconds", NO_LABELS, (double)scrape->admin->start_time_ms / 1e3);
+    write_about(page, "log_dropped_total", "counter",
+                "lines of the log that were lost: stderr was not read, or could not be written");
+    write_count(page, "log_dropped_total", NO_LABELS, log_dropped());
 }
 
 static void write_listeners(const struct scrape *scrape, const char *metric, bool active) {

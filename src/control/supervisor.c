@@ -428,6 +428,15 @@ static bool supervisor_serve_and_end(struct supervisor *supervisor, const sigset
     return true;
 }
 
+static bool supervisor_work(struct supervisor *supervisor, const sigset_t *signals) {
+    const struct config *config = supervisor->config;
+    supervisor_print_listeners(config);
+    if (supervisor_start_threads(supervisor) < 0) return false;
+    memory_print_budget(supervisor->workers[0], config->workers);
+    log_info("ready: %u worker%s", config->workers, config->workers == 1 ? "" : "s");
+    return supervisor_serve_and_end(supervisor, signals);
+}
+
 int supervisor_run(const struct config *config) {
     static struct supervisor supervisor;
     supervisor.config = config;
@@ -446,9 +455,13 @@ int supervisor_run(const struct config *config) {
         bool no_ring = error == -ENOSYS || error == -EPERM || error == -EINVAL;
         return no_ring && !supervisor.workers ? SUPERVISOR_EXIT_NO_RING : SUPERVISOR_EXIT_FAILED;
     }
-    supervisor_print_listeners(config);
-    if (supervisor_start_threads(&supervisor) < 0) return SUPERVISOR_EXIT_FAILED;
-    memory_print_budget(supervisor.workers[0], config->workers);
-    log_info("ready: %u worker%s", config->workers, config->workers == 1 ? "" : "s");
-    return supervisor_serve_and_end(&supervisor, &signals) ? 0 : SUPERVISOR_EXIT_FAILED;
+    /* From here on nobody waits for whoever reads the log. */
+    error = log_start();
+    if (error < 0) {
+        log_error("cannot start the thread of the log: %s", strerror(-error));
+        return SUPERVISOR_EXIT_FAILED;
+    }
+    bool has_served = supervisor_work(&supervisor, &signals);
+    log_stop();
+    return has_served ? 0 : SUPERVISOR_EXIT_FAILED;
 }

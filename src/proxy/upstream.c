@@ -7,8 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* At most one line in this time about one server: every request makes a failure, and a worker waits
- * for whoever reads its log. */
+/* At most one line in this time about one server: every request makes a failure. */
 #define SERVER_LOG_MS 10000
 
 const struct balance_ops *upstream_policy(enum config_balance balance) {

@@ -9,10 +9,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <regex.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int pipe_ends[2];
@@ -147,6 +150,122 @@ static void lines_of_threads_do_not_mix(void **state) {
     assert_string_equal(next_line(), "");
 }
 
+#define WRITERS 4
+#define LINES_EACH 1000
+#define LAST_LINE "that was all"
+
+/* What is read of the log of `writers` threads: each numbers its lines. */
+struct reading {
+    uint32_t writers;
+    uint32_t next[WRITERS];
+    uint64_t lines;
+    uint64_t lost;
+    bool in_order;
+};
+
+static void read_one(struct reading *reading, const char *line) {
+    unsigned writer, number;
+    unsigned long long lost;
+    /* Behind its time, "2026-01-31T12:00:00.000Z ". */
+    if (sscanf(line + 25, "warn %llu lines of the log were lost:", &lost) == 1) {
+        reading->lost += lost;
+        /* The lines of one that are missing are missing here. */
+        if (reading->writers == 1) reading->next[0] += (uint32_t)lost;
+        return;
+    }
+    reading->lines++;
+    bool is_whole = sscanf(line + 25, "info writer %u line %u.\n", &writer, &number) == 2 &&
+                    strcmp(line + strlen(line) - 2, ".\n") == 0 && writer < WRITERS;
+    if (!is_whole) {
+        reading->in_order = false;
+        return;
+    }
+    if (reading->writers == 1 ? number != reading->next[0] : number < reading->next[writer])
+        reading->in_order = false;
+    reading->next[writer] = number + 1;
+}
+
+static void *read_log(void *argument) {
+    struct reading *reading = argument;
+    for (;;) {
+        struct pollfd end = {.fd = pipe_ends[0], .events = POLLIN};
+        (void)poll(&end, 1, -1);
+        const char *line = next_line();
+        if (strstr(line, LAST_LINE)) return NULL;
+        if (line[0] != '\0') read_one(reading, line);
+    }
+}
+
+static void *write_numbered(void *writer) {
+    for (unsigned i = 0; i < LINES_EACH; i++)
+        log_info("writer %u line %u.", *(unsigned *)writer, i);
+    return NULL;
+}
+
+/* The pipe takes one line; nobody reads until they are all in the queue, or lost. */
+static void nobody_waits_for_who_reads_the_log(void **state) {
+    (void)state;
+    unsigned writer = 0;
+    uint64_t before = log_dropped();
+    assert_true(fcntl(pipe_ends[1], F_SETPIPE_SZ, 4096) > 0);
+    assert_int_equal(log_start(), 0);
+    (void)write_numbered(&writer);
+    uint64_t lost = log_dropped() - before;
+    assert_in_range(lost, LINES_EACH - LOG_LINES - 2, LINES_EACH - LOG_LINES);
+
+    struct reading reading = {.writers = 1, .in_order = true};
+    pthread_t reader;
+    assert_int_equal(pthread_create(&reader, NULL, read_log, &reading), 0);
+    log_stop();
+    log_info(LAST_LINE); /* by the caller again */
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    assert_true(reading.in_order);
+    assert_int_equal(reading.lost, lost);
+    assert_int_equal(reading.next[0], LINES_EACH);
+}
+
+static void queued_lines_of_threads_are_whole_and_in_order(void **state) {
+    (void)state;
+    unsigned numbers[WRITERS];
+    pthread_t writers[WRITERS], reader;
+    struct reading reading = {.writers = WRITERS, .in_order = true};
+    assert_int_equal(log_start(), 0);
+    assert_int_equal(pthread_create(&reader, NULL, read_log, &reading), 0);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        numbers[i] = i;
+        assert_int_equal(pthread_create(&writers[i], NULL, write_numbered, &numbers[i]), 0);
+    }
+    for (unsigned i = 0; i < WRITERS; i++)
+        assert_int_equal(pthread_join(writers[i], NULL), 0);
+    log_stop();
+    log_info(LAST_LINE);
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    assert_true(reading.in_order);
+    assert_int_equal(reading.lines + reading.lost, WRITERS * LINES_EACH);
+}
+
+/* In a child, whose thread stays in write(2). */
+static void who_does_not_read_the_log_does_not_keep_the_end_away(void **state) {
+    (void)state;
+    int ends[2];
+    char much[65536] = {0};
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], much, sizeof much), sizeof much);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        bool is_started = dup2(ends[1], STDERR_FILENO) >= 0 && log_start() == 0;
+        log_info("the pipe is full");
+        log_stop();
+        _exit(is_started ? 0 : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -156,9 +275,12 @@ int main(void) {
         TEST(long_text_is_cut_to_one_line),
         TEST(text_of_a_peer_starts_no_line_and_moves_no_cursor),
         TEST(errno_is_read_and_kept),
-        TEST(a_closed_stderr_is_survived),
         TEST(levels_are_parsed_exactly),
         TEST(lines_of_threads_do_not_mix),
+        TEST(nobody_waits_for_who_reads_the_log),
+        TEST(queued_lines_of_threads_are_whole_and_in_order),
+        TEST(who_does_not_read_the_log_does_not_keep_the_end_away),
+        TEST(a_closed_stderr_is_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
