@@ -140,6 +140,11 @@ class Weir:
         with open(self.stderr_file, errors="replace") as file:
             return file.read()
 
+    def says(self, text):
+        """Waits until `text` is in the log, a thread's own work; returns all of that."""
+        return eventually(lambda: text in self.log and self.log,
+                          lambda: f"the log says {text!r}:\n{self.log}")
+
     def running(self):
         return self.process.poll() is None
 
@@ -153,6 +158,7 @@ class Weir:
                 return False
 
         eventually(ready, lambda: f"weir became ready:\n{self.log}", within=START_S)
+        self.says(" ready: ")
 
     # The admin listener.
 
@@ -253,7 +259,7 @@ class Weir:
         """Sends SIGTERM, or another signal, and returns when weir drains."""
         self.signal(number or signal.SIGTERM)
         eventually(lambda: self.admin_get("/readyz").status == 503, "weir drains")
-        assert "draining:" in self.log
+        self.says("draining:")
 
     def drained(self, cut=0):
         """weir ends well, with so many requests cut. To show that it does not wait until it must,

@@ -51,7 +51,7 @@ def test_a_listener_at_its_max_connections_lets_clients_wait(stage):
         late.remove(ready[0])
     assert rejected(stage, "max_connections") == 0
     assert stage.count("weir_listener_accept_pauses_total", reason="max_connections") > 0
-    assert "3 connections in this worker is reached" in stage.weir.log
+    stage.weir.says("3 connections in this worker is reached")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -177,7 +177,7 @@ def test_without_a_server_the_client_is_reset(stage):
     ends.grows()
     failures.grows(3)
     assert retries.grown() == 2, "behind the last one there is none"
-    assert "server " + stage.address("dead") in stage.weir.log
+    stage.weir.says("server " + stage.address("dead"))
 
 
 def test_timeout_connect_resets_the_client(stage):

@@ -93,7 +93,7 @@ def test_cert_that_is_broken_keeps_the_old_and_says_so(new_stage, ca):
         file.write("-----BEGIN CERTIFICATE-----\nnonsense\n")
     stage.weir.eventually_metric(1, RELOADS, result="failed")
     assert shown(port) == old
-    lines = [line for line in stage.weir.log.splitlines() if " error " in line]
+    lines = [line for line in stage.weir.says(" error ").splitlines() if " error " in line]
     assert len(lines) == 1, lines
     assert "tls site.certificate:" in lines[0] and ca.site.crt in lines[0]
     assert "stay in use" in lines[0]
@@ -110,11 +110,11 @@ def test_cert_whose_key_is_another_or_gone_keeps_the_old(new_stage, ca):
     other = ca.issue("other", "site.example")
     os.replace(other.key, ca.site.key)
     stage.weir.eventually_metric(1, RELOADS, result="failed")
-    assert "the key is not that of the certificate" in stage.weir.log
+    stage.weir.says("the key is not that of the certificate")
     assert shown(port) == old
     os.unlink(ca.site.key)
     stage.weir.eventually_metric(2, RELOADS, result="failed")
-    assert "No such file or directory" in stage.weir.log
+    stage.weir.says("No such file or directory")
     assert shown(port) == old
     ca.site.write()
     stage.weir.eventually_metric(1, RELOADS, result="ok")
