@@ -262,6 +262,18 @@ static const struct session_ops *worker_choose(const struct front *front, const 
     return front->session_ops;
 }
 
+/* For log_level = debug. */
+static void worker_log_client(const struct front *front, struct session *session) {
+    char memory[512];
+    struct writer secured = writer_make(memory, sizeof memory);
+    const struct tls *tls = wire_tls(session->conn);
+    if (tls) tls_describe(tls, &secured);
+    struct bytes client = session_client_ip(session);
+    log_debug("listener %s: client %.*s port %u: connected, %s%.*s", front->config->name,
+              BYTES_FMT(client), session->client_port, session->ops->proto,
+              BYTES_FMT(writer_bytes(&secured)));
+}
+
 static void worker_begin_session(void *user, struct conn *conn) {
     struct worker_listener *from = user;
     struct front *front = from->front;
@@ -270,6 +282,7 @@ static void worker_begin_session(void *user, struct conn *conn) {
         worker_choose(front, conn)->accept(&from->worker->room, conn, &front->options, front->host);
     if (session) {
         session->user = front;
+        if (log_is_on(LOG_DEBUG)) worker_log_client(front, session);
         return;
     }
     stat_bump(&from->worker->stats.rejected[REASON_NO_MEMORY], 1);

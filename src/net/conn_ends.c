@@ -1,6 +1,8 @@
 #include "net/conn_ends.h"
 
+#include "base/log.h"
 #include "net/conn_internal.h"
+#include "net/listener.h"
 #include "net/pp.h"
 
 bool conn_set_ends(struct conn *conn, const struct addr_pair *ends) {
@@ -28,6 +30,21 @@ bool conn_destination(const struct conn *conn, union addr *address) {
         return true;
     }
     return getsockname(conn->fd, &address->any, &size) == 0; /* cut as above */
+}
+
+void conn_log_refused(const struct conn *conn, enum reason reason) {
+    if (!log_is_on(LOG_DEBUG)) return;
+    char memory[ADDR_TEXT_MAX];
+    struct writer host = writer_make(memory, sizeof memory);
+    union addr source = {0};
+    if (conn_source(conn, &source)) {
+        addr_host(&source.any, &host);
+    } else {
+        writer_put(&host, BYTES("unknown"));
+    }
+    log_debug("%s: client %.*s port %u: refused: %s: %s", conn->listener->address_text,
+              BYTES_FMT(writer_bytes(&host)), addr_port(&source.any), reason_entry(reason)->name,
+              reason_entry(reason)->text);
 }
 
 bool conn_send_pp(struct conn *conn) {

@@ -4,6 +4,7 @@
 #ifndef WEIR_NET_CONN_ENDS_H
 #define WEIR_NET_CONN_ENDS_H
 
+#include "base/reason.h"
 #include "net/addr.h"
 #include "net/conn.h"
 
@@ -13,5 +14,8 @@ bool conn_set_ends(struct conn *conn, const struct addr_pair *ends);
  * told, else as the kernel knows (getpeername(2), getsockname(2)). false: it has forgotten. */
 bool conn_source(const struct conn *conn, union addr *address);
 bool conn_destination(const struct conn *conn, union addr *address);
+
+/* For log_level = debug: an accepted connection gets no session, and why. */
+void conn_log_refused(const struct conn *conn, enum reason reason);
 
 #endif

@@ -282,6 +282,7 @@ static void listener_leave(struct listener *listener) {
 void listener_refuse(struct conn *conn, enum reason reason) {
     struct listener *listener = conn->listener;
     stat_bump(&listener->net->stats->rejected[reason], 1);
+    conn_log_refused(conn, reason);
     /* With the place goes that of its address: who counts has a place, so the table is large
      * enough. */
     if (conn->ip_counted) limit_ip_leave(listener->limit, conn->ip_key);

@@ -43,6 +43,7 @@ static void pp_gate_release(struct pp_gate *gate) {
 /* By RST: the sender notices that nobody has read what it sends. */
 static void pp_gate_reject(struct pp_gate *gate, enum reason reason) {
     pp_gate_count(gate->room, reason);
+    conn_log_refused(gate->conn, reason);
     conn_reset(gate->conn);
     pp_gate_release(gate);
 }
@@ -125,7 +126,9 @@ void pp_gate_enter(struct pp_gate_room *room, struct conn *conn,
     bool is_trusted = cidr_list_has(&options->trusted, &from.any);
     struct pp_gate *gate = is_trusted ? slab_acquire(&room->gates) : NULL;
     if (!gate) {
-        pp_gate_count(room, is_trusted ? REASON_NO_MEMORY : REASON_PROXY_UNTRUSTED);
+        enum reason reason = is_trusted ? REASON_NO_MEMORY : REASON_PROXY_UNTRUSTED;
+        pp_gate_count(room, reason);
+        conn_log_refused(conn, reason);
         conn_reset(conn);
         return;
     }

@@ -312,6 +312,15 @@ void tls_facts(const struct tls *tls, struct tls_facts *facts) {
         .verify_result = SSL_get_verify_result(tls->ssl)};
 }
 
+void tls_describe(const struct tls *tls, struct writer *text) {
+    struct tls_facts facts;
+    tls_facts(tls, &facts);
+    writer_print(text, ", %s %s", facts.version, facts.cipher);
+    if (facts.alpn.len != 0) writer_print(text, ", ALPN %.*s", BYTES_FMT(facts.alpn));
+    if (facts.server_name.len != 0) writer_print(text, ", name %.*s", BYTES_FMT(facts.server_name));
+    if (facts.is_resumed) writer_print(text, ", resumed");
+}
+
 void tls_subject(const struct tls *tls, struct writer *text) {
     const X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
     BIO *memory = certificate ? BIO_new(BIO_s_mem()) : NULL;

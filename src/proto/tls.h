@@ -131,6 +131,8 @@ struct tls_facts {
 };
 /* After the handshake; views last as long as the connection. */
 void tls_facts(const struct tls *tls, struct tls_facts *facts);
+/* The same in words, for a line of the log: ", TLSv1.3 TLS_AES_128_GCM_SHA256, resumed". */
+void tls_describe(const struct tls *tls, struct writer *text);
 /* The subject of the other side's certificate as RFC 4514 writes it; nothing when there is none. */
 void tls_subject(const struct tls *tls, struct writer *text);
 

@@ -2,6 +2,7 @@
 #include "proxy/exchange.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "proto/http_error.h"
 #include "proxy/exchange_internal.h"
 #include "proxy/hash_key.h"
@@ -112,6 +113,7 @@ static void exchange_release(struct exchange *x) {
 }
 
 void exchange_hand_over(struct exchange *x) {
+    exchange_debug(x, "status %d, a tunnel begins", x->status);
     exchange_set_state(x, EXCHANGE_DONE);
     exchange_drop_kept(x);
     exchange_stop_deadline(x);
@@ -120,6 +122,8 @@ void exchange_hand_over(struct exchange *x) {
 
 void exchange_end(struct exchange *x, enum reason reason) {
     struct exchange_record record = exchange_record_of(x);
+    exchange_debug(x, "ended: status %d, %s, after %llu ms", x->status, reason_entry(reason)->name,
+                   (unsigned long long)(exchange_net(x)->now_ns - x->client->began_ns) / 1000000);
     exchange_set_state(x, EXCHANGE_DONE);
     exchange_count(&record, x->client, reason);
     exchange_drop_kept(x);
@@ -262,6 +266,16 @@ static void exchange_to_upstream(struct exchange *x, const struct config_action 
     exchange_begin(x);
 }
 
+/* Without the query, which may be nobody else's business. */
+static void exchange_log_request(struct exchange *x) {
+    const struct http_message *request = x->request;
+    struct bytes client = session_client_ip(x->client->session);
+    exchange_debug(x, "client %.*s port %u, listener %s: %.*s %.*s %.*s: route %s",
+                   BYTES_FMT(client), x->client->session->client_port, x->front->config->name,
+                   BYTES_FMT(request->method_text), BYTES_FMT(request->authority),
+                   BYTES_FMT(request->path), x->route ? x->route->name : "none");
+}
+
 /* Each action ends in exactly one call that may end the exchange. */
 static void exchange_act(struct exchange *x, const struct config_action *action) {
     switch (action->kind) {
@@ -290,6 +304,7 @@ static void exchange_on_request(struct stream *client, struct http_message *mess
     /* h2c would carry requests that no route ever sees (RFC 9113 section 3.1). */
     if (bytes_equal_nocase(message->upgrade, BYTES("h2c"))) message->upgrade = BYTES_NONE;
     if (!x->front->service) x->route = router_match(&x->proxy->router, x->front->config, message);
+    if (log_is_on(LOG_DEBUG)) exchange_log_request(x);
     if (!exchange_begin_call(x)) return;
     enum reason refusal = route_refusal(x->front->config, x->route, message);
     if (x->front->service && refusal != REASON_CONNECT_REFUSED) {
@@ -397,12 +412,12 @@ static void exchange_on_refused(struct session *session, enum reason reason) {
     stat_bump(&stats->parse_errors[reason], 1);
     stat_bump(&stats->reasons[reason], 1);
     proxy_count_request(session, series, HTTP_OTHER, reason_entry(reason)->status);
+    proxy_log_client(session, "a request was refused", reason);
 }
 
 /* The connection's exchanges have ended before it. */
 static void exchange_on_session_closed(struct session *session, enum reason reason) {
-    (void)session;
-    (void)reason; /* each exchange has counted its own */
+    proxy_log_client(session, "closed", reason); /* each exchange has counted its own */
 }
 
 const struct session_host exchange_client_host = {

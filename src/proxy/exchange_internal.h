@@ -109,6 +109,10 @@ void exchange_check_end(struct exchange *x);
 bool exchange_keep(struct exchange *x, struct bytes data, struct lease *lease);
 void exchange_drop_kept(struct exchange *x);
 
+/* What it decides, for log_level = debug; by the number that $request_id has. */
+#define exchange_debug(x, format, ...)                                                             \
+    log_debug("request %016llx: " format, (unsigned long long)(x)->request_id, __VA_ARGS__)
+
 /* Whether it asks to become a WebSocket. */
 bool exchange_is_websocket(const struct exchange *x);
 struct exchange_record exchange_record_of(const struct exchange *x);

@@ -1,6 +1,7 @@
 /* exchange_serve.c: the upstream's side of an exchange: choosing a server, giving it the request,
  * its answer. */
 #include "base/check.h"
+#include "base/log.h"
 #include "proto/grpc.h"
 #include "proxy/exchange_internal.h"
 
@@ -88,6 +89,10 @@ static void exchange_on_connect_failed(struct pool_wait *wait, enum reason reaso
 
 /* A server was taken: its stream, or NULL while it is being dialled. */
 static void exchange_serve(struct exchange *x, struct stream *stream) {
+    bool is_again = x->retry_of != REASON_NONE;
+    exchange_debug(x, "upstream %s: server %s, %s%s%s", x->target->config->name,
+                   x->server->config->name, stream ? "a connection that is there" : "a new one",
+                   is_again ? ", after " : "", is_again ? reason_entry(x->retry_of)->name : "");
     if (x->retry_of != REASON_NONE) stat_bump(&exchange_net(x)->stats->retries[x->retry_of], 1);
     x->retry_of = REASON_NONE;
     if (stream) {
@@ -164,6 +169,7 @@ static void exchange_join_queue(struct exchange *x) {
     } else if (!queue_join(queue, &x->turn)) {
         exchange_fail(x, REASON_QUEUE_FULL);
     } else {
+        exchange_debug(x, "upstream %s: waits for a server", x->target->config->name);
         exchange_set_state(x, EXCHANGE_QUEUE);
         exchange_pause_queued(x);
     }

@@ -19,6 +19,7 @@ static void exchange_tunnel_end(struct tunnel *tunnel, enum reason reason) {
     struct exchange_record *record = &x->record;
     struct proxy *proxy = record->front->proxy;
     exchange_count(record, tunnel->client, reason);
+    proxy_log_client(tunnel->client->session, "the tunnel has ended", reason);
     if (record->is_websocket) stat_sub(proxy->net->stats, STAT_WEBSOCKET_CONNECTIONS, 1);
     tunnel->upstream->ops->close(tunnel->upstream, tunnel->upstream_told ? REASON_NONE : reason);
     if (record->server) server_leave(record->server);

@@ -1,6 +1,7 @@
 #include "proxy/pool.h"
 
 #include "base/check.h"
+#include "base/log.h"
 
 /* How long no connection is dialled in advance after one of those has failed. */
 #define POOL_GROW_PAUSE_MS 1000
@@ -144,9 +145,21 @@ static void pool_note_reuse(const struct server *server) {
     stat_add(pool_net(server)->stats, STAT_UPSTREAM_REUSES, 1);
 }
 
+/* For log_level = debug. */
+static void pool_log(const struct session *session, const char *what, const char *how) {
+    const struct server *server = session->user;
+    char memory[512];
+    struct writer secured = writer_make(memory, sizeof memory);
+    const struct tls *tls = session->conn ? wire_tls(session->conn) : NULL;
+    if (tls) tls_describe(tls, &secured);
+    log_debug("upstream %s: server %s: %s%s%.*s", server->upstream->config->name,
+              server->config->name, what, how, BYTES_FMT(writer_bytes(&secured)));
+}
+
 static void pool_on_ready(struct session *session) {
     struct server *server = session->user;
     struct net *net = pool_net(server);
+    if (log_is_on(LOG_DEBUG)) pool_log(session, "connected, ", session->ops->proto);
     stat_add(net->stats, STAT_UPSTREAM_CONNECTS, 1);
     stat_observe_ns(net->stats, STAT_HIST_UPSTREAM_CONNECT, net->now_ns - session->opened_ns);
     if (session->waiting == 0) {
@@ -170,6 +183,8 @@ static void pool_on_ready(struct session *session) {
 static void pool_on_closed(struct session *session, enum reason reason) {
     struct server *server = session->user;
     bool was_dialling = session->host_state == POOL_DIALLING || session->host_state == POOL_CROWDED;
+    const char *what = was_dialling ? "cannot connect: " : "closed: ";
+    if (log_is_on(LOG_DEBUG)) pool_log(session, what, reason_entry(reason)->name);
     pool_set_state(session, POOL_ENDING);
     CHECK(server->connections > 0);
     server->connections--;

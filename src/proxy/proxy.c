@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "proxy/exchange.h"
 #include "proxy/pool.h"
 #include "proxy/relay.h"
@@ -144,6 +145,15 @@ struct request_series *proxy_series(const struct proxy *proxy,
                                     const struct config_route *route) {
     size_t routes = (size_t)proxy->config->route_count + 1;
     return &proxy->series[listener->index * routes + (route ? route->index + 1 : 0)];
+}
+
+void proxy_log_client(struct session *session, const char *what, enum reason reason) {
+    if (!log_is_on(LOG_DEBUG)) return;
+    const struct front *front = session->user;
+    struct bytes client = session_client_ip(session);
+    log_debug("listener %s: client %.*s port %u: %s: %s: %s", front->config->name,
+              BYTES_FMT(client), session->client_port, what, reason_entry(reason)->name,
+              reason_entry(reason)->text);
 }
 
 void proxy_count_request(const struct session *session, struct request_series *series,

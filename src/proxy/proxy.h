@@ -81,4 +81,7 @@ struct request_series *proxy_series(const struct proxy *proxy,
                                     const struct config_listener *listener,
                                     const struct config_route *route);
 
+/* For log_level = debug: how a client's session has ended, or a request or tunnel in it. */
+void proxy_log_client(struct session *session, const char *what, enum reason reason);
+
 #endif

@@ -1,6 +1,7 @@
 #include "proxy/relay.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "proto/sni.h"
 #include "proxy/hash_key.h"
 #include "proxy/pool.h"
@@ -72,6 +73,7 @@ static void relay_end(struct relay *relay, enum reason reason) {
     relay_set_state(relay, RELAY_DONE);
     wheel_disarm(&proxy->net->wheel, &relay->hello);
     stat_bump(&relay_stats(relay)->relays[reason], 1);
+    proxy_log_client(relay->client->session, "ended", reason);
     relay_leave_server(relay, reason);
     if (relay->target) queue_leave(&relay->target->queue, &relay->turn);
     relay->client->ops->close(relay->client, reason);
@@ -124,6 +126,18 @@ static void relay_count_retry(struct relay *relay) {
     relay->retry_of = REASON_NONE;
 }
 
+/* For log_level = debug. */
+static void relay_log_server(const struct relay *relay) {
+    if (!log_is_on(LOG_DEBUG)) return;
+    struct session *session = relay->client->session;
+    bool is_again = relay->retry_of != REASON_NONE;
+    struct bytes client = session_client_ip(session);
+    log_debug("listener %s: client %.*s port %u: upstream %s: server %s%s%s",
+              relay->front->config->name, BYTES_FMT(client), session->client_port,
+              relay->target->config->name, relay->server->config->name, is_again ? ", after " : "",
+              is_again ? reason_entry(relay->retry_of)->name : "");
+}
+
 /* Picks servers until one is being dialled, or none is left. True: so it is, and the relay goes on
  * or has ended. False: nothing has changed, as every server that is left is at its limit. */
 static bool relay_pick(struct relay *relay) {
@@ -142,6 +156,7 @@ static bool relay_pick(struct relay *relay) {
         CHECK(!stream); /* a fresh one takes at least a turn */
         if (failure == REASON_NONE) {
             queue_leave(&target->queue, &relay->turn);
+            relay_log_server(relay);
             relay_count_retry(relay);
             relay_set_state(relay, RELAY_CONNECT);
             return true;

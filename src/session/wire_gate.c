@@ -1,6 +1,7 @@
 /* wire_gate.c: accepted connections until they are OPEN: who may begin a handshake, who waits, and
  * who is sent away. */
 #include "base/check.h"
+#include "net/conn_ends.h"
 #include "net/listener.h"
 #include "session/wire_internal.h"
 
@@ -27,6 +28,7 @@ void wire_set_state(struct wire *wire, enum wire_state state) {
 
 void wire_count_failure(const struct wire *wire, enum reason reason) {
     stat_bump(&wire->room->net->stats->tls_failures[reason], 1);
+    conn_log_refused(wire->conn, reason);
 }
 
 struct conn *wire_leave(struct wire *wire) {
@@ -145,7 +147,7 @@ static void wire_on_timer(struct wheel_timer *timer, uint64_t now_ms) {
 void wire_greet(struct wire *wire, struct bytes bytes, struct lease *lease) {
     struct wire_room *room = wire->room;
     if (bytes.ptr[0] >= 'A' && bytes.ptr[0] <= 'Z') {
-        wire_count_failure(wire, REASON_TLS_PLAIN_HTTP);
+        stat_bump(&room->net->stats->tls_failures[REASON_TLS_PLAIN_HTTP], 1);
         lease_unref(lease);
         listener_refuse(wire_leave(wire), REASON_TLS_PLAIN_HTTP);
         return;

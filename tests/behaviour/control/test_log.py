@@ -2,15 +2,16 @@
 
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
 
 import pytest
 
-from harness.http1 import get
+from harness.http1 import answer, get
 from harness.peer import Client
-from harness.wait import PATIENCE
+from harness.wait import PATIENCE, eventually
 from harness.weir import BINARY, Port
 
 RUN_S = 20
@@ -125,3 +126,122 @@ def test_the_flags_of_stderr_belong_to_who_started_it(piped):
     with open(f"/proc/{weir.process.pid}/fdinfo/2") as file:
         flags = next(line for line in file if line.startswith("flags:"))
     assert not int(flags.split()[1], 8) & os.O_NONBLOCK
+
+
+def test_lines_that_are_too_many_are_lost_counted_and_said(piped):
+    weir = piped(level="debug")
+    weir.fill()
+    for _ in range(100):
+        assert weir.ask("/hello").body == b"hello"
+    lost = weir.metric("log_dropped_total")
+    assert lost > 0
+    weir.process.send_signal(signal.SIGTERM)
+    lines = [line for line in weir.read_until(None) if line]
+    assert weir.process.wait(RUN_S) == 0
+    said = [re.match(r"\S+ warn (\d+) lines of the log were lost: ", line) for line in lines]
+    # The scrape that told of it had lines, too.
+    assert lost <= sum(int(each[1]) for each in said if each) <= lost + 10
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\S{12}Z (debug|info|warn) .*[a-z0-9)]$", line)
+               for line in lines), "every line is whole"
+    assert lines[-1].endswith(" info drained: 0 requests were cut")
+
+
+DEBUG = """
+[listener web]
+bind = @web
+upstream = app
+[listener secure]
+bind = @secure
+tls = site
+upstream = app
+[listener raw]
+bind = @raw
+mode = tcp
+upstream = rawapp
+[route hello]
+path = /hello
+respond = 200 hello
+[tls site]
+certificate = weir.test.pem
+[upstream app]
+balance = first
+server = @dead
+server = @origin
+[upstream rawapp]
+balance = first
+server = @dead
+server = @origin
+"""
+
+
+def says_in_order(weir, *patterns):
+    """Each in a line of its own, one behind the other, some of all that is said."""
+    def found():
+        at, log = 0, weir.log
+        for pattern in patterns:
+            match = re.search(rf"^\S+ debug {pattern}$", log[at:], re.M)
+            if not match:
+                return False
+            at += match.end()
+        return True
+
+    eventually(found, lambda: f"the log says {patterns}:\n{weir.log}")
+
+
+def test_debug_tells_what_is_decided_for_a_request(new_stage):
+    stage = new_stage(DEBUG, log_level="debug")
+    dead, origin = stage.address("dead"), stage.origin.address
+    client = stage.connect_tls("secure", alpn=["http/1.1"])
+    who = rf"listener secure: client 127\.0\.0\.1 port {client.sock.getsockname()[1]}: "
+    upstream = stage.origin.asked_by(client, get("/path?secret=1"))
+    upstream.send(answer(200, b"x"))
+    assert client.read_response().body == b"x"
+    client.close()
+    says_in_order(
+        stage.weir,
+        who + r"connected, h1, TLSv1\.3 TLS_AES_\w+, ALPN http/1\.1.*",
+        r"request [0-9a-f]{16}: client 127\.0\.0\.1 port \d+, listener secure: GET \S+ /path: "
+        r"route none",
+        rf"request [0-9a-f]{{16}}: upstream app: server {dead}, a new one",
+        rf"upstream app: server {dead}: cannot connect: connect_failed",
+        rf"request [0-9a-f]{{16}}: upstream app: server {origin}, a new one, after connect_failed",
+        rf"upstream app: server {origin}: connected, h1",
+        r"request [0-9a-f]{16}: ended: status 200, none, after \d+ ms",
+        who + "closed: .+")
+    assert "secret" not in stage.weir.log
+
+
+def test_debug_tells_why_a_client_gets_no_session(new_stage):
+    stage = new_stage(DEBUG, log_level="debug")
+    client = stage.connect("secure")
+    client.send(b"\x17\x03\x03\x00\x05hello")
+    client.expect_end()
+    at = stage.address("secure")
+    says_in_order(stage.weir, rf"{at}: client 127\.0\.0\.1 port \d+: refused: tls_protocol: .+")
+    refused = stage.connect()
+    refused.send(b"nonsense\r\n\r\n")
+    assert refused.read_response().status == 400
+    says_in_order(stage.weir, r"listener web: client 127\.0\.0\.1 port \d+: "
+                              r"a request was refused: bad_request_line: .+")
+
+
+def test_debug_tells_what_is_decided_for_a_connection_of_tcp(new_stage):
+    stage = new_stage(DEBUG, log_level="debug")
+    client = stage.connect("raw")
+    upstream = stage.origin.accept()
+    upstream.close()
+    client.expect_close()
+    client.close()
+    who = r"listener raw: client 127\.0\.0\.1 port \d+: "
+    says_in_order(stage.weir, who + "connected, tcp",
+                  who + rf"upstream rawapp: server {stage.address('dead')}",
+                  who + rf"upstream rawapp: server {stage.origin.address}, after connect_failed",
+                  who + "ended: none: .*")
+
+
+def test_without_debug_nobody_is_told_of(new_stage):
+    stage = new_stage(DEBUG, log_level="info")
+    assert stage.connect().ask(get("/hello")).body == b"hello"
+    stage.weir.drain()
+    stage.weir.drained()
+    assert " debug " not in stage.weir.log and "client" not in stage.weir.log
