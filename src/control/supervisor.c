@@ -139,6 +139,20 @@ static void supervisor_warn_of_user(const char *user) {
              own ? own->pw_name : "who it is", user);
 }
 
+/* What was asked for is there, and there is no way back: not where securebits (capabilities(7))
+ * have kept what root may. */
+static int supervisor_check_user(uid_t user, gid_t group) {
+    uid_t users[3];
+    gid_t groups[3];
+    bool is_changed = getresuid(&users[0], &users[1], &users[2]) == 0 &&
+                      getresgid(&groups[0], &groups[1], &groups[2]) == 0;
+    for (int i = 0; is_changed && i < 3; i++)
+        is_changed = users[i] == user && groups[i] == group;
+    if (is_changed && (user == 0 || setuid(0) < 0)) return 0;
+    log_error("global.user: the rights of root are still there after the change");
+    return -EPERM;
+}
+
 static int supervisor_drop_privileges(const char *user) {
     if (!user) return 0;
     if (geteuid() != 0) {
@@ -150,12 +164,15 @@ static int supervisor_drop_privileges(const char *user) {
         log_error("global.user: no user \"%s\"", user);
         return -ENOENT;
     }
-    if (setgroups(0, NULL) < 0 || setgid(entry->pw_gid) < 0 || setuid(entry->pw_uid) < 0) {
+    bool has_changed = setgid(entry->pw_gid) == 0 && initgroups(user, entry->pw_gid) == 0 &&
+                       setuid(entry->pw_uid) == 0;
+    if (!has_changed) {
         int error = errno;
-        log_error("cannot become user %s: %s", user, strerror(error));
+        log_error("global.user: cannot become %s: %s%s", user, strerror(error),
+                  error == EPERM ? " (it takes CAP_SETUID and CAP_SETGID)" : "");
         return -error;
     }
-    return 0;
+    return supervisor_check_user(entry->pw_uid, entry->pw_gid);
 }
 
 /* Where the first port is that everybody may have (ip-sysctl.rst). */

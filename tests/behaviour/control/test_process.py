@@ -1,5 +1,6 @@
 """The process and its system: standard files, signals, rights, what doctor says of them."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -127,6 +128,76 @@ def test_a_user_that_cannot_be_changed_to_is_told(as_nobody, port):
 def test_a_user_that_it_is_already_is_nothing_to_tell(as_nobody, port):
     log = log_until(as_nobody(HI.format("user = nobody", port.address)), "ready: ")
     assert "ready: " in log and "global.user" not in log
+
+
+CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
+PR_CAPBSET_DROP, CAP_SETUID = 24, 7
+
+
+def call(name, *arguments):
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
+        raise OSError(ctypes.get_errno(), f"{name}(2)")
+
+
+def with_group_file(path):
+    """For preexec: a system of its own, with that file as /etc/group."""
+    def mount():
+        call("unshare", CLONE_NEWNS)
+        call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+        call("mount", str(path).encode(), b"/etc/group", None, MS_BIND, None)
+
+    return mount
+
+
+@pytest.fixture
+def as_root(tmp_path):
+    """as_root(INI, preexec): the started program, as root in that folder."""
+    if os.geteuid() != 0:
+        pytest.skip("only root changes its user")
+    started = []
+
+    def as_root(ini, preexec=None):
+        (tmp_path / "weir.ini").write_text(ini)
+        try:
+            started.append(subprocess.Popen(
+                [BINARY, "-c", "weir.ini"], cwd=tmp_path, text=True, preexec_fn=preexec,
+                stdin=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        except subprocess.SubprocessError:
+            pytest.skip("this root may not unshare(2)")
+        return started[-1]
+
+    yield as_root
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def status(process, key):
+    with open(f"/proc/{process.pid}/status") as file:
+        return next(line for line in file if line.startswith(f"{key}:")).split()[1:]
+
+
+def test_the_user_has_its_groups_and_nothing_of_root(as_root, port, tmp_path):
+    """Keys that a group may read can be read again: ssl-cert of Debian, say."""
+    with open("/etc/group") as file:
+        (tmp_path / "group").write_text(file.read() + "\nweirkeys:x:54321:daemon,nobody\n")
+    process = as_root(HI.format("user = nobody", port.address), with_group_file(tmp_path / "group"))
+    assert "ready: " in log_until(process, "ready: ")
+    assert status(process, "Uid") == [str(NOBODY)] * 4
+    assert len(set(status(process, "Gid"))) == 1 and status(process, "Gid") != ["0"] * 4
+    assert set(status(process, "Groups")) == {"54321", status(process, "Gid")[0]}
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(status(process, kind)[0], 16) == 0, kind
+
+
+def test_a_root_that_may_not_change_its_user_is_told(as_root, port):
+    process = as_root(HI.format("user = nobody", port.address),
+                      lambda: call("prctl", PR_CAPBSET_DROP, CAP_SETUID, 0, 0, 0))
+    log = log_until(process, "cannot become")
+    assert ("error global.user: cannot become nobody: Operation not permitted (it takes CAP_SETUID "
+            "and CAP_SETGID)" in log)
+    assert process.wait(RUN_S) == 1
 
 
 def first_free_port():
