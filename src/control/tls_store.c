@@ -185,15 +185,18 @@ int tls_store_equip(struct tls_store *store, struct worker *worker) {
     return 0;
 }
 
-void tls_store_check_rights(const struct tls_store *store) {
+void tls_store_check_rights(struct tls_store *store) {
     for (uint32_t i = 0; i < store->source_count; i++) {
-        const struct tls_subject *subject = &store->sources[i].subject;
+        struct tls_source *source = &store->sources[i];
+        const struct tls_subject *subject = &source->subject;
         for (uint32_t j = 0; subject->watch_ms != 0 && j < subject->file_count; j++) {
             const char *path = tls_subject_file(subject, j).path;
             if (!path || access(path, R_OK) == 0) continue;
             log_warn("%s: %s: when it changes, it will not be read again (global.user has no "
                      "right to)",
                      path, strerror(errno));
+            /* Where it is not even seen any more, that is no change. */
+            source->built[j] = source->seen[j] = tls_stamp_of(path);
         }
     }
 }

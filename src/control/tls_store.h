@@ -52,7 +52,7 @@ int tls_store_init(struct tls_store *store, const struct config *config,
 /* Builds the contexts of a worker that has been initialised and not yet started. As above. */
 int tls_store_equip(struct tls_store *store, struct worker *worker);
 /* After the user has been changed: says which files it could not read again. */
-void tls_store_check_rights(const struct tls_store *store);
+void tls_store_check_rights(struct tls_store *store);
 /* Looks at what is due and turns keys. True: there are new contexts; the caller mails the workers.
  * *wait_ms: when to come again, at most what it was. */
 bool tls_store_tick(struct tls_store *store, uint64_t now_ms, uint64_t *wait_ms);

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import threading
 
 import pytest
@@ -215,3 +216,46 @@ def test_cert_swap_fails_no_connection_of_h2load(new_stage, ca):
     assert swaps > 2
     assert "600 succeeded, 0 failed, 0 errored" in told, told
     assert stage.count(RELOADS, result="failed") == 0
+
+
+HIDDEN = """
+[listener web]
+bind = @web
+tls = hidden
+[listener other]
+bind = @other
+tls = shared
+[route hello]
+respond = 200 hello
+[tls hidden]
+certificate = {hidden.crt}
+key = {hidden.key}
+watch = 20ms
+[tls shared]
+certificate = {shared.crt}
+watch = 20ms
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes its user")
+def test_cert_that_the_user_may_not_read_again_is_told_at_the_start(new_stage, ca):
+    """As those in folders that only root may enter: that is no change, and no failure yet."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        authority = Authority(directory)
+        shared = authority.issue("shared", "site.example", in_one=True)
+        stage = new_stage(HIDDEN.format(hidden=ca.site, shared=shared), user="nobody")
+        for path in (ca.site.crt, ca.site.key):
+            assert f"warn {path}: Permission denied: when it changes, it will not be read again " \
+                "(global.user has no right to)" in stage.weir.log
+        assert shared.crt not in stage.weir.log
+        for turn in range(1, 4):  # several looks at all of them
+            new = authority.issue("shared", "site.example", in_one=True)
+            stage.weir.eventually_metric(turn, RELOADS, result="ok")
+        assert shown(stage.things["other"]) == new.der
+        assert stage.count(RELOADS, result="failed") == 0
+        os.chmod(new.crt, 0o600)
+        stage.weir.eventually_metric(1, RELOADS, result="failed")
+        stage.weir.says("cannot be read: Permission denied (the files from before stay in use)")
+        assert shown(stage.things["other"]) == new.der
+        assert shown(stage.things["web"]) == ca.site.der
