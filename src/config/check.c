@@ -29,7 +29,9 @@ uint64_t check_number(const struct check *check, const struct ini_section *secti
                       enum key_id id) {
     const struct key *key = key_at(id);
     const struct ini_entry *entry = valid_entry(section, id);
-    if (!entry && key->places & IN_DEFAULTS) {
+    /* What the public is given in time is nothing for the probes and scrapes of operators. */
+    bool is_own = section && section->kind == SECTION_ADMIN && key->kind == KIND_DURATION;
+    if (!entry && key->places & IN_DEFAULTS && !is_own) {
         entry = valid_entry(ini_section_find(check->ini, SECTION_DEFAULTS, BYTES("")), id);
     }
     return entry ? entry->number : default_number(key);

@@ -42,6 +42,7 @@ server = @origin_narrow max_connections=1
 METRICS = {
     "weir_build_info": ("gauge", {"version"}),
     "weir_start_time_seconds": ("gauge", set()),
+    "weir_log_dropped_total": ("counter", set()),
     "weir_listener_connections_active": ("gauge", {"listener"}),
     "weir_listener_connections_total": ("counter", {"listener"}),
     "weir_listener_connections_rejected_total": ("counter", {"reason"}),
@@ -498,3 +499,17 @@ def test_the_admin_may_listen_on_unix_and_ipv6(new_stage):
     for name in ("port6", "unix"):
         admin = stage.connect(name)
         assert admin.ask(get("/healthz")).body == b"ok\n"
+
+
+def test_timeouts_of_the_public_are_not_those_of_a_scrape(new_stage):
+    stage = new_stage(INI + "[defaults]\ntimeout_request = 20ms\ntimeout_keepalive = 20ms\n")
+    scrape = stage.weir.connect_admin()
+    scrape.send(b"GET /metrics HTTP/1.1\r\nHost: admin\r\n")
+    for _ in range(3):  # one behind the other, each begun after the scrape
+        client = stage.connect()
+        client.send(b"GET / HTTP/1.1\r\n")
+        assert client.read_response().reason == "request_timeout"
+        client.close()
+    scrape.send(b"\r\n")
+    assert scrape.read_response().status == 200
+    scrape.close()

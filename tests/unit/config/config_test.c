@@ -121,7 +121,15 @@ static void tcp_listeners_go_to_an_upstream_or_an_echo(void **state) {
 
 static void the_admin_listener_comes_last(void **state) {
     (void)state;
-    struct config *config = load_good("[admin]\nbind = 127.0.0.1:9900\n" GOOD);
+    /* Times that are for the public are not for who looks after it. */
+    struct config *config = load_good("[admin]\nbind = 127.0.0.1:9900\n"
+                                      "[defaults]\ntimeout_request = 1ms\ntimeout_client = 1ms\n"
+                                      "timeout_keepalive = 1ms\nmax_headers = 7\n" GOOD);
+    assert_int_equal(config->listeners[0].limits.timeout_request_ms, 1);
+    assert_int_equal(config->listeners[1].limits.timeout_request_ms, 10000);
+    assert_int_equal(config->listeners[1].limits.timeout_client_ms, 60000);
+    assert_int_equal(config->listeners[1].limits.timeout_keepalive_ms, 60000);
+    assert_int_equal(config->listeners[1].limits.max_headers, 7);
     assert_int_equal(config->listener_count, 2);
     assert_string_equal(config->listeners[0].name, "web");
     assert_string_equal(config->listeners[1].name, "admin");
