@@ -200,8 +200,8 @@ void check_listener(struct check *check, const struct ini_section *section,
         refuse_h2_keys(check, section, "with mode = tcp");
     } else {
         /* Without the key, and after an error in it, h2 is among them. */
-        if (listener->alpn.len != 0 && !has_h2(listener->alpn))
-            refuse_h2_keys(check, section, "without h2 in alpn");
+        listener->speaks_h2 = listener->alpn.len == 0 || has_h2(listener->alpn);
+        if (!listener->speaks_h2) refuse_h2_keys(check, section, "without h2 in alpn");
         check_websocket_keys(check, section, listener->websocket.mode);
     }
 }

@@ -247,6 +247,7 @@ struct config_listener {
     const struct config_tls *tls;    /* NULL: in clear */
     struct bytes alpn;               /* names with their lengths before them (RFC 7301 section 3.1),
                                         the preferred one first; in clear empty if not said */
+    bool speaks_h2;                  /* by ALPN, or in clear; the admin does not */
     uint8_t proxy_protocol;          /* set of versions: 1 is v1, 2 is v2; 0: off */
     struct cidr_list trusted;        /* trusted_proxies; none: not said */
     struct config_limits limits;

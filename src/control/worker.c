@@ -69,8 +69,8 @@ static bool worker_sends_pp(const struct config *config) {
 
 static struct net_options worker_net_options(const struct worker *worker,
                                              const struct descriptors *files,
-                                             uint32_t exchanges_max) {
-    uint32_t small = exchanges_max * WORKER_SMALL_PER_REQUEST;
+                                             uint32_t requests_max) {
+    uint32_t small = requests_max * WORKER_SMALL_PER_REQUEST;
     uint32_t servers = worker->clients_max + worker_share(worker, files->idle);
     uint32_t conns = worker->clients_max + servers + WORKER_CONNS_EXTRA;
     return (struct net_options){
@@ -104,11 +104,29 @@ static uint32_t worker_more_streams(const struct worker *worker) {
     uint64_t more = 0;
     for (uint32_t i = 0; i < worker->config->listener_count; i++) {
         const struct config_listener *listener = &worker->config->listeners[i];
-        if (listener->mode == CONFIG_MODE_HTTP && listener->limits.h2_max_streams - 1 > more)
+        if (listener->speaks_h2 && listener->limits.h2_max_streams - 1 > more)
             more = listener->limits.h2_max_streams - 1;
     }
     more *= worker->clients_max;
     return more < WORKER_STREAMS_MORE ? (uint32_t)more : WORKER_STREAMS_MORE;
+}
+
+/* Beside the admin. */
+static bool worker_has_http(const struct config *config) {
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        if (listener->mode == CONFIG_MODE_HTTP && !listener->is_admin) return true;
+    }
+    return false;
+}
+
+/* On either side. */
+static bool worker_has_h2(const struct config *config) {
+    for (uint32_t i = 0; i < config->listener_count; i++)
+        if (config->listeners[i].speaks_h2) return true;
+    for (uint32_t i = 0; i < config->upstream_count; i++)
+        if (config->upstreams[i].protocol == CONFIG_PROTOCOL_H2) return true;
+    return false;
 }
 
 static bool worker_has_tcp(const struct config *config) {
@@ -205,6 +223,11 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     uint32_t more = worker_more_streams(worker);
     uint32_t exchanges_max = worker->clients_max + DESCRIPTORS_ADMINS_MAX + more;
     struct net_options net_options = worker_net_options(worker, options->files, exchanges_max);
+    uint32_t sessions_max = net_options.conns_max;
+    if (!worker_has_http(config)) { /* the admin's, and as many again that are just closing */
+        exchanges_max = DESCRIPTORS_ADMINS_MAX;
+        sessions_max = 2 * DESCRIPTORS_ADMINS_MAX;
+    }
     error = net_init(&worker->net, &net_options, &worker->stats);
     if (error < 0) return error;
     ring_handle(&worker->net.ring, RING_MAIL, worker_on_mail, worker);
@@ -213,7 +236,8 @@ int worker_init(struct worker *worker, const struct worker_options *options) {
     if (error < 0) return error;
     bool has_tcp = worker_has_tcp(config);
     struct session_room_options room_options = {
-        .sessions_max = net_options.conns_max,
+        .sessions_max = sessions_max,
+        .h2_sessions_max = worker_has_h2(config) ? sessions_max : 0,
         .tcp_max = has_tcp ? net_options.conns_max : 0,
         .wires_max = worker_has_tls(config) ? net_options.conns_max : 0,
         .handshakes_max = config->max_handshakes,

@@ -17,17 +17,6 @@ static void proxy_init_floods(struct h2_flood_limits *floods, const struct confi
     floods->max[H2_FLOOD_ZERO_WINDOW] = (uint32_t)limits->h2_max_stalled;
 }
 
-/* Where it is not said, as where there is nothing to offer, nobody is turned away. */
-static bool proxy_refuses_h2(struct bytes alpn) {
-    bool is_said = alpn.len != 0;
-    while (alpn.len != 0) {
-        size_t size = (uint8_t)alpn.ptr[0];
-        if (bytes_equal(bytes_slice(alpn, 1, size), BYTES("h2"))) return false;
-        alpn = bytes_slice(alpn, 1 + size, alpn.len);
-    }
-    return is_said;
-}
-
 static void proxy_init_front(struct front *front, const struct config_listener *config) {
     const struct config_limits *limits = &config->limits;
     front->config = config;
@@ -42,7 +31,7 @@ static void proxy_init_front(struct front *front, const struct config_listener *
         .max_headers = (uint32_t)limits->max_headers,
         .max_target = (uint32_t)limits->max_target,
         .h2_streams_max = (uint32_t)limits->h2_max_streams,
-        .h2_refused = proxy_refuses_h2(config->alpn),
+        .h2_refused = !config->speaks_h2,
     };
     proxy_init_floods(&front->options.h2_flood, limits);
 }

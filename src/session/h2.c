@@ -538,20 +538,18 @@ int h2_room_init(struct session_room *room, const struct session_room_options *o
     h2_queue_init(h2);
     struct h2_head_limits limits = {.head_size_max = room->max_header_size,
                                     .fields_max = room->max_headers};
-    uint32_t streams = 2 * options->exchanges_max;
+    uint32_t sessions = options->h2_sessions_max;
+    uint32_t streams = sessions != 0 ? 2 * options->exchanges_max : 0;
     h2->more_max = options->streams_more;
     h2->list.max = 2 * room->max_headers + H2_LIST_SPARE;
-    uint64_t memory =
-        options->sessions_max * H2_SESSION_MEMORY + streams * h2_room_stream_size(room);
+    uint64_t memory = sessions * H2_SESSION_MEMORY + streams * h2_room_stream_size(room);
     if (memory > options->h2_memory_max) memory = options->h2_memory_max;
-    int error = h2_codec_init(&h2->codec, memory, H2_CONTINUATIONS_MAX, options->sessions_max);
-    if (error == 0)
-        error = slab_init(&h2->sessions, "h2_session", sizeof(struct h2), options->sessions_max);
+    int error = h2_codec_init(&h2->codec, memory, H2_CONTINUATIONS_MAX, sessions);
+    if (error == 0) error = slab_init(&h2->sessions, "h2_session", sizeof(struct h2), sessions);
     if (error == 0) error = slab_init(&h2->streams, "h2_stream", sizeof(struct h2_stream), streams);
-    if (error == 0)
-        error = slab_init(&h2->heads, "h2_head", h2_head_memory(&limits), options->sessions_max);
+    if (error == 0) error = slab_init(&h2->heads, "h2_head", h2_head_memory(&limits), sessions);
     /* One for each stream, and as many as it takes to name a part of each buffer. */
-    uint32_t blocks = streams + room->net->options.small_count / 2;
+    uint32_t blocks = sessions != 0 ? streams + room->net->options.small_count / 2 : 0;
     if (error == 0) error = slab_init(&h2->blocks, "h2_queue", sizeof(struct h2_block), blocks);
     if (error < 0) return error;
     net_add_slab(room->net, &h2->sessions);

@@ -155,13 +155,14 @@ struct session_room {
 };
 
 struct session_room_options {
-    uint32_t sessions_max;
-    uint32_t tcp_max;        /* of session_tcp, in both roles; 0: there are none */
-    uint32_t wires_max;      /* TLS connections, in both roles; 0: there are none */
-    uint32_t handshakes_max; /* TLS, client role, under way at once; at least 1 with wires */
-    bool ktls;               /* the kernel can take over what they send (net/ktls.h) */
-    uint32_t exchanges_max;  /* requests at once: arenas */
-    uint32_t streams_more;   /* of them, those beyond the first of each client's connection */
+    uint32_t sessions_max;    /* of HTTP/1 */
+    uint32_t h2_sessions_max; /* 0: nobody speaks HTTP/2 */
+    uint32_t tcp_max;         /* of session_tcp, in both roles; 0: there are none */
+    uint32_t wires_max;       /* TLS connections, in both roles; 0: there are none */
+    uint32_t handshakes_max;  /* TLS, client role, under way at once; at least 1 with wires */
+    bool ktls;                /* the kernel can take over what they send (net/ktls.h) */
+    uint32_t exchanges_max;   /* requests at once: arenas */
+    uint32_t streams_more;    /* of them, those beyond the first of each client's connection */
     uint32_t max_header_size;
     uint32_t max_headers;
     uint64_t h2_memory_max; /* bytes nghttp2 may have for all sessions, if they can take so much */

@@ -199,6 +199,7 @@ static void set_up(void) {
                                       .queue_mark = 16384};
     CHECK(net_init(&net, &net_options, &stats) == 0 && net_start(&net) == 0);
     struct session_room_options room_options = {.sessions_max = 4,
+                                                .h2_sessions_max = 4,
                                                 .exchanges_max = STREAMS_MAX,
                                                 .max_header_size = 2048,
                                                 .max_headers = 16,

@@ -26,6 +26,51 @@ def test_the_sum_can_be_checked_by_hand(new_stage):
     assert {name for name, size in capacity.items() if size} == set(of_worker) | set(of_connection)
 
 
+ECHO = """
+[listener raw]
+bind = @raw
+mode = tcp
+service = back
+[service back]
+type = echo
+"""
+ONE = """
+[listener web]
+bind = @web
+alpn = http/1.1
+[route hello]
+respond = 200 hello
+"""
+
+
+def test_what_nobody_speaks_has_no_part_in_the_sum(new_stage):
+    """Without HTTP/2, and then without HTTP: what is left of it is the admin's."""
+    capacity = {}
+    for name, ini in (("both", ONE.replace("alpn = http/1.1\n", "")), ("h1", ONE), ("tcp", ECHO)):
+        stage = new_stage(ini, workers=1, max_connections=1000)
+        capacity[name] = pools(stage.metrics(), "weir_memory_capacity_bytes")
+        assert stage.metrics().need("weir_http_requests_in_flight") == 1
+    assert capacity["both"]["nghttp2"] == 1 << 30
+    for of_h2 in ("nghttp2", "h2_session", "h2_stream", "h2_head", "h2_queue", "h2_frame"):
+        assert capacity["both"][of_h2] > 0, of_h2
+        assert capacity["h1"][of_h2] == capacity["tcp"][of_h2] == 0, of_h2
+    for of_http in ("session", "head", "arena_small", "arena_large", "exchange"):
+        assert 0 < capacity["tcp"][of_http] < capacity["h1"][of_http] / 4, of_http
+    assert sum(capacity["tcp"].values()) < 192 * MIB
+
+
+def test_the_admin_of_a_weir_without_http_has_all_its_connections(new_stage):
+    stage = new_stage(ECHO, workers=1, max_connections=10)
+    probes = [stage.weir.connect_admin() for _ in range(63)]
+    for probe in probes:
+        assert probe.ask(get("/healthz")).body == b"ok\n"
+    used = stage.weir.metrics()
+    assert used.need("weir_listener_connections_active", listener="admin") == 64
+    for probe in probes:
+        assert probe.ask(get("/metrics")).status == 200
+        probe.close()
+
+
 def test_room_for_many_costs_nothing_until_they_come(new_stage):
     few = new_stage(INI, max_connections=10).weir
     many = new_stage(INI, max_connections=15000).weir

@@ -209,8 +209,11 @@ struct proxy_world *proxy_world_new(const char *config) {
     struct proxy_world *world = calloc(1, sizeof *world);
     assert_non_null(world);
     world->net = net_world_new(&net_options);
-    struct session_room_options room_options = {
-        .sessions_max = 4, .exchanges_max = 4, .max_header_size = 4096, .max_headers = 32};
+    struct session_room_options room_options = {.sessions_max = 4,
+                                                .h2_sessions_max = 4,
+                                                .exchanges_max = 4,
+                                                .max_header_size = 4096,
+                                                .max_headers = 32};
     assert_int_equal(session_room_init(&world->room, &world->net->net, &room_options), 0);
     world->config = load_good(config);
     for (uint32_t i = 0; i < world->config->service_count; i++)

@@ -28,6 +28,7 @@ struct session_world *session_world_new(const struct session_options *options,
     world->net = net_world_new(net_options ? net_options : &usual);
     world->options = options ? *options : session_world_options();
     struct session_room_options room_options = {.sessions_max = 16,
+                                                .h2_sessions_max = 16,
                                                 .tcp_max = 16,
                                                 .exchanges_max = 16,
                                                 .streams_more = 16,
