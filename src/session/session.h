@@ -183,8 +183,7 @@ void session_room_relieve(struct session_room *room);
 uint32_t session_room_used(const struct session_room *room); /* that hold a slot, of all kinds */
 void session_room_publish(const struct session_room *room);  /* sets the gauge of slots in use */
 
-/* Adds Date where a response has none: whoever has a clock and sends one owes it (RFC 9110 section
- * 6.6.1). false when the arena is at its limit. */
+/* Adds Date where there is none (RFC 9110 section 6.6.1). false when the arena is at its limit. */
 bool session_add_date(struct session_room *room, struct http_message *response,
                       struct arena *arena);
 
