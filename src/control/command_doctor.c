@@ -142,7 +142,8 @@ static void check_backlog(struct doctor *doctor) {
         backlog);
 }
 
-/* The most connections one server over TCP can be sent: each takes a local port of its own. */
+/* The most connections one server over TCP can be sent: each takes a local port of its own. Those
+ * of HTTP/2 carry many requests. */
 static uint64_t ports_needed(const struct config *config) {
     uint64_t needed = 0;
     for (uint32_t i = 0; i < config->upstream_count; i++) {
@@ -153,6 +154,7 @@ static uint64_t ports_needed(const struct config *config) {
             const struct config_server *server = &upstream->servers[j];
             uint64_t most = share;
             if (server->address.storage.ss_family == AF_UNIX) most = 0;
+            if (upstream->protocol == CONFIG_PROTOCOL_H2 && upstream->send_proxy == 0) most = 0;
             if (server->max_connections != 0 && server->max_connections < most) {
                 most = server->max_connections;
             }

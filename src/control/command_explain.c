@@ -309,6 +309,27 @@ static void explain_no_memory(void) {
            entry->name);
 }
 
+static bool has_tls_variable(const struct template *template) {
+    for (uint32_t i = 0; i < template->count; i++) {
+        enum template_variable variable = template->parts[i].variable;
+        if (variable >= TEMPLATE_TLS_VERSION && variable <= TEMPLATE_TLS_CLIENT_VERIFY) return true;
+    }
+    return false;
+}
+
+/* What is not among the fields that were printed, or not whole: there is no handshake to ask. */
+static void explain_tls_fields(const struct explain *explain, const struct config_route *route) {
+    bool is_first = true;
+    if (!explain->listener->tls || !route) return;
+    for (uint32_t i = 0; i < route->request_edits.count; i++) {
+        const struct config_edit *edit = &route->request_edits.items[i];
+        if (edit->kind == CONFIG_EDIT_REMOVE || !has_tls_variable(&edit->value)) continue;
+        printf("%s%s", is_first ? "          by the client's handshake: " : ", ", edit->name);
+        is_first = false;
+    }
+    if (!is_first) printf("\n");
+}
+
 static void explain_upstream(struct explain *explain, const struct config_route *route,
                              const struct config_action *action) {
     uint32_t draw = 0;
@@ -327,6 +348,7 @@ static void explain_upstream(struct explain *explain, const struct config_route 
     if (rewrite_request(&explain->sent, explain->listener, route, &explain->facts,
                         explain->arena)) {
         print_head(explain);
+        explain_tls_fields(explain, route);
     } else {
         explain_no_memory();
     }
@@ -389,6 +411,10 @@ static bool explain_tls(const struct explain *explain) {
     if (!tls) return true;
     bool is_clear = !question->is_secure && question->authority.ptr && !question->is_tunnel;
     if (is_clear && is_http) return refuse(REASON_TLS_PLAIN_HTTP);
+    if (is_clear) {
+        printf("refused   tls_plain_http: the connection is reset\n");
+        return false;
+    }
     struct tls_subject subject = tls_subject_of_section(tls);
     struct tls_fault fault;
     char memory[256];
@@ -398,6 +424,9 @@ static bool explain_tls(const struct explain *explain) {
     bool is_shown = context && tls_context_pick(context, host, &index);
     if (is_shown) {
         printf("tls       %s (%s)\n", tls->name, tls->certificates[index].file.text);
+        if (tls->client_auth != CONFIG_CLIENT_AUTH_OFF)
+            printf("          the client %s show a certificate signed by %s\n",
+                   tls->client_auth == CONFIG_CLIENT_AUTH_REQUIRE ? "must" : "may", tls->ca.text);
     } else if (context) {
         printf("refused   no certificate of tls %s has the name (strict_sni)\n", tls->name);
     } else {

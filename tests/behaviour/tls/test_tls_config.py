@@ -217,3 +217,39 @@ server_name = inner.example
     assert output[-1] == "          over TLS, as inner.example"
     status, output = explain("https://x.d.example:8444/")
     assert status == 1 and output[-1] == "refused   the connection is reset"
+
+
+@pytest.mark.parametrize("word, must", [("require", "must"), ("optional", "may")])
+def test_tls_config_explained_where_clients_are_asked(run, ca, word, must):
+    """What only a handshake can say is said to be so."""
+    text = ini(more=f"client_auth = {word}\nca = ca.crt", route="""[route partners]
+upstream = app
+set_request_header = X-Partner: $tls_client_subject
+add_request_header = X-Version: "TLS $tls_version"
+set_request_header = X-Other: $listener
+""")
+    status, output, _ = run(text, "explain", "GET", "https://site.example:8443/")
+    assert status == 0
+    at = output.index("tls       site (site.crt)")
+    assert output[at + 1] == f"          the client {must} show a certificate signed by ca.crt"
+    assert "          X-Other: web" in output
+    assert output[-1] == "          by the client's handshake: X-Partner, X-Version"
+
+
+def test_tls_config_explained_in_clear_before_tcp(run, ca):
+    text = ini().replace("upstream = app\n", "upstream = app\nmode = tcp\n")
+    status, output, _ = run(text, "explain", "GET", "http://site.example:8443/")
+    assert (status, output[-1]) == (1, "refused   tls_plain_http: the connection is reset")
+    status, output, _ = run(text, "explain", "GET", "https://site.example:8443/")
+    assert status == 0 and "tls       site (site.crt)" in output
+
+
+def test_tls_config_doctor_knows_that_h2_needs_few_ports(run, ca):
+    text = "[global]\nmax_connections = 70000\n" + ini()
+    ports = {}
+    for protocol in ("h1", "h2"):
+        output = run(text.replace("localhost:9000", f"localhost:9000\nprotocol = {protocol}"),
+                     "doctor")[1]
+        ports[protocol] = next(line for line in output if "ip_local_port_range" in line)
+    assert ports["h1"].startswith("warn  ")
+    assert ports["h2"].startswith("ok    ")
