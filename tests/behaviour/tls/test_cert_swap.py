@@ -33,6 +33,11 @@ def swap(ca):
 UNHURRIED = "[defaults]\ntimeout_handshake = 60s\n"
 
 
+def in_use(port, new):
+    """A change is counted just before the workers are told of it."""
+    eventually(lambda: shown(port) == new.der, "the new one is shown")
+
+
 def ini(ca, more="", watch="50ms"):
     return says_hello(ca.site, f"watch = {watch}\n{more}")
 
@@ -84,7 +89,7 @@ def test_cert_swap_leaves_connections_alone(new_stage, ca):
     stage.weir.eventually_metric(1, RELOADS, result="ok")
     assert client_of_before.ask(get("/")).body == b"hello"
     assert begun.has_nothing()
-    assert shown(port) == new.der
+    in_use(port, new)
 
 
 def test_cert_that_is_broken_keeps_the_old_and_says_so(new_stage, ca):
@@ -101,7 +106,7 @@ def test_cert_that_is_broken_keeps_the_old_and_says_so(new_stage, ca):
     # It is not tried again as it is; once it is whole it is taken.
     new = ca.issue("site", "site.example")
     stage.weir.eventually_metric(1, RELOADS, result="ok")
-    assert shown(port) == new.der
+    in_use(port, new)
     assert stage.count(RELOADS, result="failed") == 1
 
 
@@ -183,7 +188,7 @@ watch = 50ms
     ca.issue("site", "site.example")
     new = ca.issue("watched", "other.example")
     stage.weir.eventually_metric(1, RELOADS, result="ok")
-    assert shown(stage.things["second"]) == new.der
+    in_use(stage.things["second"], new)
     assert shown(stage.things["web"]) == old
 
 
@@ -244,7 +249,7 @@ def test_cert_that_the_user_may_not_read_again_is_told_at_the_start(new_stage, c
         for turn in range(1, 4):  # several looks at all of them
             new = authority.issue("shared", "site.example", in_one=True)
             stage.weir.eventually_metric(turn, RELOADS, result="ok")
-        assert shown(stage.things["other"]) == new.der
+        in_use(stage.things["other"], new)
         assert stage.count(RELOADS, result="failed") == 0
         os.chmod(new.crt, 0o600)
         stage.weir.eventually_metric(1, RELOADS, result="failed")
