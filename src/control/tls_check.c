@@ -1,7 +1,7 @@
 #include "control/tls_check.h"
 
 #include "base/check.h"
-#include "control/tls_files.h"
+#include "base/log.h"
 #include "proto/tls_identity.h"
 
 #include <stdarg.h>
@@ -13,6 +13,7 @@
 struct finding {
     uint32_t line;
     uint32_t order;
+    bool is_error;
     char *text;
 };
 
@@ -22,6 +23,7 @@ struct findings {
     uint32_t errors;
 };
 
+/* A warning, until it is said to be more. */
 static void add(struct findings *findings, uint32_t line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -34,7 +36,7 @@ static void add(struct findings *findings, uint32_t line, const char *format, ..
     findings->items = reallocarray(findings->items, findings->count + 1, sizeof *findings->items);
     CHECK(findings->items != NULL); /* a command, or a start: as in config/memory.h */
     struct finding *finding = &findings->items[findings->count];
-    *finding = (struct finding){line, findings->count, strdup(text)};
+    *finding = (struct finding){.line = line, .order = findings->count, .text = strdup(text)};
     CHECK(finding->text != NULL); /* likewise */
     findings->count++;
 }
@@ -55,6 +57,7 @@ static void add_fault(struct findings *findings, const struct tls_subject *subje
     tls_subject_write(subject, &w);
     add(findings, line, "%.*s.%s: %s%s%s", BYTES_FMT(writer_bytes(&w)), key, path,
         path[0] != '\0' ? ": " : "", fault->text);
+    findings->items[findings->count - 1].is_error = true;
     findings->errors++;
 }
 
@@ -77,21 +80,20 @@ static void warn_of_certificate(struct findings *findings, const struct tls_subj
     struct bytes section = writer_bytes(&w);
     write_date(validity.not_after, date, sizeof date);
     if (validity.not_after <= now) {
-        add(findings, certificate->file.line, "warning: %.*s.certificate: %s has expired: %s",
+        add(findings, certificate->file.line, "%.*s.certificate: %s has expired: %s",
             BYTES_FMT(section), certificate->file.text, date);
     } else if (validity.not_after - now < TLS_CHECK_DAYS * DAY_S) {
-        add(findings, certificate->file.line, "warning: %.*s.certificate: %s expires soon: %s",
+        add(findings, certificate->file.line, "%.*s.certificate: %s expires soon: %s",
             BYTES_FMT(section), certificate->file.text, date);
     }
     write_date(validity.not_before, date, sizeof date);
     if (validity.not_before > now)
-        add(findings, certificate->file.line,
-            "warning: %.*s.certificate: %s is not valid before %s", BYTES_FMT(section),
-            certificate->file.text, date);
+        add(findings, certificate->file.line, "%.*s.certificate: %s is not valid before %s",
+            BYTES_FMT(section), certificate->file.text, date);
     write_date(validity.staple_until, date, sizeof date);
     if (validity.staple_until != 0 && validity.staple_until <= now)
         add(findings, certificate->ocsp_staple.line,
-            "warning: %.*s.ocsp_staple: %s has expired and is not sent: %s", BYTES_FMT(section),
+            "%.*s.ocsp_staple: %s has expired and is not sent: %s", BYTES_FMT(section),
             certificate->ocsp_staple.text, date);
 }
 
@@ -106,7 +108,7 @@ static void warn_of_revocations(struct findings *findings, const struct tls_subj
     tls_subject_write(subject, &w);
     write_date(until, date, sizeof date);
     add(findings, subject->crl.line,
-        "warning: %.*s.crl: %s has expired, and nobody whom it is about is believed: %s",
+        "%.*s.crl: %s has expired, and nobody whom it is about is believed: %s",
         BYTES_FMT(writer_bytes(&w)), subject->crl.text, date);
 }
 
@@ -202,7 +204,13 @@ static void warn_of_unused(struct findings *findings, const struct config *confi
     for (uint32_t i = 0; i < config->listener_count; i++) {
         if (config->listeners[i].tls == tls) return;
     }
-    add(findings, tls->line, "warning: tls %s: no listener says tls = %s", tls->name, tls->name);
+    add(findings, tls->line, "tls %s: no listener says tls = %s", tls->name, tls->name);
+}
+
+static void forget(struct findings *findings) {
+    for (uint32_t i = 0; i < findings->count; i++)
+        free(findings->items[i].text);
+    free(findings->items);
 }
 
 uint32_t tls_check(const struct config *config, FILE *to) {
@@ -218,16 +226,25 @@ uint32_t tls_check(const struct config *config, FILE *to) {
         check_subject(&findings, &subject);
         if (!config->upstreams[i].tls.verify)
             add(&findings, config->upstreams[i].tls.line,
-                "warning: upstream %s.verify: off: whoever answers is believed to be the server",
+                "upstream %s.verify: off: whoever answers is believed to be the server",
                 config->upstreams[i].name);
     }
     if (findings.count != 0) qsort(findings.items, findings.count, sizeof *findings.items, compare);
     for (uint32_t i = 0; i < findings.count; i++) {
+        const struct finding *finding = &findings.items[i];
         /* Nowhere to tell it when that fails. */
-        (void)fprintf(to, "%s:%u: %s\n", config->file, findings.items[i].line,
-                      findings.items[i].text);
-        free(findings.items[i].text);
+        (void)fprintf(to, "%s:%u: %s%s\n", config->file, finding->line,
+                      finding->is_error ? "" : "warning: ", finding->text);
     }
-    free(findings.items);
+    forget(&findings);
     return findings.errors;
+}
+
+void tls_check_again(const struct tls_subject *subject) {
+    struct findings findings = {0};
+    check_subject(&findings, subject);
+    for (uint32_t i = 0; i < findings.count; i++) {
+        if (!findings.items[i].is_error) log_warn("%s", findings.items[i].text);
+    }
+    forget(&findings);
 }

@@ -1,10 +1,10 @@
 /* tls_check.h: what only OpenSSL can say about a configuration: whether files are what they should
  * be, keys fit their certificates, words are ciphers. Said as the errors of the configuration are:
- * one line each, with file and line, in file order. Main thread, before any worker exists. */
+ * one line each, with file and line, in file order. Main thread. */
 #ifndef WEIR_CONTROL_TLS_CHECK_H
 #define WEIR_CONTROL_TLS_CHECK_H
 
-#include "config/config.h"
+#include "control/tls_files.h"
 
 #include <stdio.h>
 
@@ -14,5 +14,8 @@
 /* Writes all errors, and as `warning:` what works and hardly should: certificates that have run
  * out, or will soon; servers that are not verified. Returns how many errors there are. */
 uint32_t tls_check(const struct config *config, FILE *to);
+/* After new files were taken into use: such warnings about them go into the log. What is an error
+ * by now has changed once more, and whoever watches the files will say so. */
+void tls_check_again(const struct tls_subject *subject);
 
 #endif

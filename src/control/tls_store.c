@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/tls_check.h"
 #include "control/worker.h"
 
 #include <errno.h>
@@ -215,6 +216,7 @@ static bool tls_source_reload(struct tls_store *store, struct tls_source *source
     struct writer w = writer_make(name, sizeof name);
     tls_subject_write(&source->subject, &w);
     log_info("%.*s: its files have changed and are in use", BYTES_FMT(writer_bytes(&w)));
+    tls_check_again(&source->subject);
     return true;
 }
 

@@ -137,6 +137,21 @@ def test_cert_expiry_is_a_metric_and_a_warning(new_stage, ca):
     stage.weir.eventually_metric(later.not_after, "weir_tls_cert_not_after_seconds", **labels)
 
 
+def test_cert_that_has_run_out_is_taken_and_said_so(new_stage, ca):
+    """As at start: what the section says is used, and never silently."""
+    revoked = ca.write_crl()
+    stage = new_stage(ini(ca, f"client_auth = optional\nca = {ca.file}\ncrl = {revoked}"))
+    port, says = stage.things["web"], "weir never warned that {} has expired"
+    new = ca.issue("site", "site.example", days=-1)
+    eventually(lambda: f" warn tls site.certificate: {new.crt} has expired: 20" in stage.weir.log,
+               lambda: says.format(new.crt))
+    assert shown(port) == new.der
+    assert f"{revoked} has expired" not in stage.weir.log
+    ca.write_crl(days=-1)
+    eventually(lambda: f" warn tls site.crl: {revoked} has expired, " in stage.weir.log,
+               lambda: says.format(revoked))
+
+
 def test_cert_staple_is_read_again(new_stage, ca):
     staple = ca.write_staple(ca.site)
     stage = new_stage(ini(ca, f"ocsp_staple = {staple}"))
