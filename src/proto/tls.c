@@ -205,9 +205,12 @@ static bool tls_lacks_alpn(const struct tls *tls) {
 }
 
 static enum tls_result tls_fail(struct tls *tls) {
-    enum reason reason =
-        tls_lacks_alpn(tls) ? REASON_TLS_ALPN_REFUSED : tls_reason_of(ERR_peek_error());
+    unsigned long error = ERR_peek_error();
+    enum reason reason = tls_lacks_alpn(tls) ? REASON_TLS_ALPN_REFUSED : tls_reason_of(error);
     tls->failure = tls->no_memory ? REASON_NO_MEMORY : reason;
+    tls->words = reason == REASON_TLS_BAD_CERTIFICATE
+                     ? X509_verify_cert_error_string(SSL_get_verify_result(tls->ssl))
+                     : ERR_reason_error_string(error);
     ERR_clear_error();
     return TLS_BAD;
 }

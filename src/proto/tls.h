@@ -77,6 +77,7 @@ struct tls {
     struct bytes input;   /* given and not taken yet */
     struct tls_keys keys; /* of the next record that is sent; none without tls_keep_keys */
     enum reason failure;  /* REASON_NONE until it has failed */
+    const char *words;    /* OpenSSL's for that, never freed; NULL: none */
     size_t useless;       /* bytes taken since the last plaintext */
     bool is_open;         /* the handshake is done */
     bool is_split;        /* a part of a record may wait inside OpenSSL */

@@ -192,7 +192,7 @@ static void pool_on_closed(struct session *session, enum reason reason) {
     if (was_dialling) {
         server->grow_ms = pool_net(server)->now_ms + POOL_GROW_PAUSE_MS;
         stat_bump(&pool_net(server)->stats->connect_failures[reason], 1);
-        server_note_failure(server, reason, session->connect_error);
+        server_note_failure(server, reason, session->connect_error, session->connect_words);
     }
     for (struct pool_wait *wait; (wait = pool_next_waiter(session));)
         wait->on_failed(wait, reason);
@@ -236,7 +236,7 @@ static struct session *pool_dial(struct server *server, const struct session_ops
         ops->connect(upstream->room, &to, &upstream->options, &pool_host, failure);
     if (!session) {
         stat_bump(&pool_net(server)->stats->connect_failures[*failure], 1);
-        server_note_failure(server, *failure, 0);
+        server_note_failure(server, *failure, 0, NULL);
         return NULL;
     }
     *failure = REASON_NONE;

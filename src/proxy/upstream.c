@@ -145,7 +145,7 @@ void server_leave(struct server *server) {
     if (server->upstream->limits_requests) server_update(server);
 }
 
-void server_note_failure(struct server *server, enum reason reason, int error) {
+void server_note_failure(struct server *server, enum reason reason, int error, const char *words) {
     uint64_t now_ms = server->upstream->room->net->now_ms;
     if (error == ECANCELED) return; /* the end of the process */
     uint64_t before = server->failures++;
@@ -160,8 +160,8 @@ void server_note_failure(struct server *server, enum reason reason, int error) {
     if (before != 0)
         snprintf(more, sizeof more, " (and %llu times since the last such line)",
                  (unsigned long long)before);
-    log_warn("upstream %s: server %s: cannot connect: %s%s", server->upstream->config->name,
-             server->config->name, why, more);
+    log_warn("upstream %s: server %s: cannot connect: %s%s%s%s", server->upstream->config->name,
+             server->config->name, why, words ? ": " : "", words ? words : "", more);
 }
 
 bool server_will_have_room(const struct server *server, enum reason failure) {

@@ -77,8 +77,9 @@ void server_take_back(struct server *server);
 /* After connections or the lists of sessions changed: whether the server may take a request. Pokes
  * the queue if so. */
 void server_update(struct server *server);
-/* It could not be connected, with errno `error` (0: not known): into the log, now and then. */
-void server_note_failure(struct server *server, enum reason reason, int error);
+/* It could not be connected, with errno `error` (0: not known) and `words` about it (NULL: none):
+ * into the log, now and then. */
+void server_note_failure(struct server *server, enum reason reason, int error, const char *words);
 /* Where a connection to it could not even begin: whether another one's end makes room for it, so
  * that it is worth waiting for. */
 bool server_will_have_room(const struct server *server, enum reason failure);

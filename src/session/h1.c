@@ -178,9 +178,8 @@ static void h1_on_sent(struct conn *conn) {
 
 static void h1_on_lost(struct conn *conn, int error) {
     struct h1 *h1 = h1_of_conn(conn);
-    enum reason reason =
-        h1->connecting ? wire_lost_reason(conn, error) : session_lost_reason(&h1->session, error);
-    if (h1->connecting) h1->session.connect_error = error;
+    enum reason reason = h1->connecting ? session_undialled_reason(&h1->session, error)
+                                        : session_lost_reason(&h1->session, error);
     h1_note_sent(h1, conn);
     h1->session.conn = NULL;
     if (h1->stream_open) {

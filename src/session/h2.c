@@ -300,8 +300,8 @@ static void h2_on_drained(struct conn *conn) { h2_mark(h2_of_conn(conn)); }
 
 static void h2_on_lost(struct conn *conn, int error) {
     struct h2 *h2 = h2_of_conn(conn);
-    enum reason reason =
-        h2->connecting ? wire_lost_reason(conn, error) : session_lost_reason(&h2->session, error);
+    enum reason reason = h2->connecting ? session_undialled_reason(&h2->session, error)
+                                        : session_lost_reason(&h2->session, error);
     h2->session.conn = NULL;
     h2_lose_streams(h2, reason);
 }

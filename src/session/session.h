@@ -63,8 +63,7 @@ struct session_host {
 struct session_address {
     const struct sockaddr *address;
     socklen_t size;
-    /* With send_proxy: the ends to tell, for the length of the call; NULL: of nobody. */
-    const struct addr_pair *client;
+    const struct addr_pair *client; /* with send_proxy: to tell, during the call; NULL: nobody's */
     const char *tls_name; /* with tls: the server, for tls_context_expect; NULL: any will do */
     struct wire_sessions *tls_sessions; /* with tls: to resume; outlives the session; may be NULL */
 };
@@ -123,9 +122,10 @@ struct session {
              * said it; 0: it takes no more. May fall below what is open. */
             uint32_t streams_max;
             uint32_t streams_open;
-            struct list waiters; /* the host's: who waits for on_ready */
-            uint32_t waiting;    /* the host's: how many */
-            int connect_error;   /* errno of a connect that failed; 0: none, or not known */
+            struct list waiters;       /* the host's: who waits for on_ready */
+            uint32_t waiting;          /* the host's: how many */
+            int connect_error;         /* errno of a connect that failed; 0: none, or not known */
+            const char *connect_words; /* of a handshake that failed; NULL: none */
         };
     };
 };

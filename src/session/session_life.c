@@ -38,6 +38,12 @@ enum reason session_dial(struct session *session, const struct session_address *
     return REASON_NO_MEMORY;
 }
 
+enum reason session_undialled_reason(struct session *session, int error) {
+    session->connect_error = error;
+    session->connect_words = wire_lost_words(session->conn);
+    return wire_lost_reason(session->conn, error);
+}
+
 enum reason session_lost_reason(const struct session *session, int error) {
     if (error == ENOBUFS) return REASON_NO_MEMORY; /* session_room_relieve */
     if (session->is_client) return REASON_CLIENT_RESET;

@@ -17,6 +17,8 @@ void session_attach(struct session *session, struct conn *conn, const struct con
  * it cannot even begin: the session has no connection then. */
 enum reason session_dial(struct session *session, const struct session_address *to,
                          const struct conn_events *events);
+/* In on_lost of a connection that was being dialled, with its `error`: why. */
+enum reason session_undialled_reason(struct session *session, int error);
 /* Why an established connection was lost, with conn_events' `error`. */
 enum reason session_lost_reason(const struct session *session, int error);
 

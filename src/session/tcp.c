@@ -438,10 +438,7 @@ static void tcp_on_sent(struct conn *conn) { tcp_drop(tcp_of_conn(conn), REASON_
 static void tcp_on_lost(struct conn *conn, int error) {
     struct tcp *tcp = tcp_of_conn(conn);
     enum reason reason = tcp->session.is_client ? REASON_CLIENT_RESET : REASON_SERVER_RESET;
-    if (tcp->state == TCP_DIALLING) {
-        reason = wire_lost_reason(conn, error);
-        tcp->session.connect_error = error;
-    }
+    if (tcp->state == TCP_DIALLING) reason = session_undialled_reason(&tcp->session, error);
     tcp->session.conn = NULL;
     if (!tcp->stream_open) {
         tcp_end(tcp, reason);

@@ -252,6 +252,10 @@ enum reason wire_lost_reason(const struct conn *conn, int error) {
     return wire->tls.failure != REASON_NONE ? wire->tls.failure : REASON_SERVER_RESET;
 }
 
+const char *wire_lost_words(const struct conn *conn) {
+    return conn->filter ? wire_of_conn(conn)->tls.words : NULL;
+}
+
 const struct tls *wire_tls(const struct conn *conn) {
     return conn->filter ? &wire_of_conn(conn)->tls : NULL;
 }

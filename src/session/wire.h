@@ -95,6 +95,8 @@ bool wire_dial(struct wire_room *room, struct conn *conn, const struct session_o
 /* In on_deadline and on_lost of such a session, before its on_open; also without TLS. */
 enum reason wire_late_reason(const struct conn *conn);
 enum reason wire_lost_reason(const struct conn *conn, int error);
+/* And what OpenSSL says of it, never freed; NULL: nothing. */
+const char *wire_lost_words(const struct conn *conn);
 
 /* NULL: the connection is in clear. */
 const struct tls *wire_tls(const struct conn *conn);

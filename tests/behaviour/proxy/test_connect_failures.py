@@ -62,13 +62,15 @@ def test_no_server_gives_503(stage):
     assert (got.status, got.reason) == (503, "connect_failed")
 
 
-def test_a_dead_server_is_logged_with_its_error(new_stage):
+@pytest.mark.parametrize("protocol", ["h1", "h2"])
+def test_a_dead_server_is_logged_with_its_error(new_stage, protocol):
     """Once in a while: every request makes a failure."""
-    stage = new_stage("""
+    stage = new_stage(f"""
     [listener web]
     bind = @web
     upstream = app
     [upstream app]
+    protocol = {protocol}
     server = @dead
     """)
     client = stage.connect()

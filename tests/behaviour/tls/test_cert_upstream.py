@@ -85,6 +85,40 @@ def test_cert_of_a_server_by_somebody_else_is_not_believed(new_stage, ca):
     assert response.status == 502
 
 
+def why(stage):
+    """What the log says of the one server that could not be connected."""
+    end, = [line.split(": cannot connect: ")[1] for line in stage.weir.log.splitlines()
+            if ": cannot connect: " in line]
+    return end
+
+
+@pytest.mark.parametrize("protocol", ["h1", "h2"])
+def test_cert_of_a_server_that_is_not_believed_is_said_why(new_stage, ca, tmp_path, protocol):
+    own = Authority(tmp_path)
+    late, gone = own.issue("late", "127.0.0.1", days=-1), own.issue("gone", "127.0.0.1")
+    own.revoke(gone)
+    crl = own.write_crl()
+    for file, more, shown, words in (
+            (ca.file, "server_name = outer.example", ca.site, "hostname mismatch"),
+            (ca.file, "", ca.strange, "unable to get local issuer certificate"),
+            (own.file, "", late, "certificate has expired"),
+            (own.file, f"crl = {crl}", gone, "certificate revoked")):
+        stage = new_stage(ini(f"protocol = {protocol}\nca = {file}\n{more}"))
+        assert serve(stage, shown)[0].status == 502
+        assert why(stage) == f"the certificate is not valid, or not of who was asked for: {words}"
+
+
+def test_cert_of_a_server_whose_alert_ends_the_handshake_is_in_the_log(new_stage, ca):
+    stage = new_stage(ini(f"ca = {ca.file}"))
+    client = stage.connect()
+    client.send(get("/"))
+    upstream = stage.origin.accept()
+    upstream.send(b"\x15\x03\x03\x00\x02\x02\x28")  # fatal, handshake_failure
+    assert client.read_response().status == 502
+    assert why(stage) == ("the other side ended the TLS handshake with an alert: "
+                          "sslv3 alert handshake failure")
+
+
 def test_cert_of_a_server_is_not_looked_at_without_verify(new_stage, ca):
     response, names, _ = serve(
         new_stage(ini("verify = off\nserver_name = outer.example")), ca.strange)
