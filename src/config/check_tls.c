@@ -227,6 +227,14 @@ void check_listener_tls(struct check *check, const struct ini_section *section,
     if (target) listener->tls = &check->config->tls[target->ordinal];
 }
 
+/* As certificates write it: the dot that says that a name is whole (RFC 6066 section 3) and the
+ * brackets of an IPv6 address are of other grammars. */
+static char *name_in_certificates(struct check *check, struct bytes name) {
+    if (name.len > 1 && name.ptr[name.len - 1] == '.') name.len--;
+    if (name.ptr[0] == '[') name = bytes_slice(name, 1, name.len - 2);
+    return memory_string(check->memory, name);
+}
+
 /* A certificate of a server that has no name cannot be told from that of another. */
 static void check_names(struct check *check, const struct ini_section *section,
                         struct config_upstream *upstream) {
@@ -239,7 +247,8 @@ static void check_names(struct check *check, const struct ini_section *section,
     }
     for (uint32_t i = 0; i < upstream->server_count; i++) {
         struct config_server *server = &upstream->servers[i];
-        if (name) server->tls_name = memory_string(check->memory, name->value);
+        struct bytes wanted = name ? name->value : bytes_of(server->tls_name);
+        if (wanted.len != 0) server->tls_name = name_in_certificates(check, wanted);
         if (server->tls_name || !upstream->tls.verify) continue;
         check_fault(check, section, ini_find(section, KEY_UPSTREAM_TLS),
                     "server %s has no name that its certificate could have: server_name = NAME "

@@ -14,7 +14,7 @@ from harness.peer import Upstream
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory):
     ca = Authority(tmp_path_factory.mktemp("certificates"))
-    ca.site = ca.issue("site", "inner.example", "127.0.0.1")
+    ca.site = ca.issue("site", "inner.example", "127.0.0.1", "::1")
     ca.own = ca.issue("own", subject="weir")
     ca.other = Authority(tmp_path_factory.mktemp("others"), "other")
     ca.strange = ca.other.issue("site", "inner.example", "127.0.0.1")
@@ -63,6 +63,14 @@ def test_cert_of_a_server_with_its_name_is_believed(new_stage, ca):
         new_stage(ini(f"ca = {ca.file}\nserver_name = inner.example")), ca.site)
     assert response.body == b"secure"
     assert names == ["inner.example"]
+
+
+@pytest.mark.parametrize("written, asked", [("inner.example.", "inner.example"), ("[::1]", None)])
+def test_cert_of_a_server_is_asked_for_as_certificates_write_names(new_stage, ca, written, asked):
+    response, names, _ = serve(
+        new_stage(ini(f"ca = {ca.file}\nserver_name = {written}")), ca.site)
+    assert response.body == b"secure"
+    assert names == [asked]
 
 
 def test_cert_of_a_server_with_its_address_is_believed(new_stage, ca):

@@ -96,7 +96,9 @@ static void a_server_is_known_by_the_host_of_its_line(void **state) {
         load("[upstream a]\nserver = localhost:1\nserver = [::1]:2\nserver = 127.0.0.1:3\n"
              "tls = on\n[upstream b]\nserver = localhost:1\nserver = unix:/x\ntls = on\n"
              "server_name = x.example\nca = " FILE_A "\ncertificate = " FILE_B "\n"
-             "[upstream c]\nserver = unix:/x\ntls = on\nverify = off\n");
+             "[upstream c]\nserver = unix:/x\ntls = on\nverify = off\n"
+             "[upstream d]\nserver = unix:/x\ntls = on\nserver_name = x.example.\n"
+             "[upstream e]\nserver = unix:/x\ntls = on\nserver_name = [::1]\n");
     const struct config_upstream *upstreams = config->upstreams;
     assert_true(upstreams[1].tls.on && upstreams[1].tls.verify);
     assert_null(upstreams[1].tls.ca.text);
@@ -108,6 +110,8 @@ static void a_server_is_known_by_the_host_of_its_line(void **state) {
     assert_string_equal(upstreams[2].tls.certificate.key.text, FILE_B);
     assert_null(upstreams[3].servers[0].tls_name);
     assert_false(upstreams[3].tls.verify);
+    assert_string_equal(upstreams[4].servers[0].tls_name, "x.example");
+    assert_string_equal(upstreams[5].servers[0].tls_name, "::1");
 }
 
 static void versions_may_be_listed_in_clear(void **state) {
