@@ -425,6 +425,8 @@ static void h2_close_early(struct h2 *h2, struct h2_stream *s, uint32_t code) {
         return;
     }
     s->stream.reset_code = s->rst_received ? code : 0;
+    /* Any other code is the server's word on this request: it was seen. */
+    if (s->rst_received && code != NGHTTP2_REFUSED_STREAM) s->stream.answered = true;
     if (s->in == H2_IN_DONE && s->rst_received && code == NGHTTP2_NO_ERROR) {
         /* It has said all, and wants no more: RFC 9113 section 8.1. */
         h2_stream_reset(s, REASON_NONE);

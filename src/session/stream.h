@@ -102,7 +102,7 @@ struct stream {
     /* How far it came, for a user that may try elsewhere; valid in on_reset. */
     bool reused;   /* its connection had carried other streams before */
     bool sent;     /* some of what it was given may have left this process */
-    bool answered; /* some byte of an answer has arrived */
+    bool answered; /* some byte of an answer has arrived, or that there will be none */
     bool bulk;     /* much is arriving, or announced: passing would pay */
     /* Upstream role, set by the user: it could not give again what it gave. One that has to wait
      * for the server waits then, others are reset, to go elsewhere. */

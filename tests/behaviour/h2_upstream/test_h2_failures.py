@@ -78,6 +78,22 @@ def test_a_reset_stream_is_502_and_no_other_is_disturbed(stage, code, status, re
     finish(other[0], server, other[1])
 
 
+@pytest.mark.parametrize("code", [0, INTERNAL_ERROR, CANCEL])
+def test_a_reset_stream_is_not_sent_again_where_its_connection_lives(stage, code):
+    """That its connection had carried others before says nothing of why."""
+    client, server, request = one(stage)
+    finish(client, server, request)
+    client.send(get("/fails"))
+    server.refuse(server.next_request(), code)
+    response = client.read_response()
+    assert response.status == 502 and response.reason == "server_reset"
+    client.send(get("/next"))
+    request = server.next_request()
+    assert request.path == "/next"
+    finish(client, server, request)
+    assert stage.origin.accept_now() is None
+
+
 def test_a_stream_reset_in_its_answer_cuts_it_visibly(stage):
     (mine, other), server = pair(stage)
     server.head(mine[1], 200, ("content-length", "100"))
