@@ -83,9 +83,12 @@ void h2_guard_strays(struct h2 *h2) {
         h2_flood(h2, H2_FLOOD_CLOSED);
 }
 
-/* By header block, not by time. */
-static void h2_continue(struct h2 *h2) {
+/* By header block, not by time. Their length (RFC 9113 section 4.2) nghttp2 does not look at. */
+static void h2_continue(struct h2 *h2, size_t length) {
     uint32_t max = h2->session.options->h2_flood.max[H2_FLOOD_CONTINUATION];
+    enum reason of_side = h2->session.is_client ? REASON_H2_PROTOCOL : REASON_BAD_RESPONSE;
+    if (length > nghttp2_session_get_local_settings(h2->ng, NGHTTP2_SETTINGS_MAX_FRAME_SIZE))
+        h2_fail(h2, of_side, NGHTTP2_FRAME_SIZE_ERROR);
     if (++h2->continuations <= max || max == 0) return;
     h2_guard_end(h2, H2_FLOOD_CONTINUATION);
 }
@@ -116,7 +119,7 @@ int h2_guard_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) 
         h2_flood(h2, H2_FLOOD_WINDOW_UPDATE);
         break;
     case NGHTTP2_CONTINUATION:
-        h2_continue(h2);
+        h2_continue(h2, hd->length);
         break;
     case NGHTTP2_RST_STREAM: /* else it counts where an answer is still due: h2_on_rst */
         if (h2_is_closed(h2, hd->stream_id)) h2_flood(h2, H2_FLOOD_CLOSED);

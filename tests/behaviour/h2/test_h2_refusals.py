@@ -234,6 +234,8 @@ def test_a_body_that_grows_too_large(stage, h2):
     (pack(WINDOW_UPDATE, 0, 0, b"\x7f\xff\xff\xff"), FLOW_CONTROL_ERROR),
     (pack(WINDOW_UPDATE, 0, 9, b"\0\0\0\1"), PROTOCOL_ERROR),
     (b"\x00\x40\x01" + bytes([DATA, 0]) + b"\0\0\0\1", FRAME_SIZE_ERROR),
+    (pack(HEADERS, 0, 1, b"\x82") + b"\x00\x40\x01" + bytes([CONTINUATION, 0]) + b"\0\0\0\1",
+     FRAME_SIZE_ERROR),
 ])
 def test_a_broken_connection_gets_goaway(stage, h2, sent, code):
     h2.echo()
