@@ -99,10 +99,17 @@ bool conn_filter_flush(struct conn *conn) {
     return true;
 }
 
+/* What the kernel has not sent, or what is left of the end's mark when it has no room for that. */
+static bool conn_filter_is_held(struct conn *conn) {
+    if (conn->filter->offloaded)
+        return conn->out.queued == 0 && !conn->send_armed && !conn_filter_is_sent(conn);
+    if (conn->send_armed || conn_queued(conn) != 0) return false;
+    conn_filter_say_last(conn);
+    return conn->out.queued != 0;
+}
+
 bool conn_filter_closes_later(struct conn *conn) {
-    const struct conn_filter *filter = conn->filter;
-    if (conn->state != CONN_OPEN || !filter || !filter->offloaded) return false;
-    if (conn->out.queued != 0 || conn->send_armed || conn_filter_is_sent(conn)) return false;
+    if (conn->state != CONN_OPEN || !conn->filter || !conn_filter_is_held(conn)) return false;
     conn_finish(conn, CONN_FILTER_HELD_MS, true);
     return true;
 }
@@ -114,5 +121,8 @@ void conn_filter_say_last(struct conn *conn) {
     if (filter->plain.queued == 0 && !filter->ended && !filter->ops->flush(conn, true)) return;
     struct bytes last = conn_out_front(&conn->out);
     if (last.len == 0 || last.len != conn->out.queued) return;
-    (void)send(conn->fd, last.ptr, last.len, MSG_DONTWAIT | MSG_NOSIGNAL); /* or it ends without */
+    ssize_t sent = send(conn->fd, last.ptr, last.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent > 0) conn_out_take(conn->net, &conn->out, (size_t)sent);
+    bool waits = sent > 0 || errno == EAGAIN;
+    if (!waits) conn_out_drop(conn->net, &conn->out); /* nobody is there to be told */
 }

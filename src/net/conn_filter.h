@@ -78,8 +78,8 @@ bool conn_filter_is_done(const struct conn *conn);
 bool conn_filter_lets_pump(const struct conn *to, uint64_t limit);
 /* The pump has come to its first byte, nothing is queued. False: it has to end. */
 bool conn_filter_begin_pump(struct conn *to);
-/* All of an open connection is the kernel's, which has not sent it and would forget it: then it is
- * finished instead of closed. */
+/* All of an open connection is the kernel's, which has not sent it and would forget it, or has no
+ * room for the mark of its end: then it is finished instead of closed. */
 bool conn_filter_closes_later(struct conn *conn);
 /* Before a close: marks the end where that needs no waiting, and lets alerts go out. */
 void conn_filter_say_last(struct conn *conn);

@@ -37,6 +37,12 @@ upstream = app
 set_request_header = X-Tls: $tls_version $tls_cipher $tls_sni $tls_client_verify
 [upstream slow]
 server = @originslow
+[listener tight]
+bind = @unixtight
+mode = tcp
+tls = site
+service = echo
+send_buffer = 4k
 [service echo]
 type = echo
 """
@@ -205,6 +211,21 @@ def test_an_idle_connection_is_closed_with_notice(stage):
     stage.exchange(get("/"), client=client)
     client.expect_close()
     assert client.sock.notified
+
+
+def test_an_end_is_told_when_there_is_room_for_it(stage):
+    """All that was sent is the kernel's, which for some of these takes no more until it is read."""
+    for size in range(33000, 48000, 600):
+        client = stage.connect_tls("unixtight")
+        sent, ended = stage.counter("weir_client_bytes_sent_total"), stage.relays_ended("none")
+        body = pattern(size)
+        client.send(body)
+        eventually(lambda: sent.grown() > size, "all of it is echoed")
+        client.half_close()
+        ended.grows(1)
+        assert client.read_exactly(size) == body
+        client.expect_close()
+        assert client.sock.notified, size
 
 
 @VERSIONS
