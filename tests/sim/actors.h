@@ -21,9 +21,14 @@ struct world {
     bool takes_proxy;         /* clients begin with one */
     bool h2_clients;          /* most clients speak HTTP/2 */
     bool h2_servers;          /* those of HTTP do */
-    bool checks_frames;       /* weir looks at the frames of WebSockets */
-    uint64_t ping_ns;         /* and pings those that are idle for so long, 0: none */
-    uint64_t timeout_ns;      /* each of weir's timeouts is longer than what good actors take */
+    bool tls_clients;         /* those of HTTP come by TLS */
+    bool tls_raw_clients;     /* those without, too */
+    bool tls_servers;         /* those of HTTP speak it */
+    bool tls_raw_servers;
+    bool handshakes_limited; /* max_handshakes is less than there are clients */
+    bool checks_frames;      /* weir looks at the frames of WebSockets */
+    uint64_t ping_ns;        /* and pings those that are idle for so long, 0: none */
+    uint64_t timeout_ns;     /* each of weir's timeouts is longer than what good actors take */
     /* Changes in routine work. */
     bool draining;
     uint32_t clients_left;

@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "sim/actors.h"
 #include "sim/judge.h"
+#include "sim/tls_end.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@ struct client {
     uint64_t progress_ns;
     uint32_t interims;
     bool tcp;
+    bool tls;
     bool echo;       /* of these: what it sends comes back */
     bool bad_header; /* its PROXY header is malformed */
     bool opened;
@@ -49,21 +51,7 @@ struct client {
     struct client *next;
 };
 
-struct world world;
-
 static struct client *clients;
-
-uint32_t actor_step(void) {
-    uint32_t least = sim_has(FAULT_SLOW_NETWORK) ? 1 : 200;
-    return (uint32_t)(least + sim_skewed(READ_SIZE - least));
-}
-
-uint64_t actor_pace(uint32_t one, uint32_t other) {
-    uint64_t step = one < other ? one : other;
-    uint64_t a_byte_ns = sim_has(FAULT_SLOW_NETWORK) ? 200000 : 3000;
-    uint64_t most_ns = step * a_byte_ns < 20 * SIM_MS ? step * a_byte_ns : 20 * SIM_MS;
-    return most_ns < 20000 ? 0 : sim_between(20000, most_ns);
-}
 
 static void client_step(void *owner);
 
@@ -96,12 +84,15 @@ static void client_end(struct client *client) {
 static bool tcp_may_fail(void) {
     return sim_has(FAULT_CONNECT_REFUSED) || sim_has(FAULT_CONNECT_HANGS) ||
            sim_has(FAULT_SERVER_DEAD) || sim_has(FAULT_SOCKET_SHORT) || world.servers_limited ||
-           world.clients_limited;
+           (world.tls_raw_servers && sim_has(FAULT_SERVER_TLS)) || world.clients_limited;
 }
 
 /* Whether a request may stay without the rest of its answer. */
 static bool may_be_cut(const struct client *client, const struct plan *plan) {
     if (client->misbehaved || client->no_more || world.draining) return true;
+    /* Its handshake may not be done where it has become one too many. */
+    bool unheard = client->answered == 0 && reader_is_idle(&client->reader);
+    if (unheard && client->tls && world.handshakes_limited) return true;
     if (sock_is_broken(client->sock) || sim_has(FAULT_FEW_SLOTS)) return true;
     /* A tunnel that is reset takes with it what of the answers before it is on its way. */
     const struct plan *newest = &client->asked[client->begun - 1];
@@ -219,7 +210,8 @@ static bool call_is_cut(const struct client *client, const struct plan *plan) {
 static void on_answer(struct client *client) {
     const struct reader *reader = &client->reader;
     const struct plan *plan = current(client);
-    if (frames_are_cut(&reader->frames) || call_is_cut(client, plan)) {
+    bool cut = frames_are_cut(&reader->frames) || call_is_cut(client, plan);
+    if (cut || tls_end_breaches(client->sock)) {
         world.unanswered++;
     } else if (reader->id != 0) {
         uint64_t wanted = plan->is_head ? 0 : plan->answer_size;
@@ -316,15 +308,15 @@ static void client_read(struct client *client) {
 }
 
 /* Behind one that is malformed nothing goes any further. */
-static void put_proxy_header(struct client *client) {
+static void put_proxy_header(struct client *client, struct text *text) {
     if (!client->bad_header) {
-        plan_proxy_header(client->number, &client->out);
+        plan_proxy_header(client->number, text);
         return;
     }
     client->misbehaved = true;
     for (uint32_t i = 0; i < client->asked_count; i++)
         requests[client->asked[i].id].barred = true;
-    plan_bad_proxy_header(&client->out);
+    plan_bad_proxy_header(text);
 }
 
 static void next_request(struct client *client) {
@@ -338,7 +330,7 @@ static void next_request(struct client *client) {
     uint32_t i = client->begun++;
     bool last = client->begun == client->asked_count;
     client->out.len = client->out_at = 0;
-    if (i == 0 && world.takes_proxy) put_proxy_header(client);
+    if (i == 0 && world.takes_proxy && !client->tls) put_proxy_header(client, &client->out);
     size_t header_size = client->out.len;
     if (last && client->leaving == SENDS_NONSENSE && !client->bad_header) {
         client->misbehaved = true;
@@ -348,6 +340,7 @@ static void next_request(struct client *client) {
     } else {
         client->raw = client->tcp || plan_is_hasty(&client->asked[i]);
         requests[client->asked[i].id].asked_ns = sim.now_ns;
+        requests[client->asked[i].id].left |= tls_end_breaches(client->sock);
         plan_request(&client->asked[i], last, &client->out);
         client->head_sizes[i] = header_size + plan_request_head_size(&client->asked[i], last);
     }
@@ -426,7 +419,8 @@ static void client_write(struct client *client) {
 static bool client_leaves(struct client *client) {
     bool asked_all = client->begun == client->asked_count && client->written == client->begun;
     bool raw = client->reader.state == READ_RAW && !(client->fin_seen && client->fin_sent);
-    if (client->fin_seen && sock_is_dead(client->sock)) client_judge_end(client);
+    bool stuck = sock_is_dead(client->sock) || tls_end_is_stuck(client->sock);
+    if (client->fin_seen && stuck) client_judge_end(client);
     if (client->done) return true;
     if (client->answered == client->begun && (asked_all || client->no_more) && !raw) {
         client_end(client);
@@ -450,8 +444,15 @@ static bool client_leaves(struct client *client) {
     return client->done;
 }
 
+/* Nobody may accept it any more. */
+static bool gives_up(const struct client *client) {
+    return world.draining && !sock_is_open(client->sock) &&
+           sim.now_ns > client->progress_ns + SIM_SECOND;
+}
+
 static void client_opening(struct client *client) {
-    if (sock_is_open(client->sock)) {
+    enum tls_opening opening = tls_end_opening(client->sock);
+    if (opening == TLS_OPENING_DONE) {
         client->opened = true;
         client->progress_ns = sim.now_ns;
         if (!client->tcp) return;
@@ -460,12 +461,12 @@ static void client_opening(struct client *client) {
         client->reader.side = client->echo ? SIDE_REQUEST : SIDE_ANSWER;
         return;
     }
-    bool refused = sock_is_dead(client->sock);
-    if (refused && !world.draining) {
+    bool over = opening == TLS_OPENING_OVER;
+    bool lost = client->tcp && (tcp_may_fail() || judge_may_be_cut(&client->asked[0]));
+    if (over && !client->misbehaved && !lost && !tls_end_may_be_refused(client->sock)) {
         sim_fail(INVARIANT_ANSWERS, "client %u is refused", client->number);
     }
-    if (refused || (world.draining && sim.now_ns > client->progress_ns + SIM_SECOND))
-        client_end(client);
+    if (over || gives_up(client)) client_end(client);
 }
 
 static void client_wait(struct client *client) {
@@ -509,6 +510,17 @@ static void client_step(void *owner) {
     client_wait(client);
 }
 
+static void client_secure(struct client *client) {
+    struct text header = {0};
+    if (world.takes_proxy) put_proxy_header(client, &header);
+    struct tls_end_options options = {.is_http = !client->tcp,
+                                      .alpn = client->tcp || sim_one_in(2) ? NULL : "http/1.1",
+                                      .clear = &header};
+    tls_end_begin(client->sock, &options);
+    client->misbehaved |= tls_end_breaches(client->sock);
+    text_free(&header);
+}
+
 static void client_open(void *owner, uint64_t argument) {
     (void)argument;
     struct client *client = owner;
@@ -516,16 +528,8 @@ static void client_open(void *owner, uint64_t argument) {
     struct sock_actor actor = {client_step, client};
     uint16_t port = client->tcp ? world.tcp_port : world.http_port;
     client->sock = sock_connect(client->echo ? world.echo_port : port, client->number, actor);
+    if (client->tls) client_secure(client);
     client_wait(client);
-}
-
-enum leaving client_pick_leaving(void) {
-    if (sim_has(FAULT_CLIENT_BAD) && sim_one_in(4)) return SENDS_NONSENSE;
-    if (sim_has(FAULT_CLIENT_STOPS) && sim_one_in(4))
-        return sim_one_in(2) ? STOPS_WRITING : STOPS_READING;
-    if (sim_has(FAULT_CLIENT_LEAVES) && sim_one_in(4))
-        return sim_one_in(2) ? LEAVES_CLOSING : LEAVES_RESETTING;
-    return sim_one_in(5) ? LEAVES_HALF : LEAVES_WELL;
 }
 
 /* What a client that goes on asks for; an upgrade and an Expect come last. */
@@ -550,6 +554,7 @@ static void client_start_h1(uint32_t number, uint64_t at_ns, bool tcp) {
     reader_init(&client->reader, true);
     client->tcp = tcp;
     client->echo = tcp && sim_one_in(3);
+    client->tls = tcp ? world.tls_raw_clients : world.tls_clients;
     pick_requests(client);
     if (client->asked_count == 0) {
         clients = client->next;

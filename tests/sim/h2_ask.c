@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "sim/judge.h"
+#include "sim/tls_end.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@ static bool may_be_cut(const struct h2_ask *ask, uint32_t code) {
     if (plan->manner == MANNER_EARLY && plan->server_ends && !world.h2_servers) return true;
     /* There are as many requests as clients. */
     bool shed = world.clients_limited && code == NGHTTP2_REFUSED_STREAM;
+    if (world.tls_clients && world.handshakes_limited && !client->heard) return true;
     return shed || judge_may_be_cut(plan);
 }
 
@@ -228,7 +230,7 @@ static void put_request(const struct plan *plan, struct h2_fields *fields) {
     h2_fields_add(fields, ":method", "%s", is_extended ? "CONNECT" : plan->method);
     if (is_extended)
         h2_fields_add(fields, ":protocol", plan->tunnel == TUNNEL_WEBSOCKET ? "websocket" : "sim");
-    if (!connects) h2_fields_add(fields, ":scheme", "http");
+    if (!connects) h2_fields_add(fields, ":scheme", world.tls_clients ? "https" : "http");
     h2_fields_add(fields, ":authority", "%s", connects ? target : "sim");
     if (!connects) h2_fields_add(fields, ":path", "%s", target);
     h2_fields_add(fields, "x-id", "%u", plan->id);
@@ -257,6 +259,7 @@ void h2_ask_next(struct h2_client *client) {
         nghttp2_submit_request(ng, NULL, fields.items, fields.count, body ? &provider : NULL, ask);
     ask->outcome = -1;
     requests[plan->id].asked_ns = sim.now_ns;
+    requests[plan->id].left |= tls_end_breaches(client->link.sock);
     ask->progress_ns = client->progress_ns = sim.now_ns;
     sim_note("h2 client asks", client->number, plan->id, ask->id);
     if (ask->id < 0) {
@@ -311,6 +314,7 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
     struct h2_client *client = user;
     struct h2_ask *ask = ask_of(ng, frame->hd.stream_id);
     bool ack = (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0;
+    client->heard = true;
     if (!client->misbehaved) client->link.may_break = false;
     if (frame->hd.type == NGHTTP2_PING && ack && client->pings > 1) {
         client->pings--;

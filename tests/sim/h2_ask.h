@@ -59,6 +59,7 @@ struct h2_client {
     uint64_t accepted_ns;
     uint32_t pings; /* left before it ends well */
     bool opened, accepted;
+    bool heard;      /* something of weir's */
     bool refused;    /* told so in HTTP/1: it is one too many */
     bool misbehaved; /* from here on weir owes nothing */
     bool stopped;

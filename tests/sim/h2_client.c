@@ -5,6 +5,7 @@
 #include "sim/actors.h"
 #include "sim/h2_ask.h"
 #include "sim/judge.h"
+#include "sim/tls_end.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -192,16 +193,19 @@ static void client_talk(struct h2_client *client) {
 }
 
 static void client_opening(struct h2_client *client) {
-    bool open = sock_is_open(client->link.sock);
-    if (open) client->opened = true;
-    if (open) client->progress_ns = sim.now_ns;
-    if (open) return;
-    bool refused = sock_is_dead(client->link.sock);
-    if (refused && !world.draining) {
+    enum tls_opening opening = tls_end_opening(client->link.sock);
+    if (opening == TLS_OPENING_DONE) {
+        client->opened = true;
+        client->progress_ns = sim.now_ns;
+        return;
+    }
+    bool gives_up = world.draining && !sock_is_open(client->link.sock) &&
+                    sim.now_ns > client->progress_ns + SIM_SECOND;
+    bool over = opening == TLS_OPENING_OVER;
+    if (over && !tls_end_may_be_refused(client->link.sock)) {
         sim_fail(INVARIANT_ANSWERS, "client %u is refused", client->number);
     }
-    if (refused || (world.draining && sim.now_ns > client->progress_ns + SIM_SECOND))
-        client_end(client);
+    if (over || gives_up) client_end(client);
 }
 
 static void judge_time(const struct h2_client *client) {
@@ -271,11 +275,18 @@ static void client_open(void *owner, uint64_t argument) {
     struct h2_link *link = &client->link;
     client->progress_ns = sim.now_ns;
     h2_link_init(link, h2_ask_callbacks(), false);
-    if (world.takes_proxy) plan_proxy_header(client->number, &link->out);
+    struct text header = {0};
+    if (world.takes_proxy)
+        plan_proxy_header(client->number, world.tls_clients ? &header : &link->out);
     put_settings(client);
     /* The preface comes before SETTINGS are due. */
     struct sock_actor actor = {client_step, client};
     link->sock = sock_connect(world.http_port, client->number, actor);
+    struct tls_end_options options = {.is_http = true, .alpn = "h2", .clear = &header};
+    if (world.tls_clients) tls_end_begin(link->sock, &options);
+    text_free(&header);
+    client->misbehaved |= tls_end_breaches(link->sock);
+    link->may_break |= client->misbehaved;
     h2_client_wake(client, sim.now_ns + 50 * SIM_MS);
 }
 

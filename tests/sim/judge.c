@@ -28,11 +28,25 @@ static bool was_refused(const struct plan *plan) {
     return times > (once ? 0 : REFUSALS_MAX);
 }
 
+/* Its server may break TLS. */
+static bool may_break_tls(const struct plan *plan) {
+    bool tls = plan->tcp ? world.tls_raw_servers : world.tls_servers;
+    return tls && !plan->local && sim_has(FAULT_SERVER_TLS);
+}
+
+static bool may_fail_by_tls(const char *reason) {
+    static const char *const reasons[] = {"tls_protocol",   "tls_nothing_shared", "tls_alert",
+                                          "tls_plain_http", "handshake_timeout",  "server_timeout",
+                                          "server_closed",  "server_reset",       NULL};
+    return any_of(reason, reasons);
+}
+
 bool judge_may_fail(const struct plan *plan, const char *reason) {
     static const char *const of_server[] = {"server_closed", "server_reset", NULL};
     static const char *const of_queue[] = {"server_busy", "queue_full", "queue_timeout", NULL};
     /* Without memory everything may take until its timeout. */
     if (sim_has(FAULT_FEW_SLOTS)) return true;
+    if (may_break_tls(plan) && may_fail_by_tls(reason)) return true;
     if (strcmp(reason, "drain_cut") == 0) return world.draining;
     if (strcmp(reason, "max_connections") == 0) return world.clients_limited;
     /* There are as many requests as clients. */
@@ -80,7 +94,8 @@ void judge_call_time(const struct plan *plan, uint64_t accepted_ns) {
 }
 
 bool judge_may_end_call(const struct plan *plan, const char *reason, int outcome) {
-    static const char *const late[] = {"grpc_deadline", "server_timeout", "connect_timeout", NULL};
+    static const char *const late[] = {"grpc_deadline", "server_timeout", "connect_timeout",
+                                       "handshake_timeout", NULL};
     /* A server's RST_STREAM says more. */
     if (strcmp(reason, "server_reset") == 0 || sim_has(FAULT_FEW_SLOTS)) return outcome > 0;
     if (reason[0] != '\0') return outcome == (any_of(reason, late) ? 4 : 14);
@@ -92,7 +107,7 @@ bool judge_may_end_call(const struct plan *plan, const char *reason, int outcome
 static bool may_lose_end(const struct plan *plan) {
     static const enum fault faults[] = {
         FAULT_CLIENT_RESET, FAULT_CLIENT_LEAVES, FAULT_CLIENT_STOPS, FAULT_CLIENT_BAD,
-        FAULT_STREAM_STOPS, FAULT_STREAM_RESETS, FAULT_FEW_SLOTS};
+        FAULT_STREAM_STOPS, FAULT_STREAM_RESETS, FAULT_CLIENT_TLS,   FAULT_FEW_SLOTS};
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         if (sim_has(faults[i])) return true;
     }
@@ -108,7 +123,7 @@ bool judge_may_close(uint32_t id, enum side side, uint32_t code) {
 }
 
 bool judge_may_be_cut(const struct plan *plan) {
-    if (judge_is_bad(plan->manner) || plan->breaks) return true;
+    if (judge_is_bad(plan->manner) || plan->breaks || may_break_tls(plan)) return true;
     bool cuts = world.h2_servers && sim_has(FAULT_SERVER_CUTS);
     return !plan->local && (sim_has(FAULT_SERVER_RESET) || cuts);
 }

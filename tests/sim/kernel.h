@@ -67,6 +67,8 @@ void sock_shutdown(struct sock *sock); /* SHUT_WR */
 /* The actor has no more to do with it. */
 void sock_close(struct sock *sock);
 void sock_abort(struct sock *sock); /* with RST */
+/* Of TLS: FIN, without a word that this is the end. */
+void sock_cut(struct sock *sock);
 /* The network resets both ends. */
 void sock_break(struct sock *sock);
 

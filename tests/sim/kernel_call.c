@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define PIPE_DEFAULT 65536
+#define EPOCH_NS (1700000000 * SIM_SECOND) /* 2023-11-14, and on */
 
 bool fd_is_ours(int fd) { return fd >= FD_BASE && fd < FD_BASE + FD_MAX; }
 
@@ -65,6 +66,7 @@ int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size);
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size);
 int __wrap_shutdown(int fd, int how);
+ssize_t __wrap_send(int fd, const void *bytes, size_t size, int flags);
 int __wrap_getpeername(int fd, struct sockaddr *address, socklen_t *size);
 int __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *size);
 int __wrap_ioctl(int fd, unsigned long request, ...);
@@ -170,6 +172,19 @@ int __wrap_shutdown(int fd, int how) {
     sock_finish_writing(sock);
     sock_changed(sock);
     return 0;
+}
+
+/* At once, or not: the rest of it is lost. */
+ssize_t __wrap_send(int fd, const void *bytes, size_t size, int flags) {
+    struct sock *sock = must_be_sock(fd, "send");
+    CHECK(flags & MSG_DONTWAIT);
+    int error = sock_error(sock, true);
+    if (error == 0 && sock->state != SOCK_OPEN) error = -ENOTCONN;
+    if (error < 0) return fail(-error);
+    if (sim_defect(DEFECT_SWALLOW_NOTICE)) return (ssize_t)size;
+    uint32_t sent = sock_give(sock, bytes, (uint32_t)size);
+    sim_note("sent at once", sock->number, sent, 0);
+    return sent != 0 || size == 0 ? (ssize_t)sent : fail(EAGAIN);
 }
 
 static void put_address(uint32_t host, uint16_t port, struct sockaddr *to, socklen_t *size) {
@@ -391,8 +406,15 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *time) {
         if (sim.defects == 0 && sim_defect(DEFECT_STOP_CLOCK)) stopped_ns = now_ns;
         if (sim.defects != 0) now_ns = stopped_ns;
     }
-    if (clock == CLOCK_REALTIME) now_ns += 1700000000 * SIM_SECOND; /* 2023-11-14, and on */
+    if (clock == CLOCK_REALTIME) now_ns += EPOCH_NS;
     time->tv_sec = (time_t)(now_ns / SIM_SECOND);
     time->tv_nsec = (long)(now_ns % SIM_SECOND);
     return 0;
+}
+
+/* OpenSSL's, of sessions and certificates: it comes from outside, so it is not wrapped. */
+time_t time(time_t *to) {
+    time_t now = (time_t)((sim.now_ns + EPOCH_NS) / SIM_SECOND);
+    if (to) *to = now;
+    return now;
 }

@@ -48,6 +48,7 @@ struct sock {
     bool breakable;  /* the network has not made up its mind yet */
     uint32_t client; /* whose it is: names the address */
     struct sock_actor actor;
+    struct tls_end *tls; /* an actor's who speaks TLS */
     struct sim_event *actor_event;
     struct list ops; /* struct op.sock_link */
     /* Listening. */
@@ -150,6 +151,9 @@ uint32_t sock_give(struct sock *sock, const char *from, uint32_t size);
 /* 0, or the error that a call finds now (-ECONNRESET once, then -EPIPE for writing, 0 else). */
 int sock_error(struct sock *sock, bool writing);
 void sock_finish_writing(struct sock *sock);
+/* sock_read and sock_write as they are without TLS. */
+ssize_t sock_read_raw(struct sock *sock, void *to, size_t size);
+ssize_t sock_write_raw(struct sock *sock, const void *from, size_t size);
 void sock_send_reset(struct sock *sock);
 /* As the end of one side: the other is told by a reset, and operations of this one end. */
 void sock_dissolve(struct sock *sock);

@@ -201,7 +201,7 @@ static void try_send(struct op *op) {
         op_end_send(op, -EINTR);
         return;
     }
-    if (sim_defect(DEFECT_SWALLOW_ANSWER) && sock->client != 0) {
+    if (is_whole_answer(op) && sim_defect(DEFECT_SWALLOW_ANSWER)) {
         op_end_send(op, (int32_t)op->size);
         return;
     }

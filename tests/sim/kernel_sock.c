@@ -2,6 +2,7 @@
 #include "sim/kernel_internal.h"
 
 #include "base/check.h"
+#include "sim/tls_end.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -61,12 +62,14 @@ void sock_pair(struct sock *one, struct sock *other) {
 static void on_actor(void *owner, uint64_t argument) {
     (void)argument;
     struct sock *sock = owner;
+    if (sock->tls) tls_end_step(sock->tls);
     if (sock->actor.on_change) sock->actor.on_change(sock->actor.owner);
 }
 
 void sock_changed(struct sock *sock) {
     LIST_FOR_EACH(node, &sock->ops) { op_look_again(LIST_OWNER(node, struct op, sock_link)); }
-    if (sock->actor.on_change && !sock->actor_event) {
+    bool is_actors = sock->actor.on_change || (sock->tls && sock->state != SOCK_CLOSED);
+    if (is_actors && !sock->actor_event) {
         sim_event(sim.now_ns + sim_below(2000), on_actor, sock, &sock->actor_event);
     }
 }
@@ -299,7 +302,7 @@ bool sock_is_broken(const struct sock *sock) { return sock->broken; }
 
 bool sock_is_over(const struct sock *sock) { return sock->reset || sock->in.fin_arrived; }
 
-ssize_t sock_read(struct sock *sock, void *to, size_t size) {
+ssize_t sock_read_raw(struct sock *sock, void *to, size_t size) {
     if (sock->state != SOCK_OPEN) return sock->reset ? -ECONNRESET : -EAGAIN;
     uint32_t part = sock_take(sock, to, (uint32_t)size);
     if (part != 0) return part;
@@ -307,18 +310,46 @@ ssize_t sock_read(struct sock *sock, void *to, size_t size) {
     return sock->in.fin_arrived ? 0 : -EAGAIN;
 }
 
-ssize_t sock_write(struct sock *sock, const void *from, size_t size) {
+ssize_t sock_write_raw(struct sock *sock, const void *from, size_t size) {
     if (sock->reset) return -ECONNRESET;
     if (sock->state != SOCK_OPEN) return -EAGAIN;
     uint32_t part = sock_give(sock, from, (uint32_t)size);
     return part != 0 ? (ssize_t)part : -EAGAIN;
 }
 
-void sock_shutdown(struct sock *sock) {
-    if (sock->state == SOCK_OPEN && !sock->reset) sock_finish_writing(sock);
+ssize_t sock_read(struct sock *sock, void *to, size_t size) {
+    return sock->tls ? tls_end_read(sock->tls, to, size) : sock_read_raw(sock, to, size);
 }
 
-void sock_close(struct sock *sock) { sock_end(sock); }
+ssize_t sock_write(struct sock *sock, const void *from, size_t size) {
+    return sock->tls ? tls_end_write(sock->tls, from, size) : sock_write_raw(sock, from, size);
+}
+
+/* What a client says is whole without a word about its end, too. */
+static bool says_end(const struct sock *sock) {
+    return sock->client == 0 || !sim_fault(FAULT_CLIENT_CUTS);
+}
+
+void sock_shutdown(struct sock *sock) {
+    if (sock->tls) {
+        tls_end_shutdown(sock->tls, says_end(sock));
+    } else if (sock->state == SOCK_OPEN && !sock->reset) {
+        sock_finish_writing(sock);
+    }
+}
+
+void sock_close(struct sock *sock) {
+    if (sock->tls) {
+        tls_end_close(sock->tls, says_end(sock));
+    } else {
+        sock_end(sock);
+    }
+}
+
+void sock_cut(struct sock *sock) {
+    CHECK(sock->tls);
+    tls_end_close(sock->tls, sim_defect(DEFECT_HIDE_CUT));
+}
 
 void sock_abort(struct sock *sock) {
     sock->abort_on_close = true;
@@ -340,6 +371,7 @@ void kernel_fini(void) {
             sim_fail(INVARIANT_REST, "socket %u still has operations", sock->number);
         }
         free(sock->in.bytes);
+        tls_end_free(sock->tls);
         free(sock);
     }
 }

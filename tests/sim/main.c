@@ -48,10 +48,12 @@ struct command {
 
 static const char usage[] =
     "usage: sim [--seeds N] [--first SEED] [--jobs N] [--without FAULT]... [--kind KIND]\n"
+    "           [--tls on|off]\n"
     "       sim --seed SEED [--trace] [--without FAULT]... [--defect DEFECT] [--kind KIND]\n"
+    "           [--tls on|off]\n"
     "       sim --self-test\n"
     "       sim --faults\n"
-    "KIND: h1, h2-clients, h2-servers, h2; without it the seed says\n";
+    "KIND: h1, h2-clients, h2-servers, h2; without it, and whether there is TLS, the seed says\n";
 
 static _Noreturn void print_faults(void) {
     for (int i = 0; i < FAULT_COUNT; i++)
@@ -89,21 +91,26 @@ static void set_kind(struct command *command, const char *word) {
         if (strcmp(kinds[i], word) == 0) command->options.kind = (enum sim_kind)i;
     }
     if (command->options.kind == SIM_KIND_ANY) bad_usage("no such kind");
-    snprintf(command->without, sizeof command->without, " --kind %s", word);
+    size_t len = strlen(command->without);
+    snprintf(command->without + len, sizeof command->without - len, " --kind %s", word);
+}
+
+static void set_tls(struct command *command, const char *word) {
+    bool on = strcmp(word, "on") == 0;
+    if (!on && strcmp(word, "off") != 0) bad_usage("--tls is on or off");
+    command->options.tls = on ? SIM_TLS_ON : SIM_TLS_OFF;
+    size_t len = strlen(command->without);
+    snprintf(command->without + len, sizeof command->without - len, " --tls %s", word);
 }
 
 static struct command parse(int argc, char **argv) {
-    static const struct option options[] = {{"seeds", required_argument, NULL, 'n'},
-                                            {"first", required_argument, NULL, 'f'},
-                                            {"seed", required_argument, NULL, 's'},
-                                            {"jobs", required_argument, NULL, 'j'},
-                                            {"trace", no_argument, NULL, 't'},
-                                            {"without", required_argument, NULL, 'w'},
-                                            {"defect", required_argument, NULL, 'd'},
-                                            {"self-test", no_argument, NULL, 'T'},
-                                            {"faults", no_argument, NULL, 'F'},
-                                            {"kind", required_argument, NULL, 'k'},
-                                            {0}};
+    static const struct option options[] = {
+        {"seeds", required_argument, NULL, 'n'},  {"first", required_argument, NULL, 'f'},
+        {"seed", required_argument, NULL, 's'},   {"jobs", required_argument, NULL, 'j'},
+        {"trace", no_argument, NULL, 't'},        {"without", required_argument, NULL, 'w'},
+        {"defect", required_argument, NULL, 'd'}, {"self-test", no_argument, NULL, 'T'},
+        {"faults", no_argument, NULL, 'F'},       {"kind", required_argument, NULL, 'k'},
+        {"tls", required_argument, NULL, 'S'},    {0}};
     struct command command = {.first = 1, .count = 500, .jobs = 2};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == 'n') command.count = strtoull(optarg, NULL, 10);
@@ -113,6 +120,7 @@ static struct command parse(int argc, char **argv) {
         if (c == 't') command.options.verbose = true;
         if (c == 'w') add_without(&command, optarg);
         if (c == 'd') set_defect(&command, optarg);
+        if (c == 'S') set_tls(&command, optarg);
         if (c == 'T') command.self_test = true;
         if (c == 'F') print_faults();
         if (c == '?') bad_usage("what is that?");
@@ -243,6 +251,7 @@ static int run_defect(const struct command *command, enum defect defect, uint64_
         options.seed = seed;
         options.defect = defect;
         options.kind = sim_defect_kind(defect);
+        options.tls = options.kind == SIM_KIND_ANY ? SIM_TLS_ON : SIM_TLS_OFF;
         alarm(RUN_SECONDS_MAX);
         stage_run(&options);
         _exit(0);

@@ -273,6 +273,7 @@ char plan_byte(uint32_t id, enum side side, uint64_t offset) {
 }
 
 void text_add(struct text *text, const char *bytes, size_t size) {
+    if (size == 0) return;
     if (text->len + size > text->capacity) {
         text->capacity = (text->len + size) * 2;
         text->bytes = realloc(text->bytes, text->capacity);

@@ -2,6 +2,7 @@
  */
 #include "base/check.h"
 #include "sim/actors.h"
+#include "sim/tls_end.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@ struct server_conn {
     struct reader reader;
     struct plan plan; /* of the request under way */
     bool tcp;
+    bool tls;
     char line[128]; /* the PROXY header, or the number before raw bytes */
     size_t line_len;
     bool wants_proxy; /* header has not come yet */
@@ -33,6 +35,7 @@ struct server_conn {
     bool raw;
     bool ends;   /* after what is to be written */
     bool resets; /* instead */
+    bool cuts;   /* or by a FIN that says nothing, with TLS */
     bool silent;
     bool fin_seen;
     bool rests; /* there is more to do, after a rest */
@@ -68,6 +71,8 @@ static void conn_end(struct server_conn *conn) {
     text_free(&conn->out);
     if (conn->resets) {
         sock_abort(conn->sock);
+    } else if (conn->cuts) {
+        sock_cut(conn->sock);
     } else {
         sock_close(conn->sock);
     }
@@ -104,6 +109,10 @@ static void put_answer(struct server_conn *conn) {
     /* FIN behind a whole answer that FIN ends would be no cut; so would one in its body. */
     bool fin_ends = plan.answer_framing == FRAMING_CLOSE || plan.upgrade;
     conn->resets = conn->plan.manner == MANNER_RESETS || fin_ends;
+    if (conn->plan.manner == MANNER_CLOSES && fin_ends && conn->tls) {
+        conn->resets = false;
+        conn->cuts = true;
+    }
     conn->ends = true;
     conn->out.len = start + (size != 0 ? plan.cut_at % size : 0);
 }
@@ -313,7 +322,7 @@ static void conn_read(struct server_conn *conn) {
 /* The answer is written. */
 static void answer_done(struct server_conn *conn) {
     if (conn->ends) {
-        if (!conn->raw || conn->resets || conn->fin_seen) {
+        if (!conn->raw || conn->resets || conn->cuts || conn->fin_seen) {
             conn_end(conn);
         } else {
             sock_shutdown(conn->sock);
@@ -390,7 +399,12 @@ static void conn_step(void *owner) {
 
 static void on_accept(void *owner, struct sock *sock) {
     const struct server_side *server = owner;
-    if (world.h2_servers && !server->tcp) {
+    bool h2 = world.h2_servers && !server->tcp;
+    bool tls = server->tcp ? world.tls_raw_servers : world.tls_servers;
+    struct tls_end_options options = {
+        .is_server = true, .alpn = h2 ? "h2" : NULL, .begins_in_line = world.sends_proxy};
+    if (tls) tls_end_begin(sock, &options);
+    if (h2) {
         h2_server_accept(sock);
         return;
     }
@@ -398,6 +412,7 @@ static void on_accept(void *owner, struct sock *sock) {
     CHECK(conn);
     conn->sock = sock;
     conn->tcp = server->tcp;
+    conn->tls = tls;
     conn->wants_proxy = world.sends_proxy;
     conn->next = conns;
     conns = conn;

@@ -39,12 +39,16 @@ enum invariant {
 /* Who speaks HTTP/2. */
 enum sim_kind { SIM_KIND_ANY, SIM_KIND_H1, SIM_KIND_H2_CLIENTS, SIM_KIND_H2_SERVERS, SIM_KIND_H2 };
 
+/* Whether TLS is spoken, on some side or other. */
+enum sim_tls { SIM_TLS_ANY, SIM_TLS_ON, SIM_TLS_OFF };
+
 struct sim_options {
     uint64_t seed;
     bool verbose;              /* the trace on stdout */
     bool without[FAULT_COUNT]; /* faults that do not happen */
     enum defect defect;
     enum sim_kind kind;
+    enum sim_tls tls;
 };
 
 struct sim {
@@ -105,7 +109,7 @@ const char *sim_fault_word(enum fault fault);
 const char *sim_fault_text(enum fault fault);
 const char *sim_defect_word(enum defect defect);
 enum invariant sim_defect_invariant(enum defect defect);
-/* The kind of run in which it is made. */
+/* The kind of run in which it is made; any: with TLS. */
 enum sim_kind sim_defect_kind(enum defect defect);
 const char *sim_invariant_word(enum invariant invariant);
 

@@ -6,6 +6,7 @@
 #include "ring/mail.h"
 #include "sim/actors.h"
 #include "sim/frames.h"
+#include "sim/tls_end.h"
 #include "sim/watch.h"
 
 #include <stdio.h>
@@ -19,6 +20,8 @@
 #define HTTP_SERVERS 9001 /* their first port */
 #define TCP_SERVERS 9101
 #define SERVERS_MAX 3
+#define TLS_ONE_IN 3    /* runs that have it on some side */
+#define RENEWS_ONE_IN 4 /* of them: whose certificates are changed */
 /* weir's timeouts of a run, in its configuration; the longest of a request's is their sum. On one
  * connection of HTTP/2 many wait for each other, most of all on a slow network. */
 #define TIMEOUT_MS 3000
@@ -33,7 +36,8 @@ struct stage {
     struct worker *worker;
     struct config *config;
     struct limit *limits[4]; /* by index of the listener */
-    struct ring mail_ring;   /* the main thread's */
+    struct tls_store tls;
+    struct ring mail_ring; /* the main thread's */
     struct stat_block mail_stats;
     bool drain_sent;
     bool end_sent;
@@ -49,10 +53,11 @@ int __wrap_net_init(struct net *net, const struct net_options *options, struct s
 int __real_net_init(struct net *net, const struct net_options *options, struct stat_block *stats);
 int __wrap_net_init(struct net *net, const struct net_options *options, struct stat_block *stats) {
     static const uint32_t small_sizes[] = {1024, 2048, 4096, 8192};
+    bool tls = worker_has_tls(stage.config);
     static const uint32_t bulk_sizes[] = {4096, 65536, 512 * 1024};
     struct net_options sized = *options;
     sized.sq_entries = 4u << sim_below(8);
-    sized.small_size = small_sizes[sim_below(4)];
+    sized.small_size = small_sizes[tls ? sim_between(2, 3) : sim_below(4)];
     sized.bulk_size = bulk_sizes[sim_below(3)];
     sized.small_count = sim_one_in(2) ? 4096 : 1024;
     sized.bulk_count = 1u << sim_below(6);
@@ -79,6 +84,8 @@ static void put_upstream(FILE *file, const char *name, uint32_t servers, unsigne
     } else if (strcmp(name, "raw") != 0) { /* its connections are one client's each */
         fprintf(file, "keepalive = %u\n", kept);
     }
+    bool tls = strcmp(name, "raw") == 0 ? world.tls_raw_servers : world.tls_servers;
+    if (tls) fprintf(file, "tls = on\nca = %s\n", tls_site_certificate());
     if (world.servers_limited && sim_one_in(2))
         fprintf(file, "queue = %u\n", (unsigned)sim_between(0, 10));
     for (uint32_t i = 0; i < servers; i++) {
@@ -89,19 +96,40 @@ static void put_upstream(FILE *file, const char *name, uint32_t servers, unsigne
     }
 }
 
+/* On which sides TLS is spoken. */
+static void choose_tls(void) {
+    bool some = sim_one_in(TLS_ONE_IN);
+    if (sim.options.tls != SIM_TLS_ANY) some = sim.options.tls == SIM_TLS_ON;
+    world.tls_clients = some && !sim_one_in(3);
+    world.tls_raw_clients = some && sim_one_in(2);
+    world.tls_servers = some && sim_one_in(2);
+    world.tls_raw_servers = some && sim_one_in(2);
+    bool of_clients = world.tls_clients || world.tls_raw_clients;
+    world.handshakes_limited = of_clients && sim_one_in(4);
+}
+
+static void put_tls(FILE *file) {
+    if (!world.tls_clients && !world.tls_raw_clients) return;
+    fprintf(file, "[tls site]\ncertificate = %s\nkey = %s\nsession_tickets = %s\n",
+            tls_site_certificate(), tls_site_key(), sim_one_in(4) ? "off" : "on");
+}
+
 static void put_config(FILE *file, uint32_t servers) {
     world.clients_limited = sim_one_in(4);
     world.servers_limited = sim_one_in(6);
     world.sends_proxy = sim_one_in(4);
     world.takes_proxy = sim_one_in(4);
     world.checks_frames = sim_one_in(2);
+    choose_tls();
+    const char *raw_tls = world.tls_raw_clients ? "tls = site\n" : "";
     if (world.checks_frames && sim_one_in(2)) world.ping_ns = world.timeout_ns / 4;
     const char *header =
         world.takes_proxy ? "proxy_protocol = any\ntrusted_proxies = 10.0.0.0/16\n" : "";
     fprintf(file,
             "[global]\nworkers = 1\ncpu_affinity = off\nmax_connections = %u\n"
-            "drain_timeout = %dms\n",
-            world.clients_limited ? (unsigned)sim_between(1, 10) : 1000, DRAIN_MS);
+            "drain_timeout = %dms\nmax_handshakes = %u\n",
+            world.clients_limited ? (unsigned)sim_between(1, 10) : 1000, DRAIN_MS,
+            world.handshakes_limited ? (unsigned)sim_between(1, 4) : 1000);
     unsigned ms = (unsigned)timeout_ms();
     fprintf(file,
             "[defaults]\ntimeout_request = %ums\ntimeout_client = %ums\n"
@@ -112,16 +140,18 @@ static void put_config(FILE *file, uint32_t servers) {
     if (world.checks_frames && sim.options.defect != DEFECT_PASS_FRAMES)
         fprintf(file, "websocket = checked\nwebsocket_max_message = %d\nwebsocket_ping = %ums\n",
                 FRAMES_MESSAGE_MAX, (unsigned)(world.ping_ns / SIM_MS));
-    fprintf(file, "[listener web]\nbind = 127.0.0.1:%d\nupstream = app\nbacklog = %u\n%s",
-            HTTP_PORT, (unsigned)sim_between(1, 64), header);
+    put_tls(file);
+    fprintf(file, "[listener web]\nbind = 127.0.0.1:%d\nupstream = app\nbacklog = %u\n%s%s",
+            HTTP_PORT, (unsigned)sim_between(1, 64), header,
+            world.tls_clients ? "tls = site\n" : "");
     if (sim_one_in(6)) fprintf(file, "max_connection_rate = %u/s\n", (unsigned)sim_between(5, 500));
     fprintf(file,
-            "[listener raw]\nbind = 127.0.0.1:%d\nmode = tcp\nupstream = raw\nbacklog = %u\n%s",
-            TCP_PORT, (unsigned)sim_between(1, 64), header);
+            "[listener raw]\nbind = 127.0.0.1:%d\nmode = tcp\nupstream = raw\nbacklog = %u\n%s%s",
+            TCP_PORT, (unsigned)sim_between(1, 64), header, raw_tls);
     fprintf(file,
-            "[listener echo]\nbind = 127.0.0.1:%d\nmode = tcp\nservice = echo\nbacklog = %u\n%s"
+            "[listener echo]\nbind = 127.0.0.1:%d\nmode = tcp\nservice = echo\nbacklog = %u\n%s%s"
             "[service echo]\ntype = echo\n",
-            ECHO_PORT, (unsigned)sim_between(1, 64), header);
+            ECHO_PORT, (unsigned)sim_between(1, 64), header, raw_tls);
     fprintf(file, "[route local]\npath = /local/\nrespond = 200 from weir\n");
     fprintf(file, "[route tunnels]\nmethod = CONNECT\nconnect = on\nupstream = app\n");
     put_upstream(file, "app", servers, HTTP_SERVERS);
@@ -183,6 +213,19 @@ static void on_supervise(void *owner, uint64_t argument) {
     sim_at(sim.now_ns + 20 * SIM_MS, on_supervise, NULL, 0);
 }
 
+/* New certificates for what begins from now on, or other keys of tickets. */
+static void on_renew(void *owner, uint64_t argument) {
+    (void)owner;
+    (void)argument;
+    for (uint32_t i = 0; i < stage.tls.source_count; i++) {
+        struct tls_tickets *tickets = stage.tls.sources[i].tickets;
+        if (tickets && sim_one_in(2)) CHECK(tls_tickets_rotate(tickets));
+    }
+    if (sim_one_in(2)) CHECK(tls_store_equip(&stage.tls, stage.worker) == 0);
+    sim_note("certificates", 0, 0, 0);
+    sim_at(sim.now_ns + 10 * SIM_MS + sim_skewed(2 * SIM_SECOND), on_renew, NULL, 0);
+}
+
 static void on_turn(void *owner) { watch_turn(owner); }
 
 /* As the supervisor does. */
@@ -208,6 +251,8 @@ static void stage_build(uint32_t servers) {
     struct worker_options options = {
         .config = stage.config, .files = &files, .limits = stage.limits};
     CHECK(worker_init(stage.worker, &options) == 0);
+    CHECK(tls_store_init(&stage.tls, stage.config, &stage.worker) == 0);
+    CHECK(tls_store_equip(&stage.tls, stage.worker) == 0);
     const struct config_address *failed;
     CHECK(worker_open_listeners(stage.worker, stage.worker, &failed) == 0);
     struct ring_options ring_options = {8, 64};
@@ -225,6 +270,7 @@ static void stage_free(void) {
     }
     ring_fini(&stage.mail_ring);
     worker_fini(stage.worker);
+    tls_store_fini(&stage.tls);
     free(stage.worker);
     for (uint32_t i = 0; i < stage.config->listener_count; i++)
         limit_free(stage.limits[i]);
@@ -245,6 +291,7 @@ static void stage_choose_kind(const struct sim_options *options) {
 
 struct stage_result stage_run(const struct sim_options *options) {
     sim_init(options);
+    tls_site_begin(options->seed);
     kernel_init();
     plan_init();
     world = (struct world){.http_port = HTTP_PORT, .tcp_port = TCP_PORT, .echo_port = ECHO_PORT};
@@ -258,7 +305,7 @@ struct stage_result stage_run(const struct sim_options *options) {
         server_start((uint16_t)(TCP_SERVERS + i), true);
     }
     stage_build(servers);
-    world.client_limit_ns = (timeout_ms() * (6 + servers) + KEEPALIVE_MS + DRAIN_MS) * SIM_MS;
+    world.client_limit_ns = (timeout_ms() * (8 + 2 * servers) + KEEPALIVE_MS + DRAIN_MS) * SIM_MS;
     uint32_t clients = (uint32_t)sim_between(1, CLIENTS_MAX);
     uint64_t window_ns = sim_skewed(3 * SIM_SECOND);
     for (uint32_t i = 1; i <= clients; i++)
@@ -266,6 +313,8 @@ struct stage_result stage_run(const struct sim_options *options) {
     stage.drain_ns =
         sim_has(FAULT_DRAIN) ? sim.now_ns + 20 * SIM_MS + sim_skewed(4 * SIM_SECOND) : UINT64_MAX;
     sim_at(sim.now_ns + SIM_MS, on_supervise, NULL, 0);
+    if (stage.tls.source_count != 0 && sim_one_in(RENEWS_ONE_IN))
+        sim_at(sim.now_ns + sim_skewed(SIM_SECOND), on_renew, NULL, 0);
     kernel_on_turn(&stage.worker->net.ring, on_turn, stage.worker);
     worker_run(stage.worker);
     CHECK(worker_state(stage.worker) == WORKER_ENDED);
@@ -279,6 +328,7 @@ struct stage_result stage_run(const struct sim_options *options) {
                                   .notes = sim.notes,
                                   .virtual_seconds =
                                       (double)(sim.now_ns - 1000 * SIM_SECOND) / SIM_SECOND};
+    tls_site_end();
     frames_free_all();
     client_free_all();
     server_free_all();

@@ -90,6 +90,7 @@ struct census {
     uint32_t pumps;
     uint32_t finishing; /* dialled, without a user, and still sending */
     uint32_t ends;      /* with addresses of their own */
+    uint32_t wires;     /* with TLS */
 };
 
 static struct census count_conns(const struct net *net) {
@@ -103,6 +104,7 @@ static struct census count_conns(const struct net *net) {
         census.pumps += conn->pump_out != NULL;
         census.finishing += conn->state == CONN_FINISHING && !conn->is_client;
         census.ends += conn->ends != NULL;
+        census.wires += conn->filter != NULL;
     }
     return census;
 }
@@ -131,6 +133,28 @@ static void watch_slots(const struct worker *worker, const struct census *census
              worker->clients.used, worker->refusals.used, census->pumps, net->pumps.used,
              net->pipes.used, census->finishing, net->dialled_finishing, census->ends,
              net->ends.used);
+}
+
+static uint32_t list_count(const struct list *list) {
+    uint32_t count = 0;
+    LIST_FOR_EACH(node, list) { count++; }
+    return count;
+}
+
+/* Wires are those of connections, and handshakes under way, and those that wait, are counted. */
+static void watch_wires(const struct worker *worker, const struct census *census) {
+    const struct wire_room *room = &worker->room.wires;
+    uint32_t shaking = list_count(&room->accepted[WIRE_SHAKING]);
+    uint32_t waiting = list_count(&room->accepted[WIRE_WAITING]);
+    uint64_t gauge = stat_get(&worker->stats, STAT_TLS_HANDSHAKES_IN_FLIGHT);
+    if (room->wires.used == census->wires && room->shaking == shaking && gauge == shaking &&
+        room->waiting == waiting && shaking <= room->shaking_max)
+        return;
+    sim_fail(INVARIANT_SLOTS,
+             "%u connections with TLS in %u slots; %u handshakes, %u counted, %llu in the gauge, "
+             "%u at most; %u wait, %u counted",
+             census->wires, room->wires.used, shaking, room->shaking, (unsigned long long)gauge,
+             room->shaking_max, waiting, room->waiting);
 }
 
 /* Servers' counts are those of their connections and exchanges. */
@@ -180,6 +204,8 @@ static void make_defects(const struct worker *worker) {
     if (sim_defect(DEFECT_LEAK_LEASE)) (void)buf_take(&net->small);
     if (sim_defect(DEFECT_LOSE_BUFFER)) buf_take(&net->small)->refs = 0;
     if (sim_defect(DEFECT_LEAK_SLOT)) ((struct conn *)slab_acquire(&net->conns))->generation = 0;
+    struct slab *wires = (struct slab *)(uintptr_t)&worker->room.wires.wires;
+    if (wires->used != 0 && sim_defect(DEFECT_LEAK_WIRE)) (void)slab_acquire(wires);
     if (sim_defect(DEFECT_LEAK_DESCRIPTOR)) (void)socket(AF_INET, SOCK_STREAM, 0);
     for (uint32_t i = 0; i < net->conns.fresh; i++) {
         struct conn *conn = slab_at(&net->conns, i);
@@ -197,6 +223,7 @@ void watch_turn(const struct worker *worker) {
     uint32_t leased = watch_buffers(&worker->net.small, owed.buffers[BUF_SMALL]);
     leased += watch_buffers(&worker->net.bulk, owed.buffers[BUF_BULK]);
     watch_slots(worker, &census);
+    watch_wires(worker, &census);
     watch_pools(worker);
     watch_ops(worker, &owed, &census);
     watch_h2_turn(worker);
@@ -239,7 +266,9 @@ void watch_end(const struct worker *worker) {
         {"buffers", buf_pool_leased(&net->small) + buf_pool_leased(&net->bulk)},
         {"operations", net->ring.ops_in_flight},
         {"connections of clients", worker->clients.used},
-        {"timers", net->wheel.armed - wheel_timer_armed(&net->trim_timer)},
+        {"wires", room->wires.wires.used},
+        {"timers", net->wheel.armed - wheel_timer_armed(&net->trim_timer) -
+                       wheel_timer_armed(&room->wires.timer)},
     };
     for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
         if (left[i].count == 0) continue;
