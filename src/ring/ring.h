@@ -101,8 +101,8 @@ void ring_fini(struct ring *ring);
 void ring_handle(struct ring *ring, enum ring_kind kind, ring_handler *run, void *owner);
 
 /* Submits all queued operations and waits until a completion is there or `wait_ns` has passed (0:
- * does not wait; negative: for ever). One io_uring_enter(2), and one that does not wait if the first
- * may have ended by a signal. Copies completions; 0 or -errno (EINTR and ETIME count as 0). */
+ * does not wait; negative: for ever). One io_uring_enter(2), and one that does not wait if a signal
+ * may have ended the first. Copies completions; 0 or -errno (EINTR and ETIME count as 0). */
 int ring_wait(struct ring *ring, int64_t wait_ns);
 /* From now on ring_wait lets `count` completions gather before it returns, for RING_GATHER_US at
  * most; after that, one is enough, as ever. A turn costs, so fewer with more to do in each are
