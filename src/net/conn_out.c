@@ -74,7 +74,7 @@ bool conn_out_copy(struct net *net, struct conn_out *out, struct bytes bytes) {
         memcpy(to, bytes.ptr, part);
         if (!conn_out_append(net, out, bytes_make(to, part), out->lease)) return false;
         out->used += (uint32_t)part;
-        bytes = bytes_slice(bytes, part, bytes.len - part);
+        bytes = bytes_make(bytes.ptr + part, bytes.len - part);
     }
     return true;
 }
