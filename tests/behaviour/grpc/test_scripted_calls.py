@@ -310,7 +310,7 @@ def test_a_deadline_resets_the_server(caller, origin, stage):
 
 
 def test_a_deadline_in_the_answer(caller, origin):
-    call = caller.call(("grpc-timeout", "400000u"), end=False)
+    call = caller.call(("grpc-timeout", "900000u"), end=False)
     server = server_of(origin)
     request = server.next_request()
     server.head(request, 200, HEAD)
@@ -337,7 +337,7 @@ def test_a_deadline_of_a_client_that_does_not_read(caller, origin, stage):
     """Its window is shut: the server is free at once, the status comes when there is room."""
     counted = stage.ended("grpc_deadline")
     caller.stingy = True
-    call = caller.call(("grpc-timeout", "300m"))
+    call = caller.call(("grpc-timeout", "900m"))
     server = server_of(origin)
     request = server.whole_request()
     server.head(request, 200, HEAD)
@@ -354,7 +354,7 @@ def test_a_deadline_of_a_client_that_does_not_read(caller, origin, stage):
 
 def test_a_deadline_ends_a_call_that_waits_to_be_sent_again(caller, stage, origin):
     """A server that never takes it, while the client waits."""
-    call = caller.call(("grpc-timeout", "300m"))
+    call = caller.call(("grpc-timeout", "900m"))
     server = server_of(origin)
     server.refuse(server.whole_request(), REFUSED_STREAM)
     is_trailers_only(call.wait(), 4, "grpc_deadline")

@@ -43,7 +43,7 @@ timeout_queue = 60s
 balance = first
 server = @hole
 server = @origin
-timeout_connect = 400ms
+timeout_connect = 900ms
 [upstream hole]
 server = @hole
 timeout_connect = 60s
