@@ -218,10 +218,11 @@ def test_a_client_that_does_not_trust_us(stage, version):
 def test_a_handshake_that_stalls_is_ended(stage, part):
     failed = failures(stage, "handshake_timeout")
     began = time.monotonic()
-    client = stage.connect("hasty")
     bytes_ = hello(stage)
     sent = {"nothing": 0, "a byte": 1, "half a hello": 100, "no Finished": len(bytes_)}[part]
-    client.send(bytes_[:sent])
+    with Stopped(stage.weir):
+        client = stage.connect("hasty")
+        client.send(bytes_[:sent])
     client.expect_end()
     assert time.monotonic() - began >= 0.29
     failed.grows()
