@@ -6,8 +6,8 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 
 /* Pieces up to this many bytes are copied behind what is queued already: one contiguous send is

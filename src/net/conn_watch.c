@@ -5,7 +5,11 @@
 #include "ring/op.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 
 void conn_watch(struct conn *conn) {
     CHECK(conn->state == CONN_OPEN);
@@ -13,6 +17,17 @@ void conn_watch(struct conn *conn) {
     conn->watch_armed = true;
     conn_op_begin(conn);
     op_watch(&conn->net->ring, conn_token(conn, RING_WATCH), conn->fd);
+}
+
+uint64_t conn_left_unread(const struct conn *conn) {
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    int unread = 0;
+    if (conn->recv_armed) return UINT64_MAX; /* it may hold some of them */
+    if (getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0) return UINT64_MAX;
+    if (info.tcpi_state != TCP_CLOSE_WAIT || ioctl(conn->fd, SIOCINQ, &unread) < 0)
+        return UINT64_MAX;
+    return (uint64_t)unread;
 }
 
 /* A FIN of either side ends no watch: a poll says so, too, again and again. */

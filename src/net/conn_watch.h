@@ -19,6 +19,10 @@
 static inline bool conn_is_blind(const struct conn *conn) {
     return !conn->watch_armed && (conn->eof || conn->paused || conn_is_held(conn));
 }
+/* How many bytes are left to be read before the other side's FIN, where that has come: who does not
+ * read sees it by no event. UINT64_MAX: it has not come, or stands behind more than the kernel's
+ * buffer holds, or the socket is none of TCP. */
+uint64_t conn_left_unread(const struct conn *conn);
 /* A reset of the connection, which is open, comes as on_lost from now on, whatever it does. */
 void conn_watch(struct conn *conn);
 

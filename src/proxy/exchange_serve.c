@@ -151,8 +151,8 @@ static bool exchange_pick(struct exchange *x) {
     }
 }
 
-/* In the queue a body is read as long as it is small: only who reads sees that a client has gone,
- * and to resume does the same for a request that is whole. */
+/* In the queue a body is read as long as it is small: who reads sees at once that a client has
+ * gone, and to resume does the same for a request that is whole. */
 static void exchange_pause_queued(struct exchange *x) {
     const struct stream_ops *ops = x->client->ops;
     uint64_t length = x->request->body_length;

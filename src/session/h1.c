@@ -39,6 +39,13 @@ static bool h1_is_read(const struct h1 *h1) {
     return is_due && h1->out != H1_OUT_BODY && !h1_is_held(h1);
 }
 
+/* A request body that waits for whoever takes it: its end, or the client's, is not seen by reading.
+ */
+static bool h1_is_unread(const struct h1 *h1) {
+    bool is_due = h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS;
+    return h1->session.is_client && is_due && h1->paused;
+}
+
 /* The server is not late while nothing but the rest of the request could bring its answer. */
 static bool h1_waits_for_client(const struct h1 *h1) {
     if (h1->out == H1_OUT_DONE || conn_is_sending(h1->session.conn)) return false;
@@ -61,7 +68,8 @@ static uint64_t h1_deadline(const struct h1 *h1) {
     if (!h1->stream_open) return h1_idle_deadline(h1);
     if (h1->session.is_client) {
         bool waits = conn_is_sending(h1->session.conn) || h1_is_read(h1);
-        return waits ? now_ms + options->timeout_client_ms : 0;
+        if (waits) return now_ms + options->timeout_client_ms;
+        return h1_is_unread(h1) ? now_ms + CONN_BLIND_MS : 0;
     }
     if (h1_waits_for_client(h1) || h1_is_held(h1)) return 0;
     return now_ms + h1_server_ms(h1);
@@ -189,6 +197,19 @@ static void h1_on_lost(struct conn *conn, int error) {
     if (!h1->session.closing) h1_end(h1, reason);
 }
 
+/* Somewhere its request waits for a place, or a server for one that will never be whole. */
+static void h1_look_for_end(struct h1 *h1) {
+    struct conn *conn = h1->session.conn;
+    bool is_known = h1->in == H1_IN_BODY && h1->body.kind == H1_BODY_LENGTH;
+    uint64_t due = is_known ? h1_body_left(&h1->body) : 1;
+    if (conn_is_blind(conn)) conn_watch(conn);
+    if (conn_left_unread(conn) < due) {
+        h1_reset_stream(h1, REASON_CLIENT_CLOSED);
+    } else {
+        h1_touch(h1);
+    }
+}
+
 static void h1_on_client_deadline(struct h1 *h1) {
     if (!h1->stream_open) {
         if (h1->head) {
@@ -199,8 +220,11 @@ static void h1_on_client_deadline(struct h1 *h1) {
         }
         return;
     }
-    if (!h1_is_read(h1) && !conn_is_sending(h1->session.conn))
-        return; /* nothing is owed by the client */
+    if (!h1_is_read(h1) && !conn_is_sending(h1->session.conn)) {
+        /* Nothing is owed by the client. */
+        if (h1_is_unread(h1)) h1_look_for_end(h1);
+        return;
+    }
     h1_reset_stream(h1, REASON_CLIENT_TIMEOUT);
 }
 

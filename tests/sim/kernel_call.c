@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,6 +153,7 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size)
         struct tcp_info info = {0};
         uint64_t moved_ns = sock->peer ? sock->peer->in.moved_ns : sim.now_ns;
         info.tcpi_last_ack_recv = (uint32_t)((sim.now_ns - moved_ns) / 1000000);
+        info.tcpi_state = sock->in.fin_arrived ? TCP_CLOSE_WAIT : TCP_ESTABLISHED;
         info.tcpi_last_data_sent = info.tcpi_last_ack_recv;
         memcpy(value, &info, *size < sizeof info ? *size : sizeof info);
         return 0;

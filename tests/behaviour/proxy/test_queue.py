@@ -253,6 +253,36 @@ def test_who_leaves_while_waiting_is_not_served(stage, request_bytes, how, reaso
     assert b"/gone" not in b"".join(bytes(one.received) for one in stage.origin.connections)
 
 
+@pytest.mark.parametrize("how, reason", [("reset", "client_reset"), ("close", "client_closed")])
+def test_who_leaves_a_long_body_while_waiting_gives_its_place(stage, how, reason):
+    """None of the body is read: what the client has sent of it stands before its end."""
+    held = hold(stage, "one")
+    gone = stage.ended(reason)
+    client = stage.connect("one")
+    client.send(post("/gone", b"x" * 100_000)[:-50_000])
+    waiting(stage, "one", 1)
+    getattr(client, how)()
+    waiting(stage, "one", 0)
+    gone.grows()
+    finish(*held)
+    assert b"/gone" not in b"".join(bytes(one.received) for one in stage.origin.connections)
+
+
+def test_who_has_sent_a_long_body_and_closes_its_direction_is_served(stage, origin):
+    held = hold(stage, "one")
+    client = stage.connect("one")
+    body = b"x" * 40_000
+    client.send(post("/half", body))
+    client.half_close()
+    waiting(stage, "one", 1)
+    time.sleep(1.5)  # the pause of a client, in which weir has looked for its end
+    finish(*held)
+    upstream = origin.next()
+    assert upstream.read_request().body == body
+    finish(client, upstream)
+    client.expect_close()
+
+
 def test_a_client_that_only_closes_its_direction_is_served(stage, origin):
     held = hold(stage, "one")
     client = queue_up(stage, "one", "/half")[0]
