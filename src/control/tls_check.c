@@ -112,6 +112,26 @@ static void warn_of_revocations(struct findings *findings, const struct tls_subj
         BYTES_FMT(writer_bytes(&w)), subject->crl.text, date);
 }
 
+/* An authority that has run out has signed nothing that is believed. Not for those of the system:
+ * some are always old. */
+static void warn_of_authorities(struct findings *findings, const struct tls_subject *subject,
+                                struct bytes ca) {
+    char name[128];
+    char date[64];
+    struct writer w = writer_make(name, sizeof name);
+    int64_t until = tls_authorities_until(ca);
+    int64_t left_s = until - (int64_t)time(NULL);
+    bool is_own = subject->tls || subject->upstream->tls.ca.text;
+    if (!is_own || until == 0 || left_s >= TLS_CHECK_DAYS * DAY_S) return;
+    tls_subject_write(subject, &w);
+    write_date(until, date, sizeof date);
+    add(findings, subject->ca.line, "warning: %.*s.ca: %s %s: %s", BYTES_FMT(writer_bytes(&w)),
+        subject->ca.text,
+        left_s <= 0 ? "has an authority that has expired, and nobody whom it has signed is believed"
+                    : "has an authority that expires soon",
+        date);
+}
+
 /* Takes out what a fault was about, so that the next look finds the next one; false when that
  * cannot be told. `places` has the index in the file of each identity left. */
 static bool leave_out(struct tls_context_options *options, struct tls_identity *identities,
@@ -184,6 +204,7 @@ static void check_subject(struct findings *findings, const struct tls_subject *s
     }
     for (uint32_t i = 0; context && options.identity_count == count && i < count; i++)
         warn_of_certificate(findings, subject, context, i);
+    if (context && options.ca.len != 0) warn_of_authorities(findings, subject, options.ca);
     if (context && options.crl.len != 0) warn_of_revocations(findings, subject, options.crl);
     tls_context_free(context);
     tls_material_free(&material);

@@ -283,6 +283,19 @@ int64_t tls_revocations_until(struct bytes crl) {
     return until;
 }
 
+int64_t tls_authorities_until(struct bytes ca) {
+    int64_t until = 0;
+    BIO *bio = read_from(ca);
+    for (X509 *next; (next = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL));) {
+        int64_t of_this = tls_time(X509_get0_notAfter(next));
+        if (until == 0 || of_this < until) until = of_this;
+        X509_free(next);
+    }
+    BIO_free(bio);
+    ERR_clear_error(); /* its end is one */
+    return until;
+}
+
 X509_STORE *tls_store_read(struct bytes ca, struct bytes crl, STACK_OF(X509_NAME) * *names,
                            struct tls_fault *fault) {
     X509_STORE *store = X509_STORE_new();

@@ -58,6 +58,8 @@ X509_STORE *tls_store_read(struct bytes ca, struct bytes crl, STACK_OF(X509_NAME
 
 /* When the first of the lists in it runs out, UNIX time; 0: none does, or there is none. */
 int64_t tls_revocations_until(struct bytes crl);
+/* The same of the certificates in `ca`. */
+int64_t tls_authorities_until(struct bytes ca);
 
 int64_t tls_time(const ASN1_TIME *time);
 

@@ -72,12 +72,12 @@ class Issued:
 
 
 class Authority:
-    def __init__(self, directory, name="ca"):
+    def __init__(self, directory, name="ca", days=30):
         self.directory = str(directory)
         self.name = name
         self.revoked = []
         self.private = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._build(_name(name), self.private.public_key(), 30, True, [])
+        self.certificate = self._build(_name(name), self.private.public_key(), days, True, [])
         self.file = f"{self.directory}/{name}.crt"
         with open(self.file, "wb") as file:
             file.write(self.certificate.public_bytes(serialization.Encoding.PEM))

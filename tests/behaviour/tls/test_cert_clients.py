@@ -50,6 +50,13 @@ def test_cert_of_clients_is_optional(new_stage, ca):
     assert_refused(port, ca, ca.other, ["UNKNOWN_CA"])
 
 
+def test_cert_of_an_authority_that_has_expired(new_stage, ca, tmp_path):
+    old = Authority(tmp_path, "old", days=-1)
+    stage = new_stage(says_hello(ca.site, f"client_auth = require\nca = {old.file}"))
+    assert_refused(stage.things["web"], ca, old.issue("own"), ["CERTIFICATE_EXPIRED"])
+    assert "tls site.ca: " in stage.weir.log and "authority that has expired" in stage.weir.log
+
+
 def test_cert_of_clients_is_required(new_stage, ca):
     port = new_stage(says_hello(ca.site, f"client_auth = require\nca = {ca.file}")).things["web"]
     assert_taken(port, ca, ca.good)

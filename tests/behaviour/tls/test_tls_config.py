@@ -163,6 +163,27 @@ def test_tls_config_warns_of_a_section_that_nobody_uses(run, ca):
     assert (status, lines) == (0, ["weir.ini:7: warning: tls site: no listener says tls = site"])
 
 
+@pytest.mark.parametrize("days, what", [
+    (-1, "has an authority that has expired, and nobody whom it has signed is believed"),
+    (3, "has an authority that expires soon")])
+def test_tls_config_warns_of_an_authority_that_is_too_old(run, ca, tmp_path, days, what):
+    Authority(tmp_path, "old", days=days)
+    both = (tmp_path / "old.crt").read_text() + (tmp_path / "ca.crt").read_text()
+    (tmp_path / "both.crt").write_text(both)
+    text = ini(more="client_auth = require\nca = both.crt", route="""[upstream secure]
+server = localhost:1
+tls = on
+ca = old.crt
+[upstream system]
+server = localhost:1
+tls = on
+""")
+    status, _, lines = run(text, "check")
+    assert status == 0 and len(lines) == 2
+    assert lines[0].startswith(f"weir.ini:11: warning: tls site.ca: both.crt {what}: 20")
+    assert lines[1].startswith(f"weir.ini:15: warning: upstream secure.ca: old.crt {what}: 20")
+
+
 def test_tls_config_explained_by_the_scheme(run, ca):
     """Where no listener has the port of the URL."""
     text = "[listener clear]\nbind = 127.0.0.1:8080\nupstream = app\n" + ini()
