@@ -34,6 +34,15 @@ server = {dead}
 """
 
 
+def says(text):
+    return lambda lines: any(text in line for line in lines)
+
+
+def lost_lines(lines):
+    found = [re.match(r"\S+ warn (\d+) lines of the log were lost: ", line) for line in lines]
+    return sum(int(each[1]) for each in found if each)
+
+
 class Piped:
     """A weir whose log goes into a pipe of 4 KB, as in `weir 2>&1 | less`."""
 
@@ -42,6 +51,7 @@ class Piped:
         (directory / "weir.ini").write_text(INI.format(
             level=level, web=self.web.address, admin=self.admin.address, dead=self.dead.address))
         self.reads, writes = os.pipe()
+        self.reader = os.fdopen(self.reads, "rb", 0)  # unbuffered: what is not read stays there
         fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
         self.process = subprocess.Popen([BINARY, "-c", "weir.ini"], cwd=directory,
                                         stdin=subprocess.DEVNULL, stderr=writes)
@@ -57,14 +67,12 @@ class Piped:
         lines = self.ask("/metrics", self.admin).body.decode().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(f"weir_{name} "))
 
-    def read_until(self, word):
-        """Whole lines, up to the one with `word`; None: up to the end."""
-        text = b""
-        while piece := os.read(self.reads, 4096 if word is None else 1):
-            text += piece
-            if word and word in text and text.endswith(b"\n"):
-                break
-        return text.decode().splitlines()
+    def read_until(self, enough=lambda lines: False):
+        """Whole lines, until enough(lines) or the end; not the empty ones of fill()."""
+        lines = []
+        while not enough(lines) and (line := self.reader.readline()):
+            lines += [line.decode()] if line != b"\n" else []
+        return lines
 
     def fill(self):
         """What its next line would have to wait for."""
@@ -78,7 +86,7 @@ class Piped:
     def close(self):
         self.process.kill()
         self.process.wait()
-        os.close(self.reads)
+        self.reader.close()
         for port in (self.web, self.admin, self.dead):
             port.close()
 
@@ -89,7 +97,7 @@ def piped(tmp_path):
 
     def piped(**keys):
         started.append(Piped(tmp_path, **keys))
-        started[-1].read_until(b" ready: ")
+        started[-1].read_until(says(" ready: "))
         return started[-1]
 
     yield piped
@@ -112,12 +120,13 @@ def test_what_was_said_while_nobody_read_comes_later(piped):
     weir = piped()
     weir.fill()
     assert weir.ask("/").reason == "connect_failed"
+    lines = weir.read_until(says("cannot connect"))
     weir.process.send_signal(signal.SIGTERM)
-    lines = [line for line in weir.read_until(None) if line]
+    lines += weir.read_until()
     assert weir.process.wait(RUN_S) == 0
     assert "warn upstream dead: server " in lines[0]
     assert "info draining: " in lines[1]
-    assert lines[2].endswith(" info drained: 0 requests were cut")
+    assert lines[2].endswith(" info drained: 0 requests were cut\n")
     assert len(lines) == 3
 
 
@@ -135,15 +144,15 @@ def test_lines_that_are_too_many_are_lost_counted_and_said(piped):
         assert weir.ask("/hello").body == b"hello"
     lost = weir.metric("log_dropped_total")
     assert lost > 0
+    lines = weir.read_until(lambda lines: lost_lines(lines) >= lost)
     weir.process.send_signal(signal.SIGTERM)
-    lines = [line for line in weir.read_until(None) if line]
+    lines += weir.read_until()
     assert weir.process.wait(RUN_S) == 0
-    said = [re.match(r"\S+ warn (\d+) lines of the log were lost: ", line) for line in lines]
     # The scrape that told of it had lines, too.
-    assert lost <= sum(int(each[1]) for each in said if each) <= lost + 10
-    assert all(re.match(r"20\d\d-\d\d-\d\dT\S{12}Z (debug|info|warn) .*[a-z0-9)]$", line)
+    assert lost <= lost_lines(lines) <= lost + 10
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\S{12}Z (debug|info|warn) .*[a-z0-9)]\n$", line)
                for line in lines), "every line is whole"
-    assert lines[-1].endswith(" info drained: 0 requests were cut")
+    assert lines[-1].endswith(" info drained: 0 requests were cut\n")
 
 
 DEBUG = """
