@@ -112,21 +112,25 @@ static void warn_of_revocations(struct findings *findings, const struct tls_subj
         BYTES_FMT(writer_bytes(&w)), subject->crl.text, date);
 }
 
-/* An authority that has run out has signed nothing that is believed. Not for those of the system:
- * some are always old. */
+/* Of a chain that does not end in a root nobody is believed, and an authority that has run out has
+ * signed nothing that is. Not for those of the system: some are always old. */
 static void warn_of_authorities(struct findings *findings, const struct tls_subject *subject,
                                 struct bytes ca) {
     char name[128];
     char date[64];
     struct writer w = writer_make(name, sizeof name);
+    if (ca.len == 0 || !(subject->tls || subject->upstream->tls.ca.text)) return;
+    tls_subject_write(subject, &w);
+    struct bytes section = writer_bytes(&w);
+    if (!tls_authorities_have_root(ca))
+        add(findings, subject->ca.line,
+            "%.*s.ca: %s has no root, a certificate signed by itself: nobody is believed by it",
+            BYTES_FMT(section), subject->ca.text);
     int64_t until = tls_authorities_until(ca);
     int64_t left_s = until - (int64_t)time(NULL);
-    bool is_own = subject->tls || subject->upstream->tls.ca.text;
-    if (!is_own || until == 0 || left_s >= TLS_CHECK_DAYS * DAY_S) return;
-    tls_subject_write(subject, &w);
+    if (until == 0 || left_s >= TLS_CHECK_DAYS * DAY_S) return;
     write_date(until, date, sizeof date);
-    add(findings, subject->ca.line, "warning: %.*s.ca: %s %s: %s", BYTES_FMT(writer_bytes(&w)),
-        subject->ca.text,
+    add(findings, subject->ca.line, "%.*s.ca: %s %s: %s", BYTES_FMT(section), subject->ca.text,
         left_s <= 0 ? "has an authority that has expired, and nobody whom it has signed is believed"
                     : "has an authority that expires soon",
         date);
@@ -160,6 +164,7 @@ static bool leave_out(struct tls_context_options *options, struct tls_identity *
     case TLS_PART_CA:
         options->client_auth = TLS_CLIENT_AUTH_OFF;
         options->verify = false;
+        options->ca = BYTES_NONE;
         return true;
     case TLS_PART_CRL:
         options->crl = BYTES_NONE;
@@ -204,7 +209,7 @@ static void check_subject(struct findings *findings, const struct tls_subject *s
     }
     for (uint32_t i = 0; context && options.identity_count == count && i < count; i++)
         warn_of_certificate(findings, subject, context, i);
-    if (context && options.ca.len != 0) warn_of_authorities(findings, subject, options.ca);
+    if (context) warn_of_authorities(findings, subject, options.ca);
     if (context && options.crl.len != 0) warn_of_revocations(findings, subject, options.crl);
     tls_context_free(context);
     tls_material_free(&material);

@@ -12,9 +12,8 @@
 #define TLS_CHECK_DAYS 14
 
 /* Writes all errors, and as `warning:` what works and hardly should: certificates and authorities
- * that have run out, or will soon; servers that are not verified. Returns how many errors there
- * are.
- */
+ * that have run out, or will soon; authorities without a root; servers that are not verified.
+ * Returns how many errors there are. */
 uint32_t tls_check(const struct config *config, FILE *to);
 /* After new files were taken into use: such warnings about them go into the log. What is an error
  * by now has changed once more, and whoever watches the files will say so. */

@@ -270,6 +270,19 @@ static bool add_revocations(X509_STORE *store, struct bytes pem, struct tls_faul
     return tls_fault_of_library(fault, TLS_PART_CRL, "a revocation list in it cannot be read");
 }
 
+bool tls_authorities_have_root(struct bytes ca) {
+    bool has_root = false;
+    BIO *bio = read_from(ca);
+    for (X509 *next; !has_root && (next = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL));) {
+        has_root = X509_trusted(next) ||
+                   X509_NAME_cmp(X509_get_subject_name(next), X509_get_issuer_name(next)) == 0;
+        X509_free(next);
+    }
+    BIO_free(bio);
+    ERR_clear_error(); /* its end is one */
+    return has_root;
+}
+
 int64_t tls_revocations_until(struct bytes crl) {
     int64_t until = 0;
     BIO *bio = read_from(crl);

@@ -56,6 +56,9 @@ bool tls_pair_names(const struct tls_pair *pair, bool (*found)(void *used, struc
 X509_STORE *tls_store_read(struct bytes ca, struct bytes crl, STACK_OF(X509_NAME) * *names,
                            struct tls_fault *fault);
 
+/* Whether a chain can end in one of them: one is signed by itself, or says that it is trusted
+ * (openssl-x509(1), -addtrust). */
+bool tls_authorities_have_root(struct bytes ca);
 /* When the first of the lists in it runs out, UNIX time; 0: none does, or there is none. */
 int64_t tls_revocations_until(struct bytes crl);
 /* The same of the certificates in `ca`. */

@@ -119,6 +119,26 @@ def test_tls_config_warns_of_certificates_that_run_out(run, ca):
     assert any(line.startswith("ok    TLS: OpenSSL 3") for line in output)
 
 
+def test_tls_config_warns_of_authorities_without_a_root(run, ca):
+    """By an intermediate alone, or the certificate of one end, nobody is believed."""
+    both = """client_auth = require
+ca = {0}
+[upstream u]
+server = localhost:1
+tls = on
+ca = {0}
+"""
+    status, _, lines = run(ini(more=both.format("site.crt")), "check")
+    assert status == 0
+    wanted = "site.crt has no root, a certificate signed by itself: nobody is believed by it"
+    assert lines == [f"weir.ini:11: warning: tls site.ca: {wanted}",
+                     f"weir.ini:15: warning: upstream u.ca: {wanted}"]
+    assert run(ini(more=both.format("ca.crt")), "check")[2] == []
+    subprocess.run(["openssl", "x509", "-in", "site.crt", "-addtrust", "clientAuth", "-addtrust",
+                    "serverAuth", "-out", "trusted.crt"], cwd=ca.directory, check=True)
+    assert run(ini(more=both.format("trusted.crt")), "check")[2] == []
+
+
 def test_tls_config_warns_of_revocations_that_have_run_out(run, ca):
     """Nobody is cleared by them: all are refused."""
     ca.write_crl("good")
@@ -153,7 +173,10 @@ def recipes():
 @pytest.mark.parametrize("text", recipes(), ids=range(4))
 def test_tls_config_recipes_are_right(run, ca, text):
     for stem in re.findall(r"([\w-]+)\.crt", text):
-        ca.issue(stem, f"{stem}.example", days=60)
+        if stem.endswith("-ca"):
+            Authority(ca.directory, stem)
+        else:
+            ca.issue(stem, f"{stem}.example", days=60)
     status, output, errors = run(text, "check")
     assert (status, errors) == (0, []) and output[0].startswith("weir.ini: ok: ")
 
