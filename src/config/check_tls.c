@@ -91,6 +91,21 @@ static void check_count(struct check *check, const struct ini_section *section, 
                 files.count, wanted);
 }
 
+/* What a client gets would be the same, but the metric of its end would stand there twice. */
+static void check_once(struct check *check, const struct ini_section *section, enum key_id key,
+                       struct files files) {
+    for (uint32_t i = 0; i < files.count; i++) {
+        uint32_t first = 0;
+        while (strcmp(files.items[first].text, files.items[i].text) != 0)
+            first++;
+        if (first == i) continue;
+        const struct ini_entry *entry = ini_find(section, key);
+        while (entry->line != files.items[i].line)
+            entry = ini_next(section, key, entry);
+        check_fault(check, section, entry, "%s is listed twice", files.items[i].text);
+    }
+}
+
 static void read_certificates(struct check *check, const struct ini_section *section,
                               struct config_tls *tls) {
     struct files certificates = read_files(check, section, KEY_CERTIFICATE, false);
@@ -100,6 +115,7 @@ static void read_certificates(struct check *check, const struct ini_section *sec
         check_missing(check, section, KEY_CERTIFICATE);
         return;
     }
+    check_once(check, section, KEY_CERTIFICATE, certificates);
     check_count(check, section, KEY_KEY, keys, certificates.count);
     check_count(check, section, KEY_OCSP_STAPLE, staples, certificates.count);
     tls->certificate_count = certificates.count;

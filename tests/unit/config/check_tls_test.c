@@ -143,6 +143,8 @@ static void bad_sections_are_named(void **state) {
                       "intermediates)\n"},
         {"min_version = 1.3\nciphers = ECDHE-RSA-AES128-GCM-SHA256\n",
          "10: tls site.ciphers: has no effect with min_version = 1.3\n"},
+        {"certificate = " FILE_B "\ncertificate = " FILE_A "\n",
+         "10: tls site.certificate: " FILE_A " is listed twice\n"},
         {"key = /no/such\n", "9: tls site.key: cannot read /no/such: No such file or directory\n"},
         {"key = /tmp\n", "9: tls site.key: cannot read /tmp: not a file\n"},
         {"key = " FILE_A " " FILE_B "\n", "9: tls site.key: 2 files for 1 certificates: it must "
