@@ -95,6 +95,10 @@ static void warn_of_certificate(struct findings *findings, const struct tls_subj
         add(findings, certificate->ocsp_staple.line,
             "%.*s.ocsp_staple: %s has expired and is not sent: %s", BYTES_FMT(section),
             certificate->ocsp_staple.text, date);
+    if (validity.staple_strays)
+        add(findings, certificate->ocsp_staple.line,
+            "%.*s.ocsp_staple: %s is not about %s and is not sent", BYTES_FMT(section),
+            certificate->ocsp_staple.text, certificate->file.text);
 }
 
 /* A list that has run out clears nobody. */

@@ -578,7 +578,8 @@ struct tls_validity tls_context_validity(const struct tls_context *context, uint
     const struct tls_pair *pair = &context->pairs[index];
     return (struct tls_validity){.not_before = tls_time(X509_get0_notBefore(pair->certificate)),
                                  .not_after = tls_time(X509_get0_notAfter(pair->certificate)),
-                                 .staple_until = pair->staple_until};
+                                 .staple_until = pair->staple_until,
+                                 .staple_strays = pair->staple_strays};
 }
 
 bool tls_context_pick(const struct tls_context *context, const char *host, uint32_t *index) {

@@ -94,6 +94,7 @@ struct tls_validity {
     int64_t not_before;
     int64_t not_after;
     int64_t staple_until; /* the response's nextUpdate; 0: no staple, or it does not say */
+    bool staple_strays;   /* the response is about another certificate: it is not sent */
 };
 struct tls_validity tls_context_validity(const struct tls_context *context, uint32_t index);
 /* Server role: the first certificate of those that may be shown to who asks for `host` (NULL: for

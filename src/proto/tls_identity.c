@@ -134,7 +134,7 @@ int64_t tls_time(const ASN1_TIME *time) {
 }
 
 /* Whether the response speaks of this certificate, and until when. */
-static bool read_response(struct tls_pair *pair, OCSP_BASICRESP *basic, struct tls_fault *fault) {
+static bool read_response(struct tls_pair *pair, OCSP_BASICRESP *basic) {
     const ASN1_INTEGER *serial = X509_get0_serialNumber(pair->certificate);
     for (int i = 0; i < OCSP_resp_count(basic); i++) {
         OCSP_SINGLERESP *single = OCSP_resp_get0(basic, i);
@@ -148,7 +148,7 @@ static bool read_response(struct tls_pair *pair, OCSP_BASICRESP *basic, struct t
         pair->staple_until = tls_time(until);
         return true;
     }
-    return tls_fault_set(fault, TLS_PART_STAPLE, "the response is not about this certificate");
+    return false;
 }
 
 static bool read_staple(struct tls_pair *pair, struct bytes der, struct tls_fault *fault) {
@@ -166,11 +166,12 @@ static bool read_staple(struct tls_pair *pair, struct bytes der, struct tls_faul
     } else if (!(basic = OCSP_response_get1_basic(response))) {
         (void)tls_fault_of_library(fault, TLS_PART_STAPLE, "the response cannot be read");
     } else {
-        is_good = read_response(pair, basic, fault);
+        pair->staple_strays = !read_response(pair, basic);
+        is_good = true;
     }
     OCSP_BASICRESP_free(basic);
     OCSP_RESPONSE_free(response);
-    if (!is_good) return false;
+    if (!is_good || pair->staple_strays) return is_good;
     pair->staple = OPENSSL_memdup(der.ptr, der.len);
     pair->staple_size = der.len;
     return pair->staple || tls_fault_set(fault, TLS_PART_NONE, "out of memory");

@@ -31,6 +31,7 @@ struct tls_pair {
     unsigned char *staple; /* NULL: none */
     size_t staple_size;
     int64_t staple_until; /* UNIX time; 0: none, or for ever */
+    bool staple_strays;   /* it was about another certificate, and is not kept */
 };
 
 /* The last error of OpenSSL in `fault`, after "`what`: "; and clears its queue. Returns false. */

@@ -145,7 +145,7 @@ def test_cert_that_has_run_out_is_taken_and_said_so(new_stage, ca):
     new = ca.issue("site", "site.example", days=-1)
     eventually(lambda: f" warn tls site.certificate: {new.crt} has expired: 20" in stage.weir.log,
                lambda: says.format(new.crt))
-    assert shown(port) == new.der
+    eventually(lambda: shown(port) == new.der, lambda: "the new certificate is in use")
     assert f"{revoked} has expired" not in stage.weir.log
     ca.write_crl(days=-1)
     eventually(lambda: f" warn tls site.crl: {revoked} has expired, " in stage.weir.log,
@@ -160,6 +160,20 @@ def test_cert_staple_is_read_again(new_stage, ca):
     ca.write_staple(ca.site, days=-1)
     stage.weir.eventually_metric(1, RELOADS, result="ok")
     assert "OCSP response: no response sent" in s_client(port, "-status")
+
+
+def test_cert_is_taken_without_a_staple_of_its_own(new_stage, ca):
+    """Who renews it may not get a response any more: the certificate must not run out for that."""
+    staple = ca.write_staple(ca.site)
+    stage = new_stage(ini(ca, f"ocsp_staple = {staple}"))
+    port = stage.things["web"]
+    ca.site = ca.issue("site", "site.example")
+    says = f" warn tls site.ocsp_staple: {staple} is not about {ca.site.crt} and is not sent"
+    eventually(lambda: says in stage.weir.log, lambda: "weir never said so")
+    eventually(lambda: shown(port) == ca.site.der, lambda: "the new certificate is in use")
+    assert "OCSP response: no response sent" in s_client(port, "-status")
+    ca.write_staple(ca.site)
+    eventually(lambda: "Cert Status: good" in s_client(port, "-status"), lambda: "it is sent")
 
 
 def test_cert_staple_that_has_become_empty_is_kept(new_stage, ca):
