@@ -39,11 +39,17 @@ static bool h1_is_read(const struct h1 *h1) {
     return is_due && h1->out != H1_OUT_BODY && !h1_is_held(h1);
 }
 
-/* A request body that waits for whoever takes it: its end, or the client's, is not seen by reading.
- */
+/* A request body that waits for whoever takes it: its client's end is not seen by reading. */
 static bool h1_is_unread(const struct h1 *h1) {
     bool is_due = h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS;
     return h1->session.is_client && is_due && h1->paused;
+}
+
+/* Of a client that just waits for its answer, or for more of it, nothing is due: but if it is not
+ * read, as no other request may come, a reset has to be looked for. */
+static uint64_t h1_wait_deadline(const struct h1 *h1) {
+    bool is_unseen = conn_is_blind(h1->session.conn) || h1_is_unread(h1);
+    return is_unseen ? h1_net(h1)->now_ms + CONN_BLIND_MS : 0;
 }
 
 /* The server is not late while nothing but the rest of the request could bring its answer. */
@@ -68,19 +74,21 @@ static uint64_t h1_deadline(const struct h1 *h1) {
     if (!h1->stream_open) return h1_idle_deadline(h1);
     if (h1->session.is_client) {
         bool waits = conn_is_sending(h1->session.conn) || h1_is_read(h1);
-        if (waits) return now_ms + options->timeout_client_ms;
-        return h1_is_unread(h1) ? now_ms + CONN_BLIND_MS : 0;
+        return waits ? now_ms + options->timeout_client_ms : h1_wait_deadline(h1);
     }
     if (h1_waits_for_client(h1) || h1_is_held(h1)) return 0;
     return now_ms + h1_server_ms(h1);
 }
 
 void h1_touch(struct h1 *h1) {
+    struct conn *conn = h1->session.conn;
     uint64_t now_ms = h1_net(h1)->now_ms;
     bool is_raw = h1_is_raw(h1);
     if (is_raw) h1->since_ms = now_ms;
-    if (!h1->session.conn || h1->connecting) return;
-    conn_deadline(h1->session.conn, is_raw ? now_ms + h1_rest_ms(h1) : h1_deadline(h1));
+    if (!conn || h1->connecting) return;
+    conn_deadline(conn, is_raw ? now_ms + h1_rest_ms(h1) : h1_deadline(h1));
+    bool waits = h1->session.is_client && h1->stream_open && !is_raw;
+    if (waits && conn_is_blind(conn) && conn_is_sending(conn)) conn_notify_sent(conn);
 }
 
 /* A send in flight may have written a part, and counts only when it is done. */
@@ -176,9 +184,11 @@ static void h1_on_drained(struct conn *conn) {
     if (h1->pending_first && h1->in == H1_IN_HEAD) net_defer(h1_net(h1), &h1->task);
 }
 
-/* A client that has read an answer slowly is idle from the end of it on. */
+/* A client that has read an answer slowly is idle from the end of it on; in the middle of one it
+ * waits. */
 static void h1_on_sent(struct conn *conn) {
     struct h1 *h1 = h1_of_conn(conn);
+    if (h1->stream_open) h1_touch(h1);
     if (h1->stream_open || h1->head || h1->in != H1_IN_HEAD) return;
     h1->since_ms = h1_net(h1)->now_ms;
     h1_touch(h1);
@@ -220,12 +230,13 @@ static void h1_on_client_deadline(struct h1 *h1) {
         }
         return;
     }
-    if (!h1_is_read(h1) && !conn_is_sending(h1->session.conn)) {
-        /* Nothing is owed by the client. */
-        if (h1_is_unread(h1)) h1_look_for_end(h1);
-        return;
+    if (h1_is_read(h1) || conn_is_sending(h1->session.conn)) {
+        h1_reset_stream(h1, REASON_CLIENT_TIMEOUT);
+    } else if (h1_is_unread(h1)) {
+        h1_look_for_end(h1);
+    } else if (conn_is_blind(h1->session.conn)) {
+        conn_watch(h1->session.conn); /* nothing is owed by the client */
     }
-    h1_reset_stream(h1, REASON_CLIENT_TIMEOUT);
 }
 
 static void h1_on_upstream_deadline(struct h1 *h1) {

@@ -504,6 +504,8 @@ static void h1_on_client_eof(struct h1 *h1) {
         h1->stream.events->on_end(&h1->stream, NULL);
         return;
     case H1_IN_DONE: /* a half-close: the answers still go out */
+        h1_touch(h1);
+        return;
     case H1_IN_BROKEN:
         return;
     }

@@ -90,6 +90,28 @@ def test_client_resets(stage, client, origin):
     ends.grows()
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_client_that_waits_for_its_last_answer_resets(stage, origin, begun):
+    """It is not read any more, as no other request may come."""
+    aborts, ends = aborted_and_ended(stage, "client", "client_reset")
+    waiting = []
+    for raw in (get("/", "Connection: close"), b"GET / HTTP/1.0\r\n\r\n", get()):
+        client = stage.connect()
+        upstream = origin.asked_by(client, raw)
+        if raw == get():
+            client.half_close()
+        if begun:
+            upstream.send(answer_head(200, "Content-Length: 100") + b"some")
+            client.read_until(b"some")
+        waiting.append((client, upstream))
+    for client, _ in waiting:
+        client.reset()
+    for _, upstream in waiting:
+        upstream.expect_end()
+    aborts.grows(3)
+    ends.grows(3)
+
+
 def test_client_half_close_after_its_request_still_gets_the_answer(stage, client, origin):
     """FIN says no more requests, not no more interest."""
     client.send(get())
