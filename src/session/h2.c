@@ -2,6 +2,7 @@
 #include "session/h2.h"
 
 #include "base/check.h"
+#include "net/conn_watch.h"
 #include "proto/h1_parse.h"
 #include "session/h2_guard.h"
 #include "session/h2_time.h"
@@ -292,6 +293,12 @@ static void h2_on_eof(struct conn *conn) {
             h2_stream_abort(s, NGHTTP2_CANCEL);
         }
         if (!whole) h2_stream_reset(s, REASON_CLIENT_CLOSED);
+    }
+    /* Who has closed, and does not just say that it sends no more, resets what a frame comes to;
+     * this one asks for no answer. Without memory the next one does it. */
+    if (h2->session.conn && !list_empty(&h2->streams)) {
+        (void)nghttp2_submit_window_update(h2->ng, NGHTTP2_FLAG_NONE, 0, 1);
+        conn_watch(conn);
     }
     h2_mark(h2);
 }

@@ -213,6 +213,18 @@ def test_a_client_that_leaves_is_told_to_the_origin(stage, client, origin_end):
     theirs.expect_gone()  # without another event to find it out by
 
 
+@pytest.mark.parametrize("client, origin_end", [
+    (client, end) for client in VERSIONS if is_h2(client) for end in (Chunked, OverH2)])
+def test_a_client_that_closes_its_connection_is_told_to_the_origin(stage, client, origin_end):
+    """By a mere FIN, as the kernel does it for a program that ends. Who only half-closes, and goes
+    on listening, is answered (test_a_half_close_still_gets_its_answers)."""
+    ours, theirs = begin(stage, client, origin_end)
+    theirs.event(EVENTS[0])
+    ours.expect(EVENTS[0])
+    ours.end.peer.close()
+    theirs.expect_gone()
+
+
 @pytest.mark.parametrize("client", ["h1", "h1s", "h2s"])
 @pytest.mark.parametrize("origin_end", [Chunked, UntilClose, OverH2, OverH2InTls])
 def test_a_real_client_sees_each_line_at_once(stage, origin_end, client):
