@@ -142,9 +142,7 @@ void exchange_set_answered(struct exchange *x) {
                     net->now_ns - x->client->began_ns);
 }
 
-/* Whether so little of the request may still come that reading it costs less than a new connection
- * of the client. Of a chunked body that shows only while it is read. */
-static bool exchange_rest_is_small(const struct exchange *x) {
+bool exchange_rest_is_small(const struct exchange *x) {
     uint64_t length = x->request->body_length;
     return length == HTTP_LENGTH_UNKNOWN || length - x->body_bytes <= EXCHANGE_REST_MAX;
 }

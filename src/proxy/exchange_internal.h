@@ -104,6 +104,9 @@ void exchange_end(struct exchange *x, enum reason reason);
 void exchange_set_answered(struct exchange *x);
 /* Ends well when both directions have ended. */
 void exchange_check_end(struct exchange *x);
+/* Whether so little of the request may still come that reading it costs less than a new connection
+ * of the client. Of a chunked body that shows only while it is read. */
+bool exchange_rest_is_small(const struct exchange *x);
 
 /* Keeps a piece of the body. false: the memory for it is used up. */
 bool exchange_keep(struct exchange *x, struct bytes data, struct lease *lease);

@@ -322,6 +322,10 @@ static void exchange_on_answer(struct stream *upstream, struct http_message *mes
         exchange_begin_tunnel(x, message);
         return;
     }
+    /* Nobody wants the rest, and it is too long to be read for nothing: the client should know that
+     * its connection ends, before it asks for something else on it. */
+    if (x->status >= 300 && !x->request_ended && !exchange_rest_is_small(x))
+        message->close_after = true;
     exchange_set_state(x, EXCHANGE_RESPOND);
     exchange_set_answered(x);
     x->ends_in_status = x->is_call && grpc_is_answer(message);

@@ -234,6 +234,17 @@ def test_a_long_rest_is_not_read(stage, client, origin):
     client.expect_end()
 
 
+@pytest.mark.parametrize("rest, goes_on", [(65537, False), (65536, True)])
+def test_who_is_refused_a_long_body_is_told_that_the_connection_ends(stage, client, origin, rest,
+                                                                    goes_on):
+    """Else its next request would be lost with the connection."""
+    client.send(post("/", b"x" * (rest + 10))[:-rest])
+    origin.next().send(answer(413, b"too long"))
+    head = client.read_response_head()
+    assert head.status == 413
+    assert (head["Connection"] == "close") is not goes_on
+
+
 def test_a_chunked_rest_that_grows_long_is_not_read(stage, client, origin):
     answered_early(client, origin, get("/", "Transfer-Encoding: chunked", method="POST"))
     client.send(chunk(b"x" * 65537))
