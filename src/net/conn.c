@@ -428,7 +428,8 @@ void conn_flush(struct conn *conn) {
         if (conn->notify_sent && conn_queued(conn) == 0) {
             conn->notify_sent = false;
             conn->events->on_sent(conn);
-            if (conn->state != CONN_OPEN) break;
+            if (conn->state == CONN_CLOSING) break;
+            if (conn->state != CONN_OPEN) return; /* finished, and dirty */
         }
         conn_flush_end(conn);
         conn_flush_recv(conn);
