@@ -41,9 +41,9 @@ UNIT_TESTS := $(patsubst %.c,%,$(filter %_test.c,$(UNIT_SOURCES)))
 UNIT_HELPERS := $(patsubst %.c,%.o,$(filter-out %_test.c,$(UNIT_SOURCES)))
 SIM_SOURCES := $(sort $(wildcard tests/sim/*.c))
 # The calls of src/ that the simulation answers: system calls on descriptors, time, chance, sizes.
-SIM_WRAPS = socket bind listen accept4 connect setsockopt getsockopt shutdown send getpeername \
-	getsockname ioctl close fcntl pipe2 splice syscall clock_gettime rand_seed net_init \
-	nghttp2_session_server_new3 nghttp2_session_client_new3 nghttp2_session_del \
+SIM_WRAPS = socket bind listen accept4 connect setsockopt getsockopt shutdown send sendmsg \
+	getpeername getsockname ioctl close fcntl pipe2 splice syscall clock_gettime rand_seed \
+	net_init nghttp2_session_server_new3 nghttp2_session_client_new3 nghttp2_session_del \
 	nghttp2_session_consume_connection nghttp2_session_consume_stream \
 	nghttp2_session_callbacks_set_on_frame_recv_callback \
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <linux/tls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
@@ -19,6 +20,12 @@
 #include <unistd.h>
 
 #define PIPE_DEFAULT 65536
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
+#ifndef TCP_ULP
+#define TCP_ULP 31
+#endif
 #define EPOCH_NS (1700000000 * SIM_SECOND) /* 2023-11-14, and on */
 
 bool fd_is_ours(int fd) { return fd >= FD_BASE && fd < FD_BASE + FD_MAX; }
@@ -67,6 +74,7 @@ int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t 
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size);
 int __wrap_shutdown(int fd, int how);
 ssize_t __wrap_send(int fd, const void *bytes, size_t size, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags);
 int __wrap_getpeername(int fd, struct sockaddr *address, socklen_t *size);
 int __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *size);
 int __wrap_ioctl(int fd, unsigned long request, ...);
@@ -125,9 +133,21 @@ int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size) {
     return 0;
 }
 
+static int set_ktls(struct sock *sock, int level, const void *value, socklen_t size) {
+    if (sock->state != SOCK_OPEN || sock->reset) return fail(ENOTCONN);
+    if (sim_fault(FAULT_NO_KTLS)) return fail(ENOMEM);
+    if (level == SOL_TLS) {
+        CHECK(sock->ktls_asked);
+        ktls_begin(sock, value, size);
+    }
+    sock->ktls_asked = true;
+    return 0;
+}
+
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t size) {
-    (void)size;
     struct sock *sock = must_be_sock(fd, "setsockopt");
+    if (level == SOL_TLS || (level == IPPROTO_TCP && name == TCP_ULP))
+        return set_ktls(sock, level, value, size);
     if (level != SOL_SOCKET) return 0;
     if (name == SO_LINGER) {
         const struct linger *linger = value;
@@ -147,6 +167,10 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size)
     }
     if (level == SOL_SOCKET && name == SO_ERROR) {
         *(int *)value = sock->reset ? ECONNRESET : 0;
+        return 0;
+    }
+    if (level == SOL_TLS && sock->ktls) {
+        ktls_tell_keys(sock, value, *size);
         return 0;
     }
     if (level == IPPROTO_TCP && name == TCP_INFO) {
@@ -186,6 +210,20 @@ ssize_t __wrap_send(int fd, const void *bytes, size_t size, int flags) {
     uint32_t sent = sock_give(sock, bytes, (uint32_t)size);
     sim_note("sent at once", sock->number, sent, 0);
     return sent != 0 || size == 0 ? (ssize_t)sent : fail(EAGAIN);
+}
+
+/* A record of some type, by kTLS. */
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags) {
+    struct sock *sock = must_be_sock(fd, "sendmsg");
+    const struct cmsghdr *control = CMSG_FIRSTHDR(message);
+    CHECK(sock->ktls && flags & MSG_DONTWAIT && message->msg_iovlen == 1);
+    CHECK(control->cmsg_level == SOL_TLS && control->cmsg_type == TLS_SET_RECORD_TYPE);
+    int error = sock_error(sock, true);
+    if (error < 0) return fail(-error);
+    const struct iovec *vector = message->msg_iov;
+    uint32_t size =
+        ktls_give(sock, *CMSG_DATA(control), vector->iov_base, (uint32_t)vector->iov_len);
+    return size != 0 ? (ssize_t)size : fail(EAGAIN);
 }
 
 static void put_address(uint32_t host, uint16_t port, struct sockaddr *to, socklen_t *size) {
@@ -363,14 +401,16 @@ static ssize_t splice_out(struct fake_pipe *pipe, struct sock *sock, size_t want
     if (pipe->len == 0) return pipe->write_open ? fail(EAGAIN) : 0;
     uint32_t size = splice_size(wanted, pipe->len, sock_room(sock));
     if (size == 0) return fail(EAGAIN);
-    for (uint32_t left = size; left != 0;) {
+    uint32_t left = size;
+    while (left != 0) {
         uint32_t part = pipe->capacity - pipe->head < left ? pipe->capacity - pipe->head : left;
-        sock_give(sock, pipe->bytes + pipe->head, part);
+        part = sock_give(sock, pipe->bytes + pipe->head, part);
+        if (part == 0) break; /* kTLS makes records, and may have no room for another */
         pipe->head = (pipe->head + part) % pipe->capacity;
         pipe->len -= part;
         left -= part;
     }
-    return size;
+    return size - left;
 }
 
 ssize_t __wrap_splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t size,

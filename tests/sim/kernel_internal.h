@@ -48,7 +48,9 @@ struct sock {
     bool breakable;  /* the network has not made up its mind yet */
     uint32_t client; /* whose it is: names the address */
     struct sock_actor actor;
-    struct tls_end *tls; /* an actor's who speaks TLS */
+    struct tls_end *tls;   /* an actor's who speaks TLS */
+    bool ktls_asked;       /* TCP_ULP */
+    struct ktls_out *ktls; /* weir's: the kernel makes the records */
     struct sim_event *actor_event;
     struct list ops; /* struct op.sock_link */
     /* Listening. */
@@ -148,6 +150,9 @@ uint32_t sock_room(const struct sock *sock);
 /* As sock_read and sock_write; they do not look at errors. */
 uint32_t sock_take(struct sock *sock, char *to, uint32_t size);
 uint32_t sock_give(struct sock *sock, const char *from, uint32_t size);
+/* As they are without kTLS. */
+uint32_t sock_room_raw(const struct sock *sock);
+uint32_t sock_give_raw(struct sock *sock, const char *from, uint32_t size);
 /* 0, or the error that a call finds now (-ECONNRESET once, then -EPIPE for writing, 0 else). */
 int sock_error(struct sock *sock, bool writing);
 void sock_finish_writing(struct sock *sock);
@@ -163,6 +168,17 @@ void sock_end_listening(struct sock *sock);
 /* Whoever waits for it looks again. */
 void sock_changed(struct sock *sock);
 struct sock *sock_accept(struct sock *listener);
+
+/* kernel_ktls.c: of sockets with keys */
+void ktls_begin(struct sock *sock, const void *keys, size_t size);
+/* With the number of the next record. */
+void ktls_tell_keys(const struct sock *sock, void *keys, size_t size);
+uint32_t ktls_room(const struct sock *sock);
+/* One record of that type at most; returns how many bytes are in it. */
+uint32_t ktls_give(struct sock *sock, uint8_t type, const char *from, uint32_t size);
+/* There may be room for what waits. */
+void ktls_push_held(struct sock *sock);
+void ktls_free(struct ktls_out *out);
 
 /* kernel_op.c */
 void op_submit(struct fake_ring *ring, const struct io_uring_sqe *sqe);

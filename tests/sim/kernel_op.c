@@ -205,6 +205,10 @@ static void try_send(struct op *op) {
         op_end_send(op, (int32_t)op->size);
         return;
     }
+    if (sock->ktls && op->sqe.msg_flags & MSG_WAITALL) {
+        op_end_send(op, -EOPNOTSUPP);
+        return;
+    }
     send_some(op);
     if (op->done == op->size && is_whole_answer(op) && sim_defect(DEFECT_ANSWER_TWICE)) {
         op->done = 0;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TLS_TYPE_DATA 23 /* RFC 8446 section 5.1 */
+
 struct kernel kernel;
 
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
@@ -128,10 +130,14 @@ static void flow_schedule(struct flow *flow) {
     sim_event(sim.now_ns + sim_below(flow->delay_ns + 1), flow_on_transit, flow, &flow->transit);
 }
 
-/* What a writer may write now. */
-uint32_t sock_room(const struct sock *sock) {
+uint32_t sock_room_raw(const struct sock *sock) {
     const struct flow *out = &sock->peer->in;
     return out->capacity - out->len;
+}
+
+/* What a writer may write now. */
+uint32_t sock_room(const struct sock *sock) {
+    return sock->ktls ? ktls_room(sock) : sock_room_raw(sock);
 }
 
 /* A part of the ring of bytes goes around its end, so it is copied in one piece or two. */
@@ -153,8 +159,13 @@ static void flow_get(struct flow *flow, char *to, uint32_t size) {
 }
 
 uint32_t sock_give(struct sock *sock, const char *from, uint32_t size) {
+    return sock->ktls ? ktls_give(sock, TLS_TYPE_DATA, from, size)
+                      : sock_give_raw(sock, from, size);
+}
+
+uint32_t sock_give_raw(struct sock *sock, const char *from, uint32_t size) {
     struct flow *out = &sock->peer->in;
-    size = least(size, sock_room(sock));
+    size = least(size, sock_room_raw(sock));
     if (size == 0) return 0;
     flow_put(out, from, size);
     /* Heads are small: a byte in the middle of more is one of a body. */
@@ -170,6 +181,7 @@ uint32_t sock_take(struct sock *sock, char *to, uint32_t size) {
     size = least(size, in->arrived);
     if (size == 0) return 0;
     flow_get(in, to, size);
+    if (sock->peer->ktls) ktls_push_held(sock->peer);
     sock_changed(sock->peer);
     return size;
 }
@@ -372,6 +384,7 @@ void kernel_fini(void) {
         }
         free(sock->in.bytes);
         tls_end_free(sock->tls);
+        ktls_free(sock->ktls);
         free(sock);
     }
 }

@@ -98,7 +98,8 @@ static void put_answer(struct server_conn *conn) {
         conn->ends = true;
         return;
     }
-    if (sim_defect(DEFECT_SWAP_ANSWERS)) plan = plan_of(plan.id > 1 ? plan.id - 1 : plan.id + 1);
+    if (!plan.tcp && sim_defect(DEFECT_SWAP_ANSWERS))
+        plan = plan_of(plan.id > 1 ? plan.id - 1 : plan.id + 1);
     size_t start = conn->out.len;
     plan_answer(&plan, conn->reader.key, &conn->out);
     conn->raw_at = conn->out.len;

@@ -22,6 +22,7 @@
 #define SERVERS_MAX 3
 #define TLS_ONE_IN 3    /* runs that have it on some side */
 #define RENEWS_ONE_IN 4 /* of them: whose certificates are changed */
+#define RENEWALS_MAX 4
 /* weir's timeouts of a run, in its configuration; the longest of a request's is their sum. On one
  * connection of HTTP/2 many wait for each other, most of all on a slow network. */
 #define TIMEOUT_MS 3000
@@ -214,16 +215,16 @@ static void on_supervise(void *owner, uint64_t argument) {
 }
 
 /* New certificates for what begins from now on, or other keys of tickets. */
-static void on_renew(void *owner, uint64_t argument) {
+static void on_renew(void *owner, uint64_t times_left) {
     (void)owner;
-    (void)argument;
     for (uint32_t i = 0; i < stage.tls.source_count; i++) {
         struct tls_tickets *tickets = stage.tls.sources[i].tickets;
         if (tickets && sim_one_in(2)) CHECK(tls_tickets_rotate(tickets));
     }
     if (sim_one_in(2)) CHECK(tls_store_equip(&stage.tls, stage.worker) == 0);
-    sim_note("certificates", 0, 0, 0);
-    sim_at(sim.now_ns + 10 * SIM_MS + sim_skewed(2 * SIM_SECOND), on_renew, NULL, 0);
+    sim_note("certificates", (int64_t)times_left, 0, 0);
+    if (times_left == 0) return;
+    sim_at(sim.now_ns + 10 * SIM_MS + sim_skewed(2 * SIM_SECOND), on_renew, NULL, times_left - 1);
 }
 
 static void on_turn(void *owner) { watch_turn(owner); }
@@ -249,7 +250,7 @@ static void stage_build(uint32_t servers) {
     struct descriptors files = descriptors_wanted(stage.config);
     stage_make_limits(files.clients);
     struct worker_options options = {
-        .config = stage.config, .files = &files, .limits = stage.limits};
+        .config = stage.config, .files = &files, .limits = stage.limits, .ktls = sim_one_in(2)};
     CHECK(worker_init(stage.worker, &options) == 0);
     CHECK(tls_store_init(&stage.tls, stage.config, &stage.worker) == 0);
     CHECK(tls_store_equip(&stage.tls, stage.worker) == 0);
@@ -314,7 +315,7 @@ struct stage_result stage_run(const struct sim_options *options) {
         sim_has(FAULT_DRAIN) ? sim.now_ns + 20 * SIM_MS + sim_skewed(4 * SIM_SECOND) : UINT64_MAX;
     sim_at(sim.now_ns + SIM_MS, on_supervise, NULL, 0);
     if (stage.tls.source_count != 0 && sim_one_in(RENEWS_ONE_IN))
-        sim_at(sim.now_ns + sim_skewed(SIM_SECOND), on_renew, NULL, 0);
+        sim_at(sim.now_ns + sim_skewed(SIM_SECOND), on_renew, NULL, RENEWALS_MAX);
     kernel_on_turn(&stage.worker->net.ring, on_turn, stage.worker);
     worker_run(stage.worker);
     CHECK(worker_state(stage.worker) == WORKER_ENDED);

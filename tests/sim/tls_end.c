@@ -11,7 +11,8 @@
 #include <string.h>
 
 #define RECORD_MAX 16384
-/* One record of so many, where keys change. */
+/* Where bytes take long, what a record adds to them may not be most of it. */
+#define RECORD_SLOW 300
 #define GARBAGE_SIZE 300
 /* A breach comes within the handshake mostly. */
 #define BREACH_AT_MAX 3000
@@ -295,7 +296,8 @@ void tls_end_begin(struct sock *sock, const struct tls_end_options *options) {
     end->ssl = tls_site_new(options->is_server, options->alpn);
     SSL_set_bio(end->ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
     BIO_set_mem_eof_return(SSL_get_rbio(end->ssl), -1);
-    end->record_max = (uint32_t)(sim_one_in(2) ? RECORD_MAX : sim_between(1, RECORD_MAX));
+    uint64_t least = sim_has(FAULT_SLOW_NETWORK) ? RECORD_SLOW : 1;
+    end->record_max = (uint32_t)(sim_one_in(2) ? RECORD_MAX : sim_between(least, RECORD_MAX));
     end->breach = pick_breach(options);
     end->breach_at = sim_skewed(BREACH_AT_MAX);
     if (end->breach == BREACH_PLAIN) end->breach_at = 0;
