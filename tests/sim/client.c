@@ -495,7 +495,8 @@ static void client_step(void *owner) {
         client->accepted_ns = client->progress_ns = sim.now_ns;
     }
     /* A request behind another one is not looked at. */
-    bool alone = client->accepted && !client->stopped && client->depth == 1;
+    bool alone = client->accepted && !client->stopped && client->depth == 1 &&
+                 !tls_end_breaches(client->sock);
     if (alone && client->answered < client->begun)
         judge_call_time(current(client), client->accepted_ns);
     /* In the backlog it waits for all those before it. */

@@ -214,7 +214,8 @@ static void judge_time(const struct h2_client *client) {
     uint64_t limit_ns = world.client_limit_ns * times;
     for (uint32_t i = 0; i < client->begun && !client->stopped; i++) {
         const struct h2_ask *ask = &client->asked[i];
-        if (!ask->closed && !ask->answered && !ask->misbehaved && client->accepted)
+        bool judged = client->accepted && !tls_end_breaches(client->link.sock);
+        if (!ask->closed && !ask->answered && !ask->misbehaved && judged)
             judge_call_time(&ask->plan, client->accepted_ns);
         if (ask->closed || sim.now_ns - ask->progress_ns <= limit_ns) continue;
         sim_fail(INVARIANT_TIME, "client %u: nothing has moved for %.1f s: request %u (%s)",
