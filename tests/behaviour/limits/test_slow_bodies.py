@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from harness.bulk import Sending
 from harness.http1 import answer
 
 INI = """
@@ -76,32 +77,15 @@ def test_a_pause_that_weir_makes_counts_against_nobody(stage, origin):
     """The origin does not read: the client cannot send, and is not too slow."""
     client = stage.connect()
     upstream = origin.asked_by(client, HEAD, whole=False)
-    piece = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
-    stuck = client.send_until_stuck(piece * 8)
-    time.sleep(1)
-    sent = stuck % len(piece)
-    rest = piece[sent:] if sent else b""
+    count = 1280  # more than the kernel holds
+    sending = Sending(client, (b"8000\r\n" + b"x" * 0x8000 + b"\r\n") * count + b"0\r\n\r\n")
+    time.sleep(1.5)
+    assert sending.thread.is_alive()
     got = 0
-
-    def take():
-        nonlocal got
-        while True:
-            upstream.look()
-            if not upstream.buffered:
-                return
-            got += len(upstream.take(len(upstream.buffered)))
-
-    client.sock.setblocking(False)
-    rest += b"0\r\n\r\n"
-    while rest:
-        take()
-        try:
-            rest = rest[client.sock.send(rest):]
-        except BlockingIOError:
-            continue
-    client.sock.settimeout(10)
-    while not upstream.received.endswith(b"0\r\n\r\n"):
-        assert upstream.fill()
-        upstream.buffered.clear()
+    while part := upstream.read_chunk():
+        got += len(part)
+    assert got == 0x8000 * count
+    upstream.read_trailers()
+    sending.done()
     upstream.send(answer())
     assert client.read_response().status == 200
