@@ -81,10 +81,25 @@ static void what_cannot_be_used_is_named(void **state) {
     assert_fault(&options, TLS_PART_CERTIFICATE, 1,
                  "a certificate behind the first one cannot be read: bad end line");
     two[1] = identity_of(exact);
-    two[1].staple = make_staple(ca, first, 3600);
-    assert_fault(&options, TLS_PART_STAPLE, 1, "the response is not about this certificate");
     two[1].staple = BYTES("nonsense");
     assert_fault(&options, TLS_PART_STAPLE, 1, "it is not an OCSP response (DER)");
+}
+
+static void a_response_about_another_certificate_is_not_kept(void **state) {
+    (void)state;
+    struct tls_identity two[] = {identity_of(first), identity_of(exact)};
+    struct tls_context_options options = usual;
+    options.identities = two;
+    options.identity_count = 2;
+    two[0].staple = two[1].staple = make_staple(ca, first, 3600);
+    struct tls_fault fault;
+    struct tls_context *context = tls_context_new_server(&options, &fault);
+    assert_non_null(context);
+    assert_false(tls_context_validity(context, 0).staple_strays);
+    assert_true(tls_context_validity(context, 0).staple_until != 0);
+    assert_true(tls_context_validity(context, 1).staple_strays);
+    assert_true(tls_context_validity(context, 1).staple_until == 0);
+    tls_context_free(context);
 }
 
 static void bad_words_and_lists_are_named(void **state) {
@@ -192,6 +207,7 @@ static void authorities_must_fit_what_clients_are_told(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_cannot_be_used_is_named),
+        cmocka_unit_test(a_response_about_another_certificate_is_not_kept),
         cmocka_unit_test(bad_words_and_lists_are_named),
         cmocka_unit_test(words_of_openssl_that_take_away_are_taken),
         cmocka_unit_test(certificate_and_key_may_be_in_one_file),
