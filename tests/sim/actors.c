@@ -6,7 +6,9 @@
 struct world world;
 
 uint32_t actor_step(void) {
-    uint32_t least = sim_has(FAULT_SLOW_NETWORK) ? 1 : 200;
+    bool tls = world.tls_clients || world.tls_servers || world.tls_raw_clients;
+    /* Where bytes take long, what TLS adds to each step may not be most of it. */
+    uint32_t least = sim_has(FAULT_SLOW_NETWORK) ? (tls ? 100 : 1) : 200;
     return (uint32_t)(least + sim_skewed(STEP_MAX - least));
 }
 

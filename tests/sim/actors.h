@@ -25,6 +25,7 @@ struct world {
     bool tls_raw_clients;     /* those without, too */
     bool tls_servers;         /* those of HTTP speak it */
     bool tls_raw_servers;
+    bool tls_passes;         /* without HTTP, from client to server, through weir as it is */
     bool handshakes_limited; /* max_handshakes is less than there are clients */
     bool checks_frames;      /* weir looks at the frames of WebSockets */
     uint64_t ping_ns;        /* and pings those that are idle for so long, 0: none */

@@ -555,7 +555,8 @@ static void client_start_h1(uint32_t number, uint64_t at_ns, bool tcp) {
     reader_init(&client->reader, true);
     client->tcp = tcp;
     client->echo = tcp && sim_one_in(3);
-    client->tls = tcp ? world.tls_raw_clients : world.tls_clients;
+    client->tls =
+        tcp ? world.tls_raw_clients && !(client->echo && world.tls_passes) : world.tls_clients;
     pick_requests(client);
     if (client->asked_count == 0) {
         clients = client->next;

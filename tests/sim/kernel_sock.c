@@ -2,6 +2,7 @@
 #include "sim/kernel_internal.h"
 
 #include "base/check.h"
+#include "sim/actors.h"
 #include "sim/tls_end.h"
 
 #include <errno.h>
@@ -339,7 +340,8 @@ ssize_t sock_write(struct sock *sock, const void *from, size_t size) {
 
 /* What a client says is whole without a word about its end, too. */
 static bool says_end(const struct sock *sock) {
-    return sock->client == 0 || !sim_fault(FAULT_CLIENT_CUTS);
+    if (sock->client == 0 && sim_defect(DEFECT_LOSE_NOTICE)) return false;
+    return sock->client == 0 || world.tls_passes || !sim_fault(FAULT_CLIENT_CUTS);
 }
 
 void sock_shutdown(struct sock *sock) {
@@ -360,7 +362,8 @@ void sock_close(struct sock *sock) {
 
 void sock_cut(struct sock *sock) {
     CHECK(sock->tls);
-    tls_end_close(sock->tls, sim_defect(DEFECT_HIDE_CUT));
+    sim_note("tls cut", sock->number, 0, 0);
+    tls_end_close(sock->tls, false);
 }
 
 void sock_abort(struct sock *sock) {

@@ -252,6 +252,7 @@ static int run_defect(const struct command *command, enum defect defect, uint64_
         options.defect = defect;
         options.kind = sim_defect_kind(defect);
         options.tls = options.kind == SIM_KIND_ANY ? SIM_TLS_ON : SIM_TLS_OFF;
+        if (options.kind == SIM_KIND_ANY) options.kind = SIM_KIND_H1;
         alarm(RUN_SECONDS_MAX);
         stage_run(&options);
         _exit(0);

@@ -109,7 +109,7 @@ const char *sim_fault_word(enum fault fault);
 const char *sim_fault_text(enum fault fault);
 const char *sim_defect_word(enum defect defect);
 enum invariant sim_defect_invariant(enum defect defect);
-/* The kind of run in which it is made; any: with TLS. */
+/* The kind of run in which it is made; any: HTTP/1 and TLS. */
 enum sim_kind sim_defect_kind(enum defect defect);
 const char *sim_invariant_word(enum invariant invariant);
 

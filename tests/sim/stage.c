@@ -85,7 +85,8 @@ static void put_upstream(FILE *file, const char *name, uint32_t servers, unsigne
     } else if (strcmp(name, "raw") != 0) { /* its connections are one client's each */
         fprintf(file, "keepalive = %u\n", kept);
     }
-    bool tls = strcmp(name, "raw") == 0 ? world.tls_raw_servers : world.tls_servers;
+    bool tls = world.tls_servers;
+    if (strcmp(name, "raw") == 0) tls = world.tls_raw_servers && !world.tls_passes;
     if (tls) fprintf(file, "tls = on\nca = %s\n", tls_site_certificate());
     if (world.servers_limited && sim_one_in(2))
         fprintf(file, "queue = %u\n", (unsigned)sim_between(0, 10));
@@ -105,14 +106,22 @@ static void choose_tls(void) {
     world.tls_raw_clients = some && sim_one_in(2);
     world.tls_servers = some && sim_one_in(2);
     world.tls_raw_servers = some && sim_one_in(2);
-    bool of_clients = world.tls_clients || world.tls_raw_clients;
+    world.tls_passes = some && sim_one_in(6);
+    if (world.tls_passes) world.tls_raw_clients = world.tls_raw_servers = true;
+    bool of_clients = world.tls_clients || (world.tls_raw_clients && !world.tls_passes);
     world.handshakes_limited = of_clients && sim_one_in(4);
 }
 
 static void put_tls(FILE *file) {
+    static const char *const asks[] = {"", "optional", "require"};
+    if (world.tls_passes)
+        fprintf(file, "[route names]\nlistener = raw\nsni = sim\nupstream = raw\n");
     if (!world.tls_clients && !world.tls_raw_clients) return;
     fprintf(file, "[tls site]\ncertificate = %s\nkey = %s\nsession_tickets = %s\n",
             tls_site_certificate(), tls_site_key(), sim_one_in(4) ? "off" : "on");
+    if (sim_one_in(4)) fprintf(file, "strict_sni = on\n");
+    const char *asked = sim_one_in(2) ? "" : asks[sim_below(3)];
+    if (*asked) fprintf(file, "client_auth = %s\nca = %s\n", asked, tls_site_certificate());
 }
 
 static void put_config(FILE *file, uint32_t servers) {
@@ -122,7 +131,7 @@ static void put_config(FILE *file, uint32_t servers) {
     world.takes_proxy = sim_one_in(4);
     world.checks_frames = sim_one_in(2);
     choose_tls();
-    const char *raw_tls = world.tls_raw_clients ? "tls = site\n" : "";
+    const char *raw_tls = world.tls_raw_clients && !world.tls_passes ? "tls = site\n" : "";
     if (world.checks_frames && sim_one_in(2)) world.ping_ns = world.timeout_ns / 4;
     const char *header =
         world.takes_proxy ? "proxy_protocol = any\ntrusted_proxies = 10.0.0.0/16\n" : "";

@@ -104,8 +104,6 @@ static void make_contexts(void) {
     server_context = SSL_CTX_new(TLS_server_method());
     client_context = SSL_CTX_new(TLS_client_method());
     CHECK(server_context && client_context);
-    CHECK(SSL_CTX_use_certificate(server_context, certificate) == 1);
-    CHECK(SSL_CTX_use_PrivateKey(server_context, key) == 1);
     SSL_CTX_set_session_cache_mode(server_context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_alpn_select_cb(server_context, on_alpn, NULL);
     CHECK(X509_STORE_add_cert(SSL_CTX_get_cert_store(client_context), certificate) == 1);
@@ -115,6 +113,8 @@ static void make_contexts(void) {
     SSL_CTX_sess_set_new_cb(client_context, on_session);
     for (int i = 0; i < 2; i++) {
         SSL_CTX *context = i == 0 ? server_context : client_context;
+        CHECK(SSL_CTX_use_certificate(context, certificate) == 1);
+        CHECK(SSL_CTX_use_PrivateKey(context, key) == 1);
         SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
         SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION);
     }
