@@ -66,12 +66,15 @@ def pair(stage):
     return [(clients[request.path], request) for request in requests], server
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize("code, status, reason", [
     (INTERNAL_ERROR, 502, "server_reset"), (CANCEL, 502, "server_reset"),
     (PROTOCOL_ERROR, 502, "server_reset"), (0xd, 502, "server_reset"),
 ])
-def test_a_reset_stream_is_502_and_no_other_is_disturbed(stage, code, status, reason):
-    (mine, other), server = pair(stage)
+def test_a_reset_stream_is_502_and_no_other_is_disturbed(stage, code, status, reason, which):
+    """Nor is it sent again, as the request of a connection that died might be."""
+    both, server = pair(stage)
+    mine, other = both[which], both[1 - which]
     server.refuse(mine[1], code)
     response = mine[0].read_response()
     assert response.status == status and response.reason == reason
