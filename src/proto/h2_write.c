@@ -91,9 +91,11 @@ static bool h2_put_target(struct h2_list *list, const struct http_message *messa
                           struct bytes scheme) {
     bool extended = h2_is_extended(message);
     bool is_connect = message->method == HTTP_CONNECT;
+    /* As it is registered: servers compare it letter by letter, and HTTP/1 does not. */
+    struct bytes protocol = http_is_websocket(message) ? BYTES("websocket") : message->upgrade;
     if (!h2_put(list, BYTES(":method"), extended ? BYTES("CONNECT") : message->method_text))
         return false;
-    if (extended && !h2_put(list, BYTES(":protocol"), message->upgrade)) return false;
+    if (extended && !h2_put(list, BYTES(":protocol"), protocol)) return false;
     if (!is_connect && !h2_put(list, BYTES(":scheme"), scheme)) return false;
     if (!h2_put(list, BYTES(":authority"), message->authority)) return false;
     return is_connect || h2_put_path(list, message);

@@ -72,6 +72,9 @@ static void requests(void **state) {
     message.upgrade = BYTES("websocket");
     assert_string_equal(write_request(&message, true),
                         ":method=CONNECT;:protocol=websocket;:scheme=http;:authority=a;:path=/w;");
+    message.upgrade = BYTES("WebSocket"); /* as some clients of HTTP/1 say it */
+    assert_string_equal(write_request(&message, true),
+                        ":method=CONNECT;:protocol=websocket;:scheme=http;:authority=a;:path=/w;");
 }
 
 static void a_path_and_query_that_stand_together_are_not_copied(void **state) {
