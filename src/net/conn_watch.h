@@ -1,4 +1,4 @@
-/* conn_watch.h: the other side's reset, where nothing else would show it.
+/* conn_watch.h: the other side's reset, or its FIN, where nothing else would show it.
  *
  * A reset ends the receive, or the send, that is in flight. A connection that has neither, for its
  * user has paused it, or the other side has sent FIN, or a pump has no room for its bytes, learns

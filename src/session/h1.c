@@ -39,7 +39,7 @@ static bool h1_is_read(const struct h1 *h1) {
     return is_due && h1->out != H1_OUT_BODY && !h1_is_held(h1);
 }
 
-/* A request body that waits for whoever takes it: its client's end is not seen by reading. */
+/* A request body that waits for whoever takes it: no receive shows that the client has gone. */
 static bool h1_is_unread(const struct h1 *h1) {
     bool is_due = h1->in == H1_IN_BODY || h1->in == H1_IN_TRAILERS;
     return h1->session.is_client && is_due && h1->paused;
@@ -207,7 +207,9 @@ static void h1_on_lost(struct conn *conn, int error) {
     if (!h1->session.closing) h1_end(h1, reason);
 }
 
-/* Somewhere its request waits for a place, or a server for one that will never be whole. */
+/* Of a request that waits for a place, or whose server takes no more of it: its client may have
+ * gone meanwhile, and it will never be whole. What is not known to be too little may be all of it.
+ */
 static void h1_look_for_end(struct h1 *h1) {
     struct conn *conn = h1->session.conn;
     bool is_known = h1->in == H1_IN_BODY && h1->body.kind == H1_BODY_LENGTH;
