@@ -206,6 +206,8 @@ static bool tls_source_reload(struct tls_store *store, struct tls_source *source
     struct tls_fault fault;
     bool is_good =
         tls_source_deliver(store, source, store->workers, store->config->workers, &fault);
+    /* Before it is counted: who sees the count goes on to see what is in use. */
+    if (is_good) tls_check_again(&source->subject);
     uint64_t *count = is_good ? &store->reloads : &store->reloads_failed;
     __atomic_store_n(count, *count + 1, __ATOMIC_RELAXED);
     if (!is_good) {
@@ -216,7 +218,6 @@ static bool tls_source_reload(struct tls_store *store, struct tls_source *source
     struct writer w = writer_make(name, sizeof name);
     tls_subject_write(&source->subject, &w);
     log_info("%.*s: its files have changed and are in use", BYTES_FMT(writer_bytes(&w)));
-    tls_check_again(&source->subject);
     return true;
 }
 
