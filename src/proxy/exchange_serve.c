@@ -207,9 +207,9 @@ void exchange_init_turn(struct exchange *x) {
 }
 
 /* RFC 9110 section 9.2.2, RFC 9112 section 9.6: a server may close an idle connection just when a
- * request is sent on it. One that resets a stream by itself means that request. */
+ * request is sent on it. */
 static bool exchange_outlives(const struct exchange *x, const struct stream *stream) {
-    if (x->sent_again || !stream->reused || stream->reset_code != 0) return false;
+    if (x->sent_again || !stream->reused) return false;
     return !stream->sent || http_method_is_idempotent(x->request->method);
 }
 
