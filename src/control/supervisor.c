@@ -347,8 +347,10 @@ static void supervisor_refuse_signal(int signal) {
 static bool supervisor_serve(struct supervisor *supervisor, const sigset_t *signals) {
     for (;;) {
         uint64_t wait_ms = SUPERVISOR_LOOK_MS;
-        if (tls_store_tick(&supervisor->tls, clock_ms(clock_now_ns()), &wait_ms))
+        if (tls_store_tick(&supervisor->tls, clock_ms(clock_now_ns()), &wait_ms)) {
             supervisor_mail(supervisor, MAIL_TLS);
+            tls_store_count_told(&supervisor->tls);
+        }
         for (uint32_t i = 0; i < supervisor->started; i++)
             heap_trim(__atomic_load_n(&supervisor->workers[i]->arena, __ATOMIC_RELAXED));
         int signal = supervisor_signal(signals, (int)wait_ms);

@@ -206,18 +206,17 @@ static bool tls_source_reload(struct tls_store *store, struct tls_source *source
     struct tls_fault fault;
     bool is_good =
         tls_source_deliver(store, source, store->workers, store->config->workers, &fault);
-    /* Before it is counted: who sees the count goes on to see what is in use. */
-    if (is_good) tls_check_again(&source->subject);
-    uint64_t *count = is_good ? &store->reloads : &store->reloads_failed;
-    __atomic_store_n(count, *count + 1, __ATOMIC_RELAXED);
     if (!is_good) {
+        __atomic_store_n(&store->reloads_failed, store->reloads_failed + 1, __ATOMIC_RELAXED);
         tls_source_log(source, &fault, " (the files from before stay in use)");
         return false;
     }
+    store->untold++;
     char name[128];
     struct writer w = writer_make(name, sizeof name);
     tls_subject_write(&source->subject, &w);
     log_info("%.*s: its files have changed and are in use", BYTES_FMT(writer_bytes(&w)));
+    tls_check_again(&source->subject);
     return true;
 }
 
@@ -258,6 +257,11 @@ bool tls_store_tick(struct tls_store *store, uint64_t now_ms, uint64_t *wait_ms)
         if (due_ms - now_ms < *wait_ms) *wait_ms = due_ms - now_ms;
     }
     return has_new;
+}
+
+void tls_store_count_told(struct tls_store *store) {
+    __atomic_store_n(&store->reloads, store->reloads + store->untold, __ATOMIC_RELEASE);
+    store->untold = 0;
 }
 
 void tls_store_fini(struct tls_store *store) {

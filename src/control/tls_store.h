@@ -41,6 +41,7 @@ struct tls_store {
     struct worker *const *workers;
     struct tls_source *sources; /* the [tls] sections by index, then upstreams with tls = on */
     uint32_t source_count;
+    uint64_t untold;  /* reloads of which the workers have no mail yet */
     uint64_t reloads; /* read by other threads */
     uint64_t reloads_failed;
 };
@@ -56,6 +57,8 @@ void tls_store_check_rights(struct tls_store *store);
 /* Looks at what is due and turns keys. True: there are new contexts; the caller mails the workers.
  * *wait_ms: when to come again, at most what it was. */
 bool tls_store_tick(struct tls_store *store, uint64_t now_ms, uint64_t *wait_ms);
+/* The mail is there: who sees a reload counted meets the new context. */
+void tls_store_count_told(struct tls_store *store);
 /* After the workers have ended. Harmless when it was never initialised. */
 void tls_store_fini(struct tls_store *store);
 

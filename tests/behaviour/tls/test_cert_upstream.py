@@ -95,7 +95,8 @@ def test_cert_of_a_server_by_somebody_else_is_not_believed(new_stage, ca):
 
 def why(stage):
     """What the log says of the one server that could not be connected."""
-    end, = [line.split(": cannot connect: ")[1] for line in stage.weir.log.splitlines()
+    said = stage.weir.says(": cannot connect: ")
+    end, = [line.split(": cannot connect: ")[1] for line in said.splitlines()
             if ": cannot connect: " in line]
     return end
 

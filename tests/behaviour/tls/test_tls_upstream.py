@@ -289,7 +289,7 @@ def test_a_server_that_chooses_another_protocol(stage, server):
         upstream = failed(stage, "h2", server, "tls_alpn_refused")
         assert upstream.sock.tls.selected_alpn_protocol() == "http/1.1"
         upstream.expect_end()
-    assert "cannot connect: the server takes no HTTP/2 over TLS" in stage.weir.log
+    stage.weir.says("cannot connect: the server takes no HTTP/2 over TLS")
 
 
 def test_a_server_that_refuses_what_is_offered(stage):

@@ -111,6 +111,7 @@ static void shop_free(struct shop *shop) {
 static bool look(struct shop *shop) {
     uint64_t wait_ms = UINT64_MAX;
     bool has_new = tls_store_tick(&shop->store, shop->now_ms, &wait_ms);
+    if (has_new) tls_store_count_told(&shop->store);
     assert_int_equal(wait_ms, LOOK_MS);
     shop->now_ms += wait_ms;
     return has_new;
