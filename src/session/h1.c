@@ -88,7 +88,8 @@ void h1_touch(struct h1 *h1) {
     if (!conn || h1->connecting) return;
     conn_deadline(conn, is_raw ? now_ms + h1_rest_ms(h1) : h1_deadline(h1));
     bool waits = h1->session.is_client && h1->stream_open && !is_raw;
-    if (waits && conn_is_blind(conn) && conn_is_sending(conn)) conn_notify_sent(conn);
+    /* Of what a pump holds for it there is no word. */
+    if (waits && conn_is_blind(conn) && conn_queued(conn) != 0) conn_notify_sent(conn);
 }
 
 /* A send in flight may have written a part, and counts only when it is done. */
