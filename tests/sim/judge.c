@@ -35,9 +35,11 @@ static bool may_break_tls(const struct plan *plan) {
 }
 
 static bool may_fail_by_tls(const char *reason) {
-    static const char *const reasons[] = {"tls_protocol",   "tls_nothing_shared", "tls_alert",
-                                          "tls_plain_http", "handshake_timeout",  "server_timeout",
-                                          "server_closed",  "server_reset",       NULL};
+    static const char *const reasons[] = {"tls_bad_certificate", "tls_protocol",
+                                          "tls_nothing_shared",  "tls_alert",
+                                          "tls_plain_http",      "handshake_timeout",
+                                          "server_timeout",      "server_closed",
+                                          "server_reset",        NULL};
     return any_of(reason, reasons);
 }
 
