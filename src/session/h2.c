@@ -275,7 +275,8 @@ static void h2_on_bytes(struct conn *conn, struct bytes bytes, struct lease *lea
     lease_unref(lease);
 }
 
-/* What a client has asked for in full is still answered. */
+/* What a client has asked for in full is still answered, but for calls: their clients close nothing
+ * by halves, and gRPC has a call end at its server when nobody waits for it any more. */
 static void h2_on_eof(struct conn *conn) {
     struct h2 *h2 = h2_of_conn(conn);
     bool is_client = h2->session.is_client;
@@ -287,7 +288,8 @@ static void h2_on_eof(struct conn *conn) {
     struct h2_walk walk;
     h2_walk_begin(h2, &walk);
     for (struct h2_stream *s; (s = h2_walk_next(h2, &walk));) {
-        bool whole = s->in == H2_IN_DONE || (s->in == H2_IN_HELD && s->ahead_end);
+        bool all = s->in == H2_IN_DONE || (s->in == H2_IN_HELD && s->ahead_end);
+        bool whole = all && !s->stream.is_call;
         if (s->in == H2_IN_HEAD) { /* the rest of it will not come */
             h2->session.host->on_refused(&h2->session, REASON_CLIENT_CLOSED);
             h2_stream_abort(s, NGHTTP2_CANCEL);

@@ -145,6 +145,21 @@ def test_a_cancelled_call_is_reset_at_the_server(caller, origin):
     assert other.wait().status == "0"
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_call_whose_client_has_gone_is_reset_at_the_server(caller, origin, stage, answered):
+    """A killed client that had nothing left to read says no more than FIN."""
+    ended = stage.ended("client_closed")
+    call = caller.call()
+    server = server_of(origin)
+    request = server.whole_request()
+    if answered:
+        server.head(request, 200, HEAD)
+        call.until(lambda call: call.head, "the head")
+    caller.peer.half_close()
+    server.expect_reset(request)
+    ended.grows()
+
+
 # RST_STREAM of the server.
 
 STATUSES = [(NO_ERROR, 14), (INTERNAL_ERROR, 13), (CANCEL, 1), (ENHANCE_YOUR_CALM, 8),
