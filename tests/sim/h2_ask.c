@@ -14,6 +14,8 @@ static bool may_be_cut(const struct h2_ask *ask, uint32_t code) {
     if (ask->misbehaved || client->misbehaved || client->refused || world.draining) return true;
     if (sock_is_broken(client->link.sock) || sim_has(FAULT_FEW_SLOTS)) return true;
     if (frames_are_cut(&ask->frames)) return true;
+    if (ask->plan.call && client->fin_sent)
+        return true; /* who makes calls closes nothing by halves */
     /* RST of a server that closes with some of the request unread takes its answer back. */
     const struct plan *plan = &ask->plan;
     if (plan->manner == MANNER_EARLY && plan->server_ends && !world.h2_servers) return true;
