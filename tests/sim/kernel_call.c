@@ -7,9 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <linux/tls.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +26,9 @@
 #ifndef TCP_ULP
 #define TCP_ULP 31
 #endif
+/* As in netinet/tcp.h, whose struct tcp_info is too short, and which does not go with the other. */
+#define ESTABLISHED 1
+#define CLOSE_WAIT 8
 #define EPOCH_NS (1700000000 * SIM_SECOND) /* 2023-11-14, and on */
 
 bool fd_is_ours(int fd) { return fd >= FD_BASE && fd < FD_BASE + FD_MAX; }
@@ -177,7 +180,8 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size)
         struct tcp_info info = {0};
         uint64_t moved_ns = sock->peer ? sock->peer->in.moved_ns : sim.now_ns;
         info.tcpi_last_ack_recv = (uint32_t)((sim.now_ns - moved_ns) / 1000000);
-        info.tcpi_state = sock->in.fin_arrived ? TCP_CLOSE_WAIT : TCP_ESTABLISHED;
+        info.tcpi_bytes_acked = sock->peer ? sock->peer->in.total : 0;
+        info.tcpi_state = sock->in.fin_arrived ? CLOSE_WAIT : ESTABLISHED;
         info.tcpi_last_data_sent = info.tcpi_last_ack_recv;
         memcpy(value, &info, *size < sizeof info ? *size : sizeof info);
         return 0;

@@ -23,7 +23,8 @@ struct flow {
     uint32_t arrived;
     uint32_t segment;  /* what arrives at once at most */
     uint64_t delay_ns; /* what a segment takes at most */
-    uint64_t moved_ns; /* when bytes last arrived */
+    uint64_t total;    /* bytes that arrived, ever */
+    uint64_t moved_ns; /* when some last did */
     bool fin;          /* no more is written */
     bool fin_arrived;
     struct sim_event *transit;

@@ -117,6 +117,7 @@ static void flow_on_transit(void *owner, uint64_t argument) {
         part--;
     }
     flow->arrived += part;
+    flow->total += part;
     if (part != 0) flow->moved_ns = sim.now_ns;
     if (flow->arrived == flow->len && flow->fin) flow->fin_arrived = true;
     sim_note("arrives", reader->number, part, flow->fin_arrived);
