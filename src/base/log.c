@@ -89,9 +89,10 @@ static bool write_line(const char *line, size_t len) {
     return true;
 }
 
-/* `lost`: how many were lost before what is written next. */
+/* `lost`: how many were lost before what is written next. It may be less than what was told: who
+ * queues a line reads it behind taking its slot, and what others lose meanwhile is told first. */
 static void tell_lost(uint64_t lost) {
-    if (lost == queue.told) return;
+    if (lost <= queue.told) return;
     char line[256];
     size_t len = put_start(line, sizeof line, LOG_WARN);
     int more = snprintf(line + len, sizeof line - len,

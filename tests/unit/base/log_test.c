@@ -169,6 +169,8 @@ static void read_one(struct reading *reading, const char *line) {
     /* Behind its time, "2026-01-31T12:00:00.000Z ". */
     if (sscanf(line + 25, "warn %llu lines of the log were lost:", &lost) == 1) {
         reading->lost += lost;
+        /* Told twice and taken back it would add up all the same. */
+        if (lost > WRITERS * LINES_EACH) reading->in_order = false;
         /* The lines of one that are missing are missing here. */
         if (reading->writers == 1) reading->next[0] += (uint32_t)lost;
         return;
