@@ -144,6 +144,7 @@ struct conn *conn_dial(struct net *net, const struct conn_dial_options *options,
 static inline void conn_attach(struct conn *conn, const struct conn_events *events, void *user) {
     conn->events = events;
     conn->user = user;
+    conn->notify_sent = false; /* by whoever had it before */
 }
 
 /* At least `size` bytes to write into (size <= the small buffer size), to be queued with

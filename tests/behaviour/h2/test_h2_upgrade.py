@@ -13,6 +13,10 @@ INI = WEB + HELLO_SERVICE + """
 bind = @only_h1
 upstream = app
 alpn = http/1.1
+[listener small]
+bind = @small
+upstream = app
+send_buffer = 4096
 """
 
 
@@ -129,3 +133,19 @@ def test_no_preface_after_it(stage):
     client.expect(SWITCHED)
     client.send(get("/hello"))
     H2Client(client, first=b"").expect_goaway(1)
+
+
+def test_the_answer_before_it_is_still_to_be_read(stage):
+    """When that has gone out HTTP/1.1, which wanted to know, is not there any more."""
+    client = stage.connect("small", recv_buffer=4096)
+    upstream = stage.origin.asked_by(client, get("/big"))
+    answered = stage.counter("weir_http_requests_total", listener="small")
+    upstream.send(answer(200, b"x" * 40000))
+    answered.grows()
+    assert stage.count("weir_memory_used_bytes", pool="send_queue") != 0
+    client.send(get("/hello", *ASKS))
+    stage.has_read()
+    assert client.read_response().body == b"x" * 40000
+    client.expect(SWITCHED)
+    h2 = H2Client(client, first=PREFACE + settings())
+    assert h2.answer(1).body == b"hello"
