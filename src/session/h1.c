@@ -215,6 +215,8 @@ static void h1_look_for_end(struct h1 *h1) {
     struct conn *conn = h1->session.conn;
     bool is_known = h1->in == H1_IN_BODY && h1->body.kind == H1_BODY_LENGTH;
     uint64_t due = is_known ? h1_body_left(&h1->body) : 1;
+    /* A part of a record has been read before the rest of it. */
+    if (wire_tls(conn)) due = due > TLS_RECORD_MAX ? due - TLS_RECORD_MAX : 1;
     if (conn_is_blind(conn)) conn_watch(conn);
     if (conn_left_unread(conn) < due) {
         h1_reset_stream(h1, REASON_CLIENT_CLOSED);

@@ -21,6 +21,13 @@ upstream = one
 [upstream one]
 server = @origin max_connections=1
 
+[listener secure]
+bind = @secure
+upstream = one
+tls = site
+[tls site]
+certificate = weir.test.pem
+
 [listener two]
 bind = @two
 upstream = two
@@ -253,12 +260,14 @@ def test_who_leaves_while_waiting_is_not_served(stage, request_bytes, how, reaso
     assert b"/gone" not in b"".join(bytes(one.received) for one in stage.origin.connections)
 
 
-@pytest.mark.parametrize("how, reason", [("reset", "client_reset"), ("close", "client_closed")])
-def test_who_leaves_a_long_body_while_waiting_gives_its_place(stage, how, reason):
+@pytest.mark.parametrize("how, reason, secure", [
+    ("reset", "client_reset", False), ("close", "client_closed", False),
+    ("half_close", "client_closed", True)])
+def test_who_leaves_a_long_body_while_waiting_gives_its_place(stage, how, reason, secure):
     """None of the body is read: what the client has sent of it stands before its end."""
     held = hold(stage, "one")
     gone = stage.ended(reason)
-    client = stage.connect("one")
+    client = stage.connect_tls() if secure else stage.connect("one")
     client.send(post("/gone", b"x" * 100_000)[:-50_000])
     waiting(stage, "one", 1)
     getattr(client, how)()
@@ -268,9 +277,11 @@ def test_who_leaves_a_long_body_while_waiting_gives_its_place(stage, how, reason
     assert b"/gone" not in b"".join(bytes(one.received) for one in stage.origin.connections)
 
 
-def test_who_has_sent_a_long_body_and_closes_its_direction_is_served(stage, origin):
+@pytest.mark.parametrize("secure", [False, True], ids=["clear", "tls"])
+def test_who_has_sent_a_long_body_and_closes_its_direction_is_served(stage, origin, secure):
+    """Over TLS a part of a record may have been read, which shows in no socket."""
     held = hold(stage, "one")
-    client = stage.connect("one")
+    client = stage.connect_tls() if secure else stage.connect("one")
     body = b"x" * 40_000
     client.send(post("/half", body))
     client.half_close()
