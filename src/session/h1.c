@@ -256,9 +256,11 @@ static void h1_on_upstream_deadline(struct h1 *h1) {
 
 uint64_t h1_idle_ms(struct h1 *h1) {
     struct conn *conn = h1->session.conn;
-    uint64_t idle_ms = h1_net(h1)->now_ms - h1->since_ms;
+    uint64_t now_ms = h1_net(h1)->now_ms;
     uint64_t ago_ms = conn ? conn_taken(conn).ago_ms : UINT64_MAX;
-    return ago_ms < idle_ms ? ago_ms : idle_ms;
+    /* Some sockets tell it once. */
+    if (ago_ms < now_ms - h1->since_ms) h1->since_ms = now_ms - ago_ms;
+    return now_ms - h1->since_ms;
 }
 
 /* Bytes that move on either side keep both. */

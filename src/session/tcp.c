@@ -54,12 +54,13 @@ static void tcp_note_blind(struct tcp *tcp) {
     if (rests || tcp->state == TCP_HELD) conn_deadline(conn, tcp_net(tcp)->now_ms + CONN_BLIND_MS);
 }
 
-/* Also by what the other side has taken since. */
+/* Also by what the other side has taken since, which some sockets tell once. */
 static uint64_t tcp_idle_ms(struct tcp *tcp) {
     struct conn *conn = tcp->session.conn;
-    uint64_t idle_ms = (uint32_t)tcp_net(tcp)->now_ms - tcp->moved_ms;
+    uint32_t now_ms = (uint32_t)tcp_net(tcp)->now_ms;
     uint64_t ago_ms = conn ? conn_taken(conn).ago_ms : UINT64_MAX;
-    return ago_ms < idle_ms ? ago_ms : idle_ms;
+    if (ago_ms < now_ms - tcp->moved_ms) tcp->moved_ms = now_ms - (uint32_t)ago_ms;
+    return now_ms - tcp->moved_ms;
 }
 
 static struct bytes tcp_held(const struct tcp *tcp) {

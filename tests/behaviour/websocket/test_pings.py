@@ -24,9 +24,16 @@ upstream = app
 websocket = checked
 websocket_max_message = 0
 websocket_ping = 200ms
+[listener local]
+bind = @local
+upstream = local
+websocket = checked
+websocket_ping = 1s
 [upstream app]
 server = @origin
 timeout_tunnel = 2s
+[upstream local]
+server = @originunix
 """
 
 
@@ -142,17 +149,17 @@ def test_a_ping_waits_for_the_end_of_a_frame(stage, client, origin):
 
 
 class Answering(threading.Thread):
-    """A server that has said what it has to say, and answers pings."""
+    """An end that has said what it has to say, and answers pings; a client with its mask."""
 
-    def __init__(self, upstream):
+    def __init__(self, peer, mask=None):
         super().__init__()
-        self.upstream = upstream
+        self.peer, self.mask = peer, mask
         self.last = None
         self.start()
 
     def run(self):
-        while (got := read_frame(self.upstream))[0] == PING:
-            self.upstream.send(frame(PONG, got[1]))
+        while (got := read_frame(self.peer))[0] == PING:
+            self.peer.send(frame(PONG, got[1], self.mask))
         self.last = got
 
 
@@ -201,3 +208,25 @@ def test_who_reads_slowly_is_not_gone(stage, origin):
     client.send(frame(TEXT, b"all", MASK))
     server.join()
     assert server.last == (TEXT, b"all", True)
+
+
+def test_who_reads_slowly_from_a_unix_socket_is_not_gone(stage):
+    """Its kernel tells what it has not read yet, and no times."""
+    origin = stage.origins["originunix"]
+    client, upstream = open_tunnel(stage.connect("local"), origin)
+    client.send(frame(BINARY, b"x" * 1000, MASK) * 60)
+    listener = Answering(client, MASK)
+    for _ in range(120):
+        time.sleep(0.02)  # the server's pace
+        upstream.buffered += upstream.sock.recv(500)
+    messages = 0
+    while messages < 60:
+        got = read_frame(upstream)
+        if got[0] == PING:
+            upstream.send(frame(PONG, got[1]))
+        else:
+            assert got == (BINARY, b"x" * 1000, True)
+            messages += 1
+    upstream.send(frame(TEXT, b"all"))
+    listener.join()
+    assert listener.last == (TEXT, b"all", False)
