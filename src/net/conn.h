@@ -108,7 +108,7 @@ struct conn {
     uint8_t send_tries : 3;     /* in a row for which the socket took nothing */
     bool watch_armed : 1;       /* its reset is told by a poll (net/conn_watch.h) */
     uint32_t flush_ms;          /* of conn_finish */
-    uint32_t taken;             /* as conn_taken said last, low bits */
+    uint32_t taken;             /* what conn_taken saw last, low bits */
     struct conn_out out;        /* for the socket */
     struct conn_filter *filter; /* between the socket and the user (conn_filter.h); NULL: none */
     struct pump *pump_out;      /* takes what this one receives; NULL: none */

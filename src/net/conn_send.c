@@ -187,22 +187,25 @@ void conn_on_send(struct conn *conn, const struct ring_completion *completion) {
 /* TCP_INFO (tcp(7)) has the times. An acknowledgement is progress also where nothing is left to be
  * sent: a reader makes room by it for what its own kernel holds. But kernels acknowledge each
  * other's probes, too, where one has no room: then ours sends no data, or the other asks, because
- * we do not read. A unix socket tells only what its reader has not taken yet. */
+ * we do not read. A unix socket tells only what its reader has not taken yet, and with the memory
+ * that it lies in, as kTLS with its records: it may be more than was sent. */
 struct conn_taken conn_taken(struct conn *conn) {
     struct tcp_info info;
     socklen_t size = sizeof info;
     int left = 0;
     if (ioctl(conn->fd, SIOCOUTQ, &left) < 0) left = 0; /* it has come to its end */
-    struct conn_taken taken = {.bytes = conn->sent_total - (uint64_t)left, .ago_ms = UINT64_MAX};
+    uint64_t bytes = conn->sent_total - (uint64_t)left; /* modulo 2^64, it shows what moves */
+    struct conn_taken taken = {.bytes = bytes <= conn->sent_total ? bytes : 0,
+                               .ago_ms = UINT64_MAX};
     bool is_due = conn_is_sending(conn) || left > 0;
     if (getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
         bool is_probed = is_due || conn->paused || conn_is_held(conn);
         taken.ago_ms = info.tcpi_last_ack_recv;
         if (is_probed && info.tcpi_last_data_sent > taken.ago_ms)
             taken.ago_ms = info.tcpi_last_data_sent;
-    } else if (is_due && (uint32_t)taken.bytes != conn->taken) {
+    } else if (is_due && (uint32_t)bytes != conn->taken) {
         taken.ago_ms = 0;
     }
-    conn->taken = (uint32_t)taken.bytes;
+    conn->taken = (uint32_t)bytes;
     return taken;
 }

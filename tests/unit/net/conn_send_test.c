@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -382,6 +383,37 @@ static void progress_of_a_send_is_seen(void **state) {
     conn_line_free(&line);
 }
 
+/* There the kernel counts the memory that bytes take, which is more than they are. */
+static void of_little_on_a_unix_socket_no_more_is_taken_than_was_sent(void **state) {
+    (void)state;
+    struct net_options options = net_world_options();
+    struct net_world *world = net_world_new(&options);
+    struct conn_user *user = calloc(1, sizeof *user);
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+    assert_non_null(user);
+    user->conn = conn_accept(&world->net, fds[0], &conn_user_events, user);
+    for (uint64_t sent = 5; sent <= 50; sent += 5) {
+        assert_true(conn_send_copy(user->conn, BYTES("piece")));
+        TURN_UNTIL(world, user->conn->sent_total == sent);
+    }
+    assert_int_equal(conn_taken(user->conn).bytes, 0);
+    assert_int_equal(conn_taken(user->conn).ago_ms, UINT64_MAX); /* nothing since the last look */
+    char memory[50];
+    for (uint32_t i = 0; i < 10; i++) {
+        assert_int_equal(peer_take(fds[1], memory, 5), 5);
+        struct conn_taken taken = conn_taken(user->conn);
+        assert_in_range(taken.bytes, 0, i < 9 ? 49 : 50);
+        assert_int_equal(taken.ago_ms, i < 9 ? 0 : UINT64_MAX); /* then nothing is due */
+    }
+    assert_int_equal(conn_taken(user->conn).bytes, 50);
+    conn_close_all(&world->net);
+    TURN_UNTIL(world, world->net.conns.used == 0);
+    close(fds[1]);
+    free(user);
+    net_world_free(world);
+}
+
 /* Before the first turn, so that nothing has been sent yet. */
 static size_t queued_until_full(struct conn_user *user) {
     char memory[1024];
@@ -465,6 +497,7 @@ int main(void) {
         cmocka_unit_test(a_full_send_pool_is_a_refusal_not_a_crash),
         cmocka_unit_test(who_finds_no_buffer_is_told_when_there_is_one),
         cmocka_unit_test(progress_of_a_send_is_seen),
+        cmocka_unit_test(of_little_on_a_unix_socket_no_more_is_taken_than_was_sent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
