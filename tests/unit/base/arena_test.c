@@ -46,7 +46,8 @@ static void allocations_are_aligned_and_apart(void **state) {
 
 static void the_first_chunk_is_small_and_the_next_large(void **state) {
     (void)state;
-    assert_non_null(arena_alloc(&arena, SMALL - ARENA_CHUNK_OVERHEAD));
+    assert_non_null(arena_alloc(&arena, 1));
+    assert_non_null(arena_alloc(&arena, SMALL - ARENA_CHUNK_OVERHEAD - ARENA_ALIGN));
     assert_int_equal(pool.small.used, 1);
     assert_int_equal(pool.large.used, 0);
     assert_non_null(arena_alloc(&arena, 1));

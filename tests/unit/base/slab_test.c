@@ -419,6 +419,17 @@ static void released_twice(void) {
     slab_release_object(&slab, object);
 }
 
+/* A pass of trimming makes it one of many that are free. */
+static void released_twice_with_a_pass_between(void) {
+    if (slab_init(&slab, "test", 64, 2) != 0) return;
+    void *object = slab_acquire(&slab);
+    (void)slab_acquire(&slab);
+    slab_release_object(&slab, object);
+    size_t budget = SIZE_MAX;
+    (void)slab_trim(&slab, &budget);
+    slab_release_object(&slab, object);
+}
+
 static void wrong_use_is_caught(void **state) {
     (void)state;
     assert_true(death_by_abort(fini_with_an_object_in_use, NULL, 0));
@@ -426,6 +437,7 @@ static void wrong_use_is_caught(void **state) {
     assert_true(death_by_abort(release_of_a_foreign_pointer, NULL, 0));
     assert_true(death_by_abort(at_an_index_never_used, NULL, 0));
     assert_true(death_by_abort(released_twice, NULL, 0));
+    assert_true(death_by_abort(released_twice_with_a_pass_between, NULL, 0));
 }
 
 #if WITH_ASAN

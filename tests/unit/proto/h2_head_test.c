@@ -132,6 +132,12 @@ static void a_known_name_has_no_capital_either(void **state) {
     }
 }
 
+static void an_empty_name_is_none(void **state) {
+    (void)state;
+    static const struct row rows[] = {GET, {":path", "/"}, {"", "v"}, {NULL, NULL}};
+    assert_int_equal(read_rows(H2_REQUEST, rows, true), REASON_BAD_FIELD_NAME);
+}
+
 /* Names that differ from known ones in one bit are no known ones. */
 static void every_byte_of_a_name_is_judged(void **state) {
     (void)state;
@@ -288,6 +294,7 @@ int main(void) {
         TEST(connects_are_told_as_http1_would),
         TEST(the_first_fault_is_the_reason),
         TEST(a_known_name_has_no_capital_either),
+        TEST(an_empty_name_is_none),
         TEST(every_byte_of_a_name_is_judged),
         TEST(every_byte_of_a_value_is_judged),
         TEST(limits_hold_at_their_edge),

@@ -59,9 +59,11 @@ static void blocks_are_a_slab_s_while_there_are_some(void **state) {
     assert_ptr_equal(memory->realloc(blocks[0], H2_BLOCK_SIZE, &codec), blocks[0]);
     char *bit = memory->malloc(H2_BIT_SIZE, &codec);
     assert_int_equal(codec.bits.used, 1);
-    memcpy(bit, "a bit", 6);
+    char whole[H2_BIT_SIZE];
+    memset(whole, 'b', sizeof whole);
+    memcpy(bit, whole, sizeof whole);
     bit = memory->realloc(bit, H2_BIT_SIZE + 1, &codec);
-    assert_string_equal(bit, "a bit");
+    assert_memory_equal(bit, whole, sizeof whole);
     assert_int_equal(codec.bits.used, 0);
     memory->free(bit, &codec);
     char *grown = memory->realloc(blocks[0], H2_BLOCK_SIZE + 1, &codec);
@@ -69,6 +71,20 @@ static void blocks_are_a_slab_s_while_there_are_some(void **state) {
     assert_int_equal(codec.blocks.used, 0);
     assert_true(codec.memory_used > H2_BLOCK_SIZE);
     memory->free(grown, &codec);
+    h2_codec_fini(&codec);
+}
+
+static void a_block_that_finds_no_more_memory_stays_as_it_is(void **state) {
+    (void)state;
+    struct h2_codec codec;
+    assert_int_equal(h2_codec_init(&codec, 0, 8, 1), 0);
+    const nghttp2_mem *memory = &codec.memory;
+    char *block = memory->malloc(H2_BLOCK_SIZE, &codec);
+    memcpy(block, "kept", 5);
+    assert_null(memory->realloc(block, H2_BLOCK_SIZE + 1, &codec));
+    assert_string_equal(block, "kept");
+    assert_int_equal(codec.blocks.used, 1);
+    memory->free(block, &codec);
     h2_codec_fini(&codec);
 }
 
@@ -175,6 +191,7 @@ int main(void) {
         cmocka_unit_test(memory_is_counted_and_comes_back),
         cmocka_unit_test(without_a_buffer_left_it_comes_from_the_heap),
         cmocka_unit_test(blocks_are_a_slab_s_while_there_are_some),
+        cmocka_unit_test(a_block_that_finds_no_more_memory_stays_as_it_is),
         cmocka_unit_test(what_is_no_block_is_counted),
         cmocka_unit_test(what_is_large_leaves_half_of_the_memory),
         cmocka_unit_test(memory_that_ends_gives_no_session),

@@ -98,6 +98,22 @@ static void no_other_byte_at_any_place_of_a_known_name_is_taken_for_it(void **st
     }
 }
 
+static void of_lower_names_no_byte_at_any_place_is_folded(void **state) {
+    (void)state;
+    for (uint32_t id = 1; id < HTTP_FIELD_COUNT; id++) {
+        struct bytes name = http_field_name((enum http_field_id)id);
+        char changed[32];
+        for (size_t i = 0; i < name.len; i++) {
+            memcpy(changed, name.ptr, name.len);
+            for (int c = 0; c < 256; c++) {
+                changed[i] = (char)c;
+                bool same = (char)c == name.ptr[i];
+                assert_int_equal(http_field_id_of_lower(bytes_make(changed, name.len)) == id, same);
+            }
+        }
+    }
+}
+
 static void names_of_any_length_are_looked_up_without_reading_past_them(void **state) {
     (void)state;
     for (size_t len = 0; len < 40; len++) {
@@ -286,6 +302,7 @@ int main(void) {
         cmocka_unit_test(idempotent_methods_are_those_of_rfc_9110),
         cmocka_unit_test(every_known_field_is_found_in_any_case),
         cmocka_unit_test(no_other_byte_at_any_place_of_a_known_name_is_taken_for_it),
+        cmocka_unit_test(of_lower_names_no_byte_at_any_place_is_folded),
         cmocka_unit_test(names_of_any_length_are_looked_up_without_reading_past_them),
         cmocka_unit_test(reason_phrases_exist_for_known_statuses_only),
         cmocka_unit_test(responses_without_a_body_are_those_of_rfc_9112),
