@@ -5,8 +5,8 @@ import signal
 import pytest
 
 from harness.bulk import Stopped
-from harness.h2_client import (CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
-                               INTERNAL_ERROR, NO_ERROR, PREFACE, H2Client, pack, settings)
+from harness.h2_client import (CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM,
+                               HEADERS, INTERNAL_ERROR, NO_ERROR, PREFACE, H2Client, pack, settings)
 from harness.http1 import answer, answer_head, chunk, get
 from harness.wait import eventually
 
@@ -306,7 +306,9 @@ def test_drain_says_goodbye_twice(new_stage):
     assert h2.answer(3).body == b"hello"
     h2.until(lambda: len(h2.goaways) == 2, "the second GOAWAY")
     assert h2.goaway == (3, NO_ERROR)
-    h2.get(5, "/hello")
+    h2.request(5, "POST", "/hello", end=False)
+    for _ in range(2000):       # too late, which it cannot know: no flood
+        h2.frame(DATA, 0, 5, b"x")
     h2.echo()
     h2.stingy = True    # nothing is on its way when the connection ends
     upstream.send(answer(200, b"in the end"))

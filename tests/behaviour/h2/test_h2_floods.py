@@ -5,8 +5,9 @@ import struct
 import pytest
 
 from harness.h2_client import (CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM,
-                               ENHANCE_YOUR_CALM, GOAWAY, HEADERS, NO_ERROR, PADDED, PING, PRIORITY,
-                               SETTINGS, WINDOW_UPDATE, H2Client, pack)
+                               ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, GOAWAY, HEADERS, NO_ERROR,
+                               PADDED, PING, PRIORITY, REFUSED_STREAM, SETTINGS, WINDOW_UPDATE,
+                               H2Client, pack)
 from harness.http1 import answer, answer_head, get
 from harness.stage import HELLO_SERVICE, WEB
 
@@ -115,6 +116,11 @@ def data_after_the_end(h2, n):
     h2.frame(DATA, 0, 1, b"x")
 
 
+def empty_data_after_the_end(h2, n):
+    ended(h2, n)
+    h2.frame(DATA, 0, 1)
+
+
 def data_after_its_reset(h2, n):
     if n == 0:
         h2.request(1, "POST", "/", end=False)
@@ -127,7 +133,8 @@ FLOODS = [(rapid_reset, "rapid_reset"), (made_reset, "made_reset"),
           (empty_data, "empty_data"), (padding_alone, "empty_data"), (priority, "priority"),
           (goaway, "priority"), (window_update, "window_update"),
           (head_after_the_end, "closed"), (reset_after_the_end, "closed"),
-          (data_after_the_end, "closed"), (data_after_its_reset, "closed")]
+          (data_after_the_end, "closed"), (empty_data_after_the_end, "closed"),
+          (data_after_its_reset, "closed")]
 
 
 def floods(stage, kind):
@@ -235,6 +242,31 @@ def test_a_body_that_crosses_its_answer_is_no_flood(stage):
     assert counted.grown() == 0
 
 
+def test_a_body_that_crosses_its_refusal_is_no_flood(stage):
+    counted = stage.counter("weir_h2_flood_total")
+    h2 = H2Client(stage.connect("few"))
+    for n in range(1, 9, 2):
+        h2.request(n, "POST", "/", end=False)
+    for _ in range(60):
+        h2.frame(DATA, 0, 7, b"x")
+    h2.expect_reset(7, REFUSED_STREAM)
+    h2.echo()
+    assert counted.grown() == 0
+
+
+def test_a_body_that_crosses_the_end_for_a_fault_is_no_flood(stage):
+    """A fault that nghttp2 finds, and resets the stream for."""
+    counted = stage.counter("weir_h2_flood_total")
+    h2 = H2Client(stage.connect())
+    h2.request(1, "POST", "/", end=False)
+    h2.frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 0x7fffffff))
+    for _ in range(60):
+        h2.frame(DATA, 0, 1, b"x")
+    h2.expect_reset(1, FLOW_CONTROL_ERROR)
+    h2.echo()
+    assert counted.grown() == 0
+
+
 def test_more_of_a_body_than_may_cross_its_answer_is_a_flood(stage):
     counted = floods(stage, "closed")
     h2 = unwanted_body(stage)
@@ -243,6 +275,22 @@ def test_more_of_a_body_than_may_cross_its_answer_is_a_flood(stage):
     h2.echo()
     for _ in range(30):
         h2.frame(DATA, 0, 1, b"x")
+    flooded(stage, h2, counted)
+
+
+def test_no_more_may_cross_the_ends_of_many_than_the_window_of_all(stage):
+    counted = floods(stage, "closed")
+    h2 = H2Client(stage.connect())
+    for n in range(1, 13, 2):
+        h2.request(n, "POST", "/hello", end=False)
+    for n in range(1, 13, 2):
+        h2.expect_reset(n, NO_ERROR)
+    for _ in range(1024 * 1024 // 16384):
+        h2.frame(DATA, 0, 1, bytes(16384))
+    h2.echo()
+    assert counted.grown() == 0
+    for _ in range(40):
+        h2.frame(DATA, 0, 3, b"x")
     flooded(stage, h2, counted)
 
 
