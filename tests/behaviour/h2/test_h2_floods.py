@@ -260,9 +260,9 @@ def test_a_body_that_crosses_the_end_for_a_fault_is_no_flood(stage):
     h2 = H2Client(stage.connect())
     h2.request(1, "POST", "/", end=False)
     h2.frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 0x7fffffff))
+    h2.expect_reset(1, FLOW_CONTROL_ERROR)
     for _ in range(60):
         h2.frame(DATA, 0, 1, b"x")
-    h2.expect_reset(1, FLOW_CONTROL_ERROR)
     h2.echo()
     assert counted.grown() == 0
 
