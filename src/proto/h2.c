@@ -122,9 +122,10 @@ static void *h2_realloc(void *memory, size_t size, void *user) {
 int h2_codec_init(struct h2_codec *codec, uint64_t memory_max, uint32_t continuations_max,
                   uint32_t sessions_max) {
     *codec = (struct h2_codec){.memory_max = memory_max, .frame_last = SLAB_NONE};
+    uint32_t blocks = sessions_max != 0 ? H2_BLOCKS : 0;
     int error = slab_init(&codec->frames, "h2_frame", H2_FRAME_BUFFER_SIZE, sessions_max);
-    if (error == 0) error = slab_init(&codec->blocks, "h2_block", H2_BLOCK_SIZE, H2_BLOCKS);
-    if (error == 0) error = slab_init(&codec->bits, "h2_bit", H2_BIT_SIZE, H2_BLOCKS);
+    if (error == 0) error = slab_init(&codec->blocks, "h2_block", H2_BLOCK_SIZE, blocks);
+    if (error == 0) error = slab_init(&codec->bits, "h2_bit", H2_BIT_SIZE, blocks);
     if (error < 0) return error;
     codec->memory = (nghttp2_mem){codec, h2_malloc, h2_free, h2_calloc, h2_realloc};
     if (nghttp2_session_callbacks_new(&codec->callbacks) != 0) return -ENOMEM;

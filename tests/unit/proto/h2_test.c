@@ -36,6 +36,7 @@ static void without_a_buffer_left_it_comes_from_the_heap(void **state) {
     assert_non_null(server);
     assert_int_equal(codec.frame_last, SLAB_NONE);
     assert_true(codec.memory_used > H2_FRAME_BUFFER_MIN);
+    assert_int_equal(codec.blocks.capacity + codec.bits.capacity, 0);
     nghttp2_session_del(server);
     h2_codec_fini(&codec);
 }
