@@ -187,8 +187,7 @@ void op_look_again(struct op *op);
 void op_free(struct op *op);
 
 /* kernel_ring.c */
-/* Posts a completion of an operation, when its time has come; the last one ends it. Returns the
- * time. */
+/* Posts an operation's completion, when its time has come; the last ends it. Returns the time. */
 uint64_t ring_post(struct op *op, int32_t result, uint32_t flags);
 /* The same for `result` bytes, which are *to's when it is posted; takes them. */
 uint64_t ring_post_bytes(struct op *op, int32_t result, uint32_t flags, char *to, char *bytes);
