@@ -61,9 +61,9 @@ static char *read_file(const char *path) {
     return text;
 }
 
-/* Its rows are "| `key` | where | default | meaning |", one for each row of defaults.def, in that
- * order. */
-static void the_reference_has_every_key_with_its_default(void **state) {
+/* Its rows are "| `key` | where | value | default | meaning |", one for each row of defaults.def,
+ * in that order. */
+static void the_reference_has_every_key_as_the_table_has_it(void **state) {
     (void)state;
     char *text = read_file("etc/README.md");
     if (!text) skip(); /* not run from the top of the tree */
@@ -72,6 +72,7 @@ static void the_reference_has_every_key_with_its_default(void **state) {
         const struct key *key = key_at((enum key_id)i);
         char start[128];
         char fallback[128] = "| - |";
+        char meaning[256];
         (void)snprintf(start, sizeof start, "\n| `%s` |", key->name);
         if (key->fallback[0] != '\0') {
             (void)snprintf(fallback, sizeof fallback, "| `%s` |", key->fallback);
@@ -82,6 +83,9 @@ static void the_reference_has_every_key_with_its_default(void **state) {
         const char *end = strchr(at, '\n');
         const char *found = strstr(at, fallback);
         if (!found || found > end) fail_msg("%s: the default is not %s", key->name, fallback);
+        (void)snprintf(meaning, sizeof meaning, "| %s |\n", key->help);
+        found = strstr(at, meaning);
+        if (!found || found > end) fail_msg("%s: the meaning is not \"%s\"", key->name, key->help);
     }
     free(text);
 }
@@ -135,7 +139,7 @@ int main(void) {
         cmocka_unit_test(every_default_is_a_value_of_its_key),
         cmocka_unit_test(no_section_has_two_keys_of_a_name),
         cmocka_unit_test(no_key_is_both_known_and_later),
-        cmocka_unit_test(the_reference_has_every_key_with_its_default),
+        cmocka_unit_test(the_reference_has_every_key_as_the_table_has_it),
         cmocka_unit_test(ranges_read_as_in_a_file),
         cmocka_unit_test(numbers_say_what_they_should_be),
         cmocka_unit_test(a_message_repeats_only_the_start_of_a_long_value),
