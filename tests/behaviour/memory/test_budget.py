@@ -5,6 +5,7 @@ import re
 from harness.http1 import answer, get, post
 from harness.memory import MIB, WITH_ASAN, budget, pools, resident
 from harness.stage import HELLO, WEB
+from harness.weir import ROOT
 
 INI = WEB + HELLO
 CLIENTS = 10
@@ -57,6 +58,13 @@ def test_what_nobody_speaks_has_no_part_in_the_sum(new_stage):
     for of_http in ("session", "head", "arena_small", "arena_large", "exchange"):
         assert 0 < capacity["tcp"][of_http] < capacity["h1"][of_http] / 4, of_http
     assert sum(capacity["tcp"].values()) < 192 * MIB
+
+
+def test_the_manual_has_every_pool(new_stage):
+    with open(f"{ROOT}/etc/METRICS.md") as file:
+        words = set(re.findall(r"`(\w+)`", file.read().split("\n- **pool**: ")[1].split("\n\n")[0]))
+    names = set(pools(new_stage(ECHO).metrics()))
+    assert words == names | {"memory_bytes"}
 
 
 def test_the_admin_of_a_weir_without_http_has_all_its_connections(new_stage):
