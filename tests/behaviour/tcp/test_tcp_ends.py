@@ -175,7 +175,7 @@ def test_a_close_after_ones_own_fin_is_no_reset(stage):
     for front, origin in (("raw", "origin"), ("unix", "originunix")):
         client, upstream = pair(stage, front, origin)
         ends = stage.relays_ended("client_reset")
-        upstream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        upstream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
         client.send(BULK)
         client.half_close()
         client.close()
