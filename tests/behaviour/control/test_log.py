@@ -250,7 +250,9 @@ def test_debug_tells_what_is_decided_for_a_connection_of_tcp(new_stage):
 
 def test_without_debug_nobody_is_told_of(new_stage):
     stage = new_stage(DEBUG, log_level="info")
-    assert stage.connect().ask(get("/hello")).body == b"hello"
+    client = stage.connect()
+    assert client.ask(get("/hello")).body == b"hello"
+    client.close()
     stage.weir.drain()
     stage.weir.drained()
     assert " debug " not in stage.weir.log and "client" not in stage.weir.log
