@@ -64,7 +64,7 @@ def test_the_manual_has_every_pool(new_stage):
     with open(f"{ROOT}/etc/METRICS.md") as file:
         words = set(re.findall(r"`(\w+)`", file.read().split("\n- **pool**: ")[1].split("\n\n")[0]))
     names = set(pools(new_stage(ECHO).metrics()))
-    assert words == names | {"memory_bytes"}
+    assert words == names | {"memory_bytes", "heap"}, "heap: where jemalloc is"
 
 
 def test_the_admin_of_a_weir_without_http_has_all_its_connections(new_stage):
