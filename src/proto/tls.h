@@ -7,9 +7,10 @@
  *   tls_init   tls_give, tls_handshake until DONE    tls_give, tls_read*, tls_write*   tls_shutdown
  *   tls_fini
  *
- * Whatever a call causes to be sent (handshake, alerts, answers to KeyUpdate, session tickets
- * right behind Finished) is put before it returns, so reading never waits for writing nor the other
- * way round: renegotiation is refused (SSL_OP_NO_RENEGOTIATION). The end of the stream is
+ * Whatever a call causes to be sent (handshake, alerts, session tickets right behind Finished) is
+ * put before it returns, so reading never waits for writing nor the other way round: renegotiation
+ * is refused (SSL_OP_NO_RENEGOTIATION). Only an answer to KeyUpdate waits for the next one or for
+ * the next write, in front of which it is put (RFC 8446 section 4.6.3). The end of the stream is
  * close_notify; whether FIN came without one is for the caller to see. Quiet shutdown is not used:
  * each end is said, and tls_fini marks the session as well ended whatever happened, since resuming
  * it does no harm.

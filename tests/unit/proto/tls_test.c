@@ -319,17 +319,32 @@ static void tickets_come_with_the_end_of_the_handshake(void **state) {
     tls_ends_fini(&pair);
 }
 
-static void new_keys_are_answered_while_reading(void **state) {
+/* Each of them once; the last one waits for bytes, in front of which it stands. */
+static void new_keys_are_answered_before_the_next_bytes(void **state) {
     (void)state;
+    /* A record of 5 bytes, encrypted (RFC 8446 sections 4.6.3 and 5.2): nothing else is as short.
+     */
+    static const char start[] = {23, 3, 3, 0, 5 + 1 + 16};
+    const size_t answer_size = sizeof start + 5 + 1 + 16;
     struct tls_ends pair;
-    struct writer none = writer_make(NULL, 0);
     open_pair(&pair, TLS1_3_VERSION);
-    for (int i = 0; i < 3; i++) {
-        assert_int_equal(SSL_key_update(pair.client.tls.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
-        carry(&pair.client, &pair.server, BYTES("with new keys"), 1);
-        struct bytes answer = tls_ends_take(&pair.server);
-        assert_int_equal(tls_ends_read(&pair.client, answer, 1, &none), TLS_MORE);
-        carry(&pair.server, &pair.client, BYTES("and back"), SIZE_MAX);
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t j = 0; j <= i; j++) {
+            assert_int_equal(SSL_key_update(pair.client.tls.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+            carry(&pair.client, &pair.server, BYTES("with new keys"), 1);
+        }
+        assert_int_equal(pair.server.sent_size, i * answer_size);
+        assert_int_equal(tls_write(&pair.server.tls, BYTES("and back")), TLS_DONE);
+        char memory[16];
+        struct writer got = writer_make(memory, sizeof memory);
+        struct bytes wire = tls_ends_take(&pair.server);
+        assert_int_equal(wire.len, (i + 1) * answer_size + sizeof start + 8 + 1 + 16);
+        for (size_t j = 0; j <= i; j++) {
+            struct bytes record = bytes_slice(wire, j * answer_size, answer_size);
+            assert_true(bytes_starts_with(record, bytes_make(start, sizeof start)));
+        }
+        assert_int_equal(tls_ends_read(&pair.client, wire, 1, &got), TLS_MORE);
+        assert_true(bytes_equal(writer_bytes(&got), BYTES("and back")));
     }
     tls_ends_fini(&pair);
 }
@@ -423,7 +438,7 @@ int main(void) {
         cmocka_unit_test(without_memory_it_fails_and_says_so),
         cmocka_unit_test(a_session_is_resumed),
         cmocka_unit_test(tickets_come_with_the_end_of_the_handshake),
-        cmocka_unit_test(new_keys_are_answered_while_reading),
+        cmocka_unit_test(new_keys_are_answered_before_the_next_bytes),
         cmocka_unit_test(new_keys_without_a_byte_between_them_are_a_flood),
         cmocka_unit_test(writing_waits_for_the_rest_of_a_ticket),
         cmocka_unit_test(renegotiation_is_refused_and_reading_goes_on),
