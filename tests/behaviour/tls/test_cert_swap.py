@@ -1,5 +1,6 @@
 """Certificates that change while weir runs."""
 
+import itertools
 import os
 import subprocess
 import tempfile
@@ -11,7 +12,8 @@ from harness.certificates import Authority, client, says_hello
 from harness.peer import Client
 from harness.http1 import get
 from harness.tls_client import ask, s_client, shake, shown
-from harness.wait import eventually
+from harness.wait import PATIENCE, eventually
+from harness.weir import BINARY, Port
 
 RELOADS = "weir_tls_cert_reloads_total"
 
@@ -285,3 +287,27 @@ def test_cert_that_the_user_may_not_read_again_is_told_at_the_start(new_stage, c
         stage.weir.says("cannot be read: Permission denied (the files from before stay in use)")
         assert shown(stage.things["other"]) == new.der
         assert shown(stage.things["web"]) == ca.site.der
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives others rights")
+def test_cert_that_a_capability_lets_read_again_is_no_warning(ca, tmp_path):
+    """As with AmbientCapabilities= of systemd: access(2) does not count them, open(2) does."""
+    web = Port()
+    os.chmod(ca.site.key, 0o600)
+    (tmp_path / "weir.ini").write_text(
+        f"[global]\nworkers = 1\nmax_connections = 50\n[listener web]\nbind = {web.address}\n"
+        "tls = site\n[route hello]\nrespond = 200 hello\n"
+        f"[tls site]\ncertificate = {ca.site.crt}\nkey = {ca.site.key}\n")
+    weir = subprocess.Popen(
+        ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
+         "--inh-caps=+dac_override", "--ambient-caps=+dac_override",
+         BINARY, "-c", "weir.ini"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = list(itertools.takewhile(lambda line: " ready: " not in line, weir.stderr))
+        weir.terminate()
+        weir.communicate(timeout=PATIENCE)
+    finally:
+        weir.kill()
+        weir.wait()
+        web.close()
+    assert lines and not [line for line in lines if "will not be read again" in line]
