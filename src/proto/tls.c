@@ -10,6 +10,8 @@
 /* BIO_CTRL_SET_KTLS and the type of a KeyUpdate: of OpenSSL's ABI, but in no public header. */
 #define TLS_BIO_SET_KTLS 72
 #define TLS_KEY_UPDATE 24
+/* Alerts and KeyUpdate are shorter. */
+#define TLS_SEALED_MESSAGE_MAX 16
 
 static BIO_METHOD *tls_bio_method; /* of the process: made once, never freed */
 static pthread_once_t tls_bio_once = PTHREAD_ONCE_INIT;
@@ -32,7 +34,7 @@ static int tls_bio_read(BIO *bio, char *to, int size) {
 static int tls_bio_write(BIO *bio, const char *from, int size) {
     struct tls *tls = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    if (tls->handed_over) return size;
+    if (tls->maker != TLS_BY_OPENSSL) return size;
     if (tls->no_memory || !tls->events->put(tls, bytes_make(from, (size_t)size))) {
         tls->no_memory = true;
         return -1;
@@ -44,8 +46,9 @@ static int tls_bio_write(BIO *bio, const char *from, int size) {
  * OpenSSL goes on as if nothing had been asked. Datagrams and the rest are not for it. */
 static long tls_bio_ctrl(BIO *bio, int command, long number, void *pointer) {
     struct tls *tls = BIO_get_data(bio);
-    if (command == TLS_BIO_SET_KTLS && number && !tls->handed_over)
+    if (command == TLS_BIO_SET_KTLS && number && tls->maker == TLS_BY_OPENSSL)
         tls_keys_set(&tls->keys, pointer);
+    if (command == BIO_CTRL_FLUSH && tls->maker == TLS_BY_NOBODY) tls->maker = TLS_BY_OPENSSL;
     return command == BIO_CTRL_FLUSH;
 }
 
@@ -86,16 +89,60 @@ bool tls_init(struct tls *tls, SSL_CTX *context, bool is_server, const struct tl
     return true;
 }
 
-/* New keys for what is sent: those that are kept are of no use any more, and those that were handed
- * over can be changed by nobody. The other side would not understand what follows (RFC 8446 section
- * 4.6.3), so this is the end, and said with the keys it knows. */
-static void tls_on_new_keys(struct tls *tls) {
+/* The kernel's keys can be changed by nobody. The other side would not understand what follows (RFC
+ * 8446 section 4.6.3), so this is the end, and said with the keys it knows. */
+static void tls_on_new_keys_of_kernel(struct tls *tls) {
     static const char alert[] = {SSL3_AL_FATAL, SSL_AD_INTERNAL_ERROR};
-    tls_keys_wipe(&tls->keys);
-    if (!tls->handed_over || tls->failure != REASON_NONE) return;
+    if (tls->failure != REASON_NONE) return;
     if (SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) return; /* nothing follows */
     tls->failure = REASON_TLS_PROTOCOL;
     tls->events->alert(tls, bytes_make(alert, sizeof alert));
+}
+
+static void tls_stop_sealing(struct tls *tls) {
+    tls_seal_stop(&tls->seal);
+    tls_keys_wipe(&tls->keys);
+}
+
+/* A whole record of a message that OpenSSL wrote, and whose own record is dropped. */
+static void tls_seal_message(struct tls *tls, uint8_t type, struct bytes message) {
+    char record[TLS_SEAL_HEAD_MAX + TLS_SEALED_MESSAGE_MAX + TLS_SEAL_TAIL_MAX];
+    CHECK(message.len <= TLS_SEALED_MESSAGE_MAX);
+    size_t size = tls_seal_begin(&tls->seal, &tls->keys, type, message.len, record);
+    bool made = size != 0 && tls_seal_add(&tls->seal, message, record + size);
+    size_t tail = 0;
+    if (made) {
+        size += message.len;
+        tail = tls_seal_end(&tls->seal, &tls->keys, record + size);
+    }
+    if (tail == 0 || !tls->events->put(tls, bytes_make(record, size + tail))) tls->no_memory = true;
+}
+
+/* OpenSSL changes the keys of what is sent behind this message: those that are kept are of no use
+ * any more. Who seals says so with the old ones; OpenSSL, which has made a record of it and holds
+ * that until it flushes, goes on with the new. */
+static void tls_on_new_keys(struct tls *tls, struct bytes message) {
+    switch (tls->maker) {
+    case TLS_BY_OPENSSL:
+        tls_keys_wipe(&tls->keys);
+        return;
+    case TLS_BY_SEAL:
+        tls_seal_message(tls, SSL3_RT_HANDSHAKE, message);
+        tls_stop_sealing(tls);
+        tls->maker = TLS_BY_NOBODY;
+        return;
+    case TLS_BY_KERNEL:
+        tls_on_new_keys_of_kernel(tls);
+        return;
+    case TLS_BY_NOBODY:
+        CHECK(false); /* OpenSSL flushes between two of them, and sends no alert before that */
+    }
+}
+
+static void tls_on_alert(struct tls *tls, struct bytes alert) {
+    CHECK(tls->maker != TLS_BY_NOBODY);
+    if (tls->maker == TLS_BY_SEAL) tls_seal_message(tls, SSL3_RT_ALERT, alert);
+    if (tls->maker == TLS_BY_KERNEL && tls->failure == REASON_NONE) tls->events->alert(tls, alert);
 }
 
 /* SSL_set_msg_callback(3): the header of every record, and every message in plaintext. */
@@ -104,14 +151,14 @@ static void tls_on_message(int is_sent, int version, int type, const void *messa
     (void)version;
     (void)ssl;
     struct tls *tls = user;
-    const char *bytes = message;
+    struct bytes bytes = bytes_make(message, size);
     if (!is_sent || size == 0) return;
     if (type == SSL3_RT_HEADER) {
-        tls_keys_advance(&tls->keys);
-    } else if (type == SSL3_RT_HANDSHAKE && bytes[0] == TLS_KEY_UPDATE) {
-        tls_on_new_keys(tls);
-    } else if (type == SSL3_RT_ALERT && tls->handed_over && tls->failure == REASON_NONE) {
-        tls->events->alert(tls, bytes_make(bytes, size));
+        if (tls->maker == TLS_BY_OPENSSL) tls_keys_advance(&tls->keys);
+    } else if (type == SSL3_RT_HANDSHAKE && bytes.ptr[0] == TLS_KEY_UPDATE) {
+        tls_on_new_keys(tls, bytes);
+    } else if (type == SSL3_RT_ALERT) {
+        tls_on_alert(tls, bytes);
     }
 }
 
@@ -132,13 +179,24 @@ bool tls_may_hand_over(const struct tls *tls) {
 
 void tls_hand_over(struct tls *tls) {
     CHECK(tls_may_hand_over(tls));
-    tls_keys_wipe(&tls->keys);
-    tls->handed_over = true;
+    tls_stop_sealing(tls);
+    tls->maker = TLS_BY_KERNEL;
+}
+
+bool tls_start_sealing(struct tls *tls, OSSL_LIB_CTX *library) {
+    CHECK(tls_may_hand_over(tls) && tls->maker == TLS_BY_OPENSSL);
+    if (!tls_seal_start(&tls->seal, &tls->keys, library)) return false;
+    tls->maker = TLS_BY_SEAL;
+    return true;
+}
+
+bool tls_seals(const struct tls *tls) {
+    return tls->maker == TLS_BY_SEAL && !tls_owes_new_keys(tls);
 }
 
 void tls_fini(struct tls *tls) {
     if (!tls->ssl) return;
-    tls_keys_wipe(&tls->keys);
+    tls_stop_sealing(tls);
     SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(tls->ssl);
     tls->ssl = NULL;
@@ -245,6 +303,11 @@ enum tls_result tls_handshake(struct tls *tls) {
     return failed == TLS_END ? tls_fail(tls) : failed;
 }
 
+/* The kernel's records do not pass OpenSSL, which would change them with its next one. */
+static void tls_look_for_new_keys(struct tls *tls) {
+    if (tls->maker == TLS_BY_KERNEL && tls_owes_new_keys(tls)) tls_on_new_keys_of_kernel(tls);
+}
+
 bool tls_fits(const struct tls *tls) { return !tls->is_split && SSL_pending(tls->ssl) == 0; }
 
 enum tls_result tls_read(struct tls *tls, char *to, size_t size, size_t *len) {
@@ -253,7 +316,7 @@ enum tls_result tls_read(struct tls *tls, char *to, size_t size, size_t *len) {
     ERR_clear_error();
     const char *before = tls->input.ptr;
     int result = SSL_read_ex(tls->ssl, to, size, len);
-    if (tls->handed_over && tls_owes_new_keys(tls)) tls_on_new_keys(tls);
+    tls_look_for_new_keys(tls);
     if (result == 1) {
         tls->is_split = false;
         tls->useless = 0;
@@ -269,7 +332,7 @@ enum tls_result tls_next(struct tls *tls, size_t *size) {
     ERR_clear_error();
     char byte;
     int result = SSL_peek_ex(tls->ssl, &byte, 1, size);
-    if (tls->handed_over && tls_owes_new_keys(tls)) tls_on_new_keys(tls);
+    tls_look_for_new_keys(tls);
     if (result == 1) {
         tls->is_split = false;
         tls->useless = 0;
@@ -281,7 +344,7 @@ enum tls_result tls_next(struct tls *tls, size_t *size) {
 }
 
 enum tls_result tls_write(struct tls *tls, struct bytes bytes) {
-    CHECK(tls->is_open && !tls->handed_over);
+    CHECK(tls->is_open && tls->maker != TLS_BY_KERNEL && !tls_seals(tls));
     CHECK(bytes.len != 0 && bytes.len <= TLS_RECORD_MAX);
     if (tls->failure != REASON_NONE) return TLS_BAD;
     ERR_clear_error();
@@ -291,7 +354,32 @@ enum tls_result tls_write(struct tls *tls, struct bytes bytes) {
         return failed == TLS_END ? tls_fail(tls) : failed;
     }
     CHECK(written == bytes.len); /* without SSL_MODE_ENABLE_PARTIAL_WRITE it is all or nothing */
+    CHECK(tls->maker == TLS_BY_OPENSSL); /* the new keys that were owed went first */
     return TLS_DONE;
+}
+
+/* Nothing but memory may fail there. */
+static bool tls_made(struct tls *tls, bool made) {
+    if (made) return true;
+    tls->no_memory = true;
+    (void)tls_fail(tls); /* BAD */
+    return false;
+}
+
+size_t tls_record_begin(struct tls *tls, size_t size, char *to) {
+    CHECK(tls_seals(tls) && size != 0 && size <= TLS_RECORD_MAX);
+    if (tls->failure != REASON_NONE) return 0;
+    size_t head = tls_seal_begin(&tls->seal, &tls->keys, SSL3_RT_APPLICATION_DATA, size, to);
+    return tls_made(tls, head != 0) ? head : 0;
+}
+
+bool tls_record_add(struct tls *tls, struct bytes plain, char *to) {
+    return tls_made(tls, tls_seal_add(&tls->seal, plain, to));
+}
+
+size_t tls_record_end(struct tls *tls, char *to) {
+    size_t tail = tls_seal_end(&tls->seal, &tls->keys, to);
+    return tls_made(tls, tail != 0) ? tail : 0;
 }
 
 void tls_shutdown(struct tls *tls) {

@@ -18,11 +18,13 @@
  * Who has TLS_USELESS_MAX bytes calculated without a byte of plaintext (a flood of KeyUpdate: the
  * costliest there is for its length) has failed.
  *
- * What is sent may be handed over to the kernel (kTLS): with tls_keep_keys before the handshake
- * tls->keys are, after it, what the next record is to be encrypted with. When the caller has given
- * them to the socket behind all that was put, tls_hand_over ends the putting; reading goes on here.
- * New keys that the other side asks for (KeyUpdate, RFC 8446 section 4.6.3) are changed here before
- * that, and there are none to hand over any more; behind it the kernel cannot change them, and TLS
+ * Records that are sent may be made by another than OpenSSL: with tls_keep_keys before the
+ * handshake tls->keys are, after it, what the next one is to be encrypted with. For much data
+ * tls_start_sealing encrypts from where the plaintext lies to where the caller wants it
+ * (tls_record_*), by tls_seal. When the caller has given the keys to the socket (kTLS) behind all
+ * that was put, tls_hand_over ends the putting; reading goes on here. New keys that the other side
+ * asks for (KeyUpdate, RFC 8446 section 4.6.3) are changed by OpenSSL, which then makes the records
+ * again, and there are none to hand over any more; the kernel cannot change them, and with it TLS
  * has failed.
  *
  * Between records OpenSSL holds no buffer (SSL_MODE_RELEASE_BUFFERS). Memory comes from its
@@ -34,6 +36,7 @@
 #include "base/bytes.h"
 #include "base/reason.h"
 #include "proto/tls_keys.h"
+#include "proto/tls_seal.h"
 
 #include <openssl/ssl.h>
 
@@ -70,6 +73,15 @@ enum tls_result {
     TLS_BAD   /* it has failed for good: tls->failure says why; an alert may have been put */
 };
 
+/* Of the records that are sent. */
+enum tls_maker {
+    TLS_BY_OPENSSL,
+    TLS_BY_SEAL,
+    TLS_BY_KERNEL,
+    TLS_BY_NOBODY /* within a call: OpenSSL has changed the keys, and flushes what is to be dropped
+                   */
+};
+
 struct tls {
     /* Fixed after init. */
     SSL *ssl;
@@ -77,13 +89,14 @@ struct tls {
     /* Changes in routine work. */
     struct bytes input;   /* given and not taken yet */
     struct tls_keys keys; /* of the next record that is sent; none without tls_keep_keys */
-    enum reason failure;  /* REASON_NONE until it has failed */
-    const char *words;    /* OpenSSL's for that, never freed; NULL: none */
-    size_t useless;       /* bytes taken since the last plaintext */
-    bool is_open;         /* the handshake is done */
-    bool is_split;        /* a part of a record may wait inside OpenSSL */
-    bool no_memory;       /* put has failed */
-    bool handed_over;     /* the kernel makes the records that are sent */
+    struct tls_seal seal; /* started while TLS_BY_SEAL */
+    enum tls_maker maker;
+    enum reason failure; /* REASON_NONE until it has failed */
+    const char *words;   /* OpenSSL's for that, never freed; NULL: none */
+    size_t useless;      /* bytes taken since the last plaintext */
+    bool is_open;        /* the handshake is done */
+    bool is_split;       /* a part of a record may wait inside OpenSSL */
+    bool no_memory;      /* put has failed */
 };
 
 /* False: no memory. */
@@ -118,6 +131,18 @@ enum tls_result tls_next(struct tls *tls, size_t *size);
 /* One record (rarely more), of 1 to TLS_RECORD_MAX bytes. DONE, BAD, or MORE: a part of a handshake
  * message was read (a ticket of several records), and until its rest is nothing is written. */
 enum tls_result tls_write(struct tls *tls, struct bytes bytes);
+
+/* If tls_may_hand_over: from now on tls_record_* may be used, and tls_write must not, while
+ * tls_seals. `library`: as of the context it was made of. False: all is as it was. */
+bool tls_start_sealing(struct tls *tls, OSSL_LIB_CTX *library);
+/* Not any more when new keys are owed: tls_write changes them. */
+bool tls_seals(const struct tls *tls);
+/* A record of `size` bytes of plaintext, 1 to TLS_RECORD_MAX, made in one go as tls_seal.h says;
+ * each writes to `to`, whence the caller sends it behind all that was put. False or 0: TLS has
+ * failed. */
+size_t tls_record_begin(struct tls *tls, size_t size, char *to);
+bool tls_record_add(struct tls *tls, struct bytes plain, char *to);
+size_t tls_record_end(struct tls *tls, char *to);
 /* Puts close_notify, once. Nothing where there is no use: before the end of the handshake, after a
  * failure. */
 void tls_shutdown(struct tls *tls);

@@ -561,6 +561,8 @@ void tls_context_free(struct tls_context *context) {
 
 SSL_CTX *tls_context_ssl(const struct tls_context *context) { return context->ssl; }
 
+OSSL_LIB_CTX *tls_context_library(const struct tls_context *context) { return context->library; }
+
 bool tls_context_expect(const struct tls_context *context, SSL *ssl, const char *name) {
     if (!name) return true;
     X509_VERIFY_PARAM *wanted = SSL_get0_param(ssl);

@@ -85,6 +85,8 @@ void tls_context_free(struct tls_context *context);
 
 /* To make connections from: SSL_new takes a reference. */
 SSL_CTX *tls_context_ssl(const struct tls_context *context);
+/* As in its options. */
+OSSL_LIB_CTX *tls_context_library(const struct tls_context *context);
 /* Client role, before the handshake: asks `ssl` for that server (SNI, for a name; NULL asks
  * for none), and wants its certificate to have the name or address. False: no memory. */
 bool tls_context_expect(const struct tls_context *context, SSL *ssl, const char *name);

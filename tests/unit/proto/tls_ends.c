@@ -2,12 +2,22 @@
 
 #include "base/check.h"
 
+#include <linux/tls.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
+
+const struct tls_ends_suite tls_ends_suites[] = {
+    {TLS1_2_VERSION, "ECDHE-ECDSA-AES128-GCM-SHA256", TLS_CIPHER_AES_GCM_128},
+    {TLS1_2_VERSION, "ECDHE-ECDSA-AES256-GCM-SHA384", TLS_CIPHER_AES_GCM_256},
+    {TLS1_2_VERSION, "ECDHE-ECDSA-CHACHA20-POLY1305", TLS_CIPHER_CHACHA20_POLY1305},
+    {TLS1_3_VERSION, "TLS_AES_128_GCM_SHA256", TLS_CIPHER_AES_GCM_128},
+    {TLS1_3_VERSION, "TLS_AES_256_GCM_SHA384", TLS_CIPHER_AES_GCM_256},
+    {TLS1_3_VERSION, "TLS_CHACHA20_POLY1305_SHA256", TLS_CIPHER_CHACHA20_POLY1305},
+};
 
 static bool put(struct tls *tls, struct bytes bytes) {
     struct tls_end *end = (struct tls_end *)(void *)tls;
@@ -91,6 +101,18 @@ void tls_ends_begin(struct tls_ends *pair) {
     begin(&pair->client, pair->client_context, false);
     SSL_set_tlsext_host_name(pair->client.tls.ssl, "weir.test");
     SSL_set1_host(pair->client.tls.ssl, "weir.test");
+}
+
+void tls_ends_open(struct tls_ends *pair, const struct tls_ends_suite *suite, bool keep) {
+    tls_ends_init(pair, suite->version);
+    SSL *client = pair->client.tls.ssl;
+    bool is_13 = suite->version == TLS1_3_VERSION;
+    CHECK((is_13 ? SSL_set_ciphersuites(client, suite->name)
+                 : SSL_set_cipher_list(client, suite->name)) == 1);
+    if (keep) tls_keep_keys(&pair->server.tls);
+    tls_ends_shake(pair, SIZE_MAX);
+    CHECK(pair->client.tls.is_open && pair->server.tls.is_open);
+    CHECK(strcmp(SSL_get_cipher_name(client), suite->name) == 0);
 }
 
 static void end_one(struct tls_end *end) {

@@ -25,10 +25,21 @@ struct tls_ends {
     struct tls_end client;
 };
 
+/* What keys are told of, and told as which (linux/tls.h). */
+struct tls_ends_suite {
+    int version;
+    const char *name;
+    uint16_t type;
+};
+#define TLS_ENDS_SUITES 6
+extern const struct tls_ends_suite tls_ends_suites[TLS_ENDS_SUITES];
+
 /* With a certificate made for "weir.test" that the client trusts. `version`: the only one, as
  * TLS1_3_VERSION; 0: any. */
 void tls_ends_init(struct tls_ends *pair, int version);
 void tls_ends_fini(struct tls_ends *pair);
+/* The same, open, with this suite; the server keeps its keys or not. */
+void tls_ends_open(struct tls_ends *pair, const struct tls_ends_suite *suite, bool keep);
 /* Both ends anew, of the same contexts. */
 void tls_ends_begin(struct tls_ends *pair);
 void tls_ends_end(struct tls_ends *pair);

@@ -16,33 +16,6 @@
 #define ALERT 21
 #define TAG_SIZE 16
 
-static const struct suite {
-    int version;
-    const char *name;
-    uint16_t type;
-} suites[] = {
-    {TLS1_2_VERSION, "ECDHE-ECDSA-AES128-GCM-SHA256", TLS_CIPHER_AES_GCM_128},
-    {TLS1_2_VERSION, "ECDHE-ECDSA-AES256-GCM-SHA384", TLS_CIPHER_AES_GCM_256},
-    {TLS1_2_VERSION, "ECDHE-ECDSA-CHACHA20-POLY1305", TLS_CIPHER_CHACHA20_POLY1305},
-    {TLS1_3_VERSION, "TLS_AES_128_GCM_SHA256", TLS_CIPHER_AES_GCM_128},
-    {TLS1_3_VERSION, "TLS_AES_256_GCM_SHA384", TLS_CIPHER_AES_GCM_256},
-    {TLS1_3_VERSION, "TLS_CHACHA20_POLY1305_SHA256", TLS_CIPHER_CHACHA20_POLY1305},
-};
-#define SUITES (sizeof suites / sizeof suites[0])
-
-static void open_pair(struct tls_ends *pair, const struct suite *suite, bool keep) {
-    tls_ends_init(pair, suite->version);
-    SSL *client = pair->client.tls.ssl;
-    bool is_13 = suite->version == TLS1_3_VERSION;
-    assert_int_equal(is_13 ? SSL_set_ciphersuites(client, suite->name)
-                           : SSL_set_cipher_list(client, suite->name),
-                     1);
-    if (keep) tls_keep_keys(&pair->server.tls);
-    tls_ends_shake(pair, SIZE_MAX);
-    assert_true(pair->client.tls.is_open && pair->server.tls.is_open);
-    assert_string_equal(SSL_get_cipher_name(client), suite->name);
-}
-
 /* What has been put arrives. */
 static void deliver(struct tls_end *from, struct tls_end *to, const char *wanted) {
     char memory[4096];
@@ -123,17 +96,17 @@ static struct bytes make_record(struct tls_keys *keys, uint8_t type, struct byte
 
 static void who_has_the_keys_goes_on_after_any_records(void **state) {
     (void)state;
-    for (size_t i = 0; i < SUITES; i++) {
+    for (size_t i = 0; i < TLS_ENDS_SUITES; i++) {
         for (int records = 0; records < 300; records = records * 4 + 1) {
             struct tls_ends pair;
             unsigned char memory[512];
-            open_pair(&pair, &suites[i], true);
+            tls_ends_open(&pair, &tls_ends_suites[i], true);
             deliver(&pair.server, &pair.client, ""); /* tickets */
             for (int j = 0; j < records; j++)
                 say(&pair.server, &pair.client, "by OpenSSL");
             say(&pair.client, &pair.server, "what is received is no matter");
             struct tls_keys keys = pair.server.tls.keys;
-            assert_int_equal(keys.as.type.cipher_type, suites[i].type);
+            assert_int_equal(keys.as.type.cipher_type, tls_ends_suites[i].type);
             tls_hand_over(&pair.server.tls);
             assert_int_equal(pair.server.tls.keys.size, 0);
             char got[64];
@@ -155,7 +128,7 @@ static void the_nonce_is_the_one_that_is_next(void **state) {
     (void)state;
     for (size_t i = 0; i < 2; i++) {
         struct tls_ends pair;
-        open_pair(&pair, &suites[i], true);
+        tls_ends_open(&pair, &tls_ends_suites[i], true);
         for (int j = 0; j < 5; j++) {
             struct tls_keys keys = pair.server.tls.keys;
             struct aead aead = aead_of(&keys);
@@ -200,9 +173,9 @@ static void other_ciphers_leave_none(void **state) {
 
 static void there_are_none_unasked(void **state) {
     (void)state;
-    for (size_t i = 0; i < SUITES; i++) {
+    for (size_t i = 0; i < TLS_ENDS_SUITES; i++) {
         struct tls_ends pair;
-        open_pair(&pair, &suites[i], false);
+        tls_ends_open(&pair, &tls_ends_suites[i], false);
         assert_int_equal(pair.server.tls.keys.size, 0);
         tls_ends_fini(&pair);
     }
@@ -210,10 +183,10 @@ static void there_are_none_unasked(void **state) {
 
 static void alerts_are_told_afterwards(void **state) {
     (void)state;
-    for (size_t i = 0; i < SUITES; i++) {
+    for (size_t i = 0; i < TLS_ENDS_SUITES; i++) {
         struct tls_ends pair;
         unsigned char memory[512];
-        open_pair(&pair, &suites[i], true);
+        tls_ends_open(&pair, &tls_ends_suites[i], true);
         deliver(&pair.server, &pair.client, "");
         struct tls_keys keys = pair.server.tls.keys;
         tls_hand_over(&pair.server.tls);
@@ -231,9 +204,9 @@ static void alerts_are_told_afterwards(void **state) {
 
 static void a_broken_record_is_answered_by_an_alert(void **state) {
     (void)state;
-    for (size_t i = 0; i < SUITES; i++) {
+    for (size_t i = 0; i < TLS_ENDS_SUITES; i++) {
         struct tls_ends pair;
-        open_pair(&pair, &suites[i], true);
+        tls_ends_open(&pair, &tls_ends_suites[i], true);
         tls_hand_over(&pair.server.tls);
         assert_int_equal(tls_write(&pair.client.tls, BYTES("text")), TLS_DONE);
         struct bytes record = tls_ends_take(&pair.client);
@@ -257,7 +230,7 @@ static struct bytes ask_for_new_keys(struct tls_ends *pair, int type) {
 static void new_keys_before_leave_none_to_hand_over(void **state) {
     (void)state;
     struct tls_ends pair;
-    open_pair(&pair, &suites[3], true);
+    tls_ends_open(&pair, &tls_ends_suites[3], true);
     deliver(&pair.server, &pair.client, "");
     struct writer none = writer_make(NULL, 0);
     struct bytes asked = ask_for_new_keys(&pair, SSL_KEY_UPDATE_NOT_REQUESTED);
@@ -275,7 +248,7 @@ static void new_keys_before_leave_none_to_hand_over(void **state) {
 static void new_keys_afterwards_are_the_end(void **state) {
     (void)state;
     struct tls_ends pair;
-    open_pair(&pair, &suites[3], true);
+    tls_ends_open(&pair, &tls_ends_suites[3], true);
     tls_hand_over(&pair.server.tls);
     struct writer none = writer_make(NULL, 0);
     struct bytes asked = ask_for_new_keys(&pair, SSL_KEY_UPDATE_NOT_REQUESTED);
@@ -293,7 +266,7 @@ static void new_keys_afterwards_are_the_end(void **state) {
 static void new_keys_behind_the_end_are_no_matter(void **state) {
     (void)state;
     struct tls_ends pair;
-    open_pair(&pair, &suites[3], true);
+    tls_ends_open(&pair, &tls_ends_suites[3], true);
     tls_hand_over(&pair.server.tls);
     tls_shutdown(&pair.server.tls);
     struct writer none = writer_make(NULL, 0);
