@@ -34,6 +34,18 @@ bool conn_filter_put(struct conn *conn, struct bytes bytes) {
     return conn_out_copy(conn->net, &conn->out, bytes);
 }
 
+char *conn_filter_reserve(struct conn *conn, size_t size, size_t *room) {
+    struct conn_out *out = &conn->out;
+    char *to = conn_out_reserve(conn->net, out, size);
+    if (to) *room = out->lease->size - out->used;
+    return to;
+}
+
+void conn_filter_commit(struct conn *conn, size_t size) {
+    conn_mark_dirty(conn);
+    conn_out_commit(conn->net, &conn->out, size);
+}
+
 size_t conn_filter_room(const struct conn *conn) {
     const struct net *net = conn->net;
     const struct conn_out *out = &conn->out;

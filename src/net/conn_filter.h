@@ -60,6 +60,11 @@ void conn_fail(struct conn *conn, int error);
 
 /* For filters: queues bytes for the socket. False when memory is used up. */
 bool conn_filter_put(struct conn *conn, struct bytes bytes);
+/* The same in place: at least `size` bytes to write into (size <= the small buffer size), and
+ * *room, how many there are; to be queued with conn_filter_commit before any other call. NULL as
+ * above. */
+char *conn_filter_reserve(struct conn *conn, size_t size, size_t *room);
+void conn_filter_commit(struct conn *conn, size_t size);
 /* How many bytes conn_filter_put can take for certain. */
 size_t conn_filter_room(const struct conn *conn);
 /* In `offload`: the kernel makes the records from now on, with these keys. False: it will not. */

@@ -14,8 +14,9 @@
  *
  * Received records are decrypted in the buffer they came in. Sent ones are made at the flush, as
  * many as one send carries: so a head and its body share a record, and what a slow reader has not
- * taken waits as plaintext. For long streams the kernel takes that over (kTLS, net/ktls.h), where
- * it has it: they are spliced then. It stays so, and the other side asking for new keys (KeyUpdate)
+ * taken waits as plaintext. From 64 KB of a connection on they are encrypted where they are sent
+ * from (proto/tls_seal.h). For long streams the kernel takes that over (kTLS, net/ktls.h), where it
+ * has it: they are spliced then. It stays so, and the other side asking for new keys (KeyUpdate)
  * ends the connection: no kernel of today can change them. The end of a stream is close_notify,
  * then FIN. FIN alone ends a client's stream as well, but with conn->cut set: where the end of what
  * a server sends carries a meaning it is an error (RFC 8446 section 6.1, RFC 9112 section 9.8).

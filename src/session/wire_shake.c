@@ -25,7 +25,7 @@ static void wire_open(struct wire *wire) {
     const struct wire_gate *gate = wire->gate;
     wire_count_handshake(wire);
     wire_set_state(wire, WIRE_OPEN);
-    wire->filter.offers = tls_may_hand_over(&wire->tls);
+    wire->filter.offers = wire->room->ktls && tls_may_hand_over(&wire->tls);
     if (gate) {
         conn_attach(conn, NULL, NULL);
         conn_deadline(conn, 0);
@@ -112,7 +112,7 @@ bool wire_begin(struct wire *wire) {
     wire_set_state(wire, WIRE_SHAKING);
     wire->began_ms = wire->room->net->now_ms;
     if (!tls_init(&wire->tls, ssl_context, wire->gate != NULL, &wire_tls_events)) return false;
-    if (wire->room->ktls) tls_keep_keys(&wire->tls);
+    tls_keep_keys(&wire->tls);
     if (wire->gate) return true;
     tls_keep_sessions(ssl_context);
     wire_resume(wire, ssl_context);

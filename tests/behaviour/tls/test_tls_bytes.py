@@ -429,8 +429,9 @@ class SClient:
         self.process.communicate()
 
 
-def test_new_keys_in_the_middle(stage, origin):
-    origin.serve(lambda request: answer(200, request.target.encode()))
+@pytest.mark.parametrize("size", [0, 200_000], ids=["short", "long"])
+def test_new_keys_in_the_middle(stage, origin, size):
+    origin.serve(lambda request: answer(200, b"." * size + request.target.encode()))
     client = SClient(stage, "-tls1_3", "-crlf")
     try:
         client.until(b"Verify return code: 0")
@@ -441,6 +442,7 @@ def test_new_keys_in_the_middle(stage, origin):
             client.say(b"GET /%d HTTP/1.1\n" % number)
             client.say(b"Host: test\n\n")
             client.until(b"(?s)HTTP/1.1 200 .*/%d" % number)
+            assert client.output.count(b".") >= size
             client.output = b""
     finally:
         client.end()

@@ -111,6 +111,92 @@ static void a_slow_reader_is_waited_for(void **state) {
     stage_end(&stage);
 }
 
+/* Pieces of other sizes than records and buffers have, so that records begin anywhere in them. */
+static void send_pieces(struct stage *stage, struct bytes text) {
+    for (size_t at = 0, piece = 1; at < text.len; piece = piece * 3 % 9973) {
+        struct bytes part = bytes_slice(text, at, piece);
+        assert_true(conn_send_copy(stage->conn, part));
+        at += part.len;
+    }
+}
+
+static enum tls_maker maker_of(const struct stage *stage) {
+    return wire_of_conn(stage->conn)->tls.maker;
+}
+
+static void a_long_stream_is_sealed(void **state) {
+    (void)state;
+    enum { SIZE = 300000, LITTLE = 30000 };
+    char *text = malloc(SIZE);
+    (void)pattern_bytes(text, 0, SIZE);
+    for (size_t i = 0; i < 2; i++) {
+        struct stage stage = stage_open(versions[i]);
+        send_pieces(&stage, bytes_make(text, LITTLE));
+        far_expect(stage.world, &stage.far, bytes_make(text, LITTLE));
+        assert_int_equal(maker_of(&stage), TLS_BY_OPENSSL);
+        send_pieces(&stage, bytes_make(text, SIZE));
+        far_expect(stage.world, &stage.far, bytes_make(text, SIZE));
+        assert_int_equal(maker_of(&stage), TLS_BY_SEAL);
+        say(&stage, BYTES("heard as before"), SIZE_MAX);
+        assert_true(conn_send_copy(stage.conn, BYTES("last words")));
+        conn_send_fin(stage.conn);
+        far_expect(stage.world, &stage.far, BYTES("last words"));
+        far_expect_end(stage.world, &stage.far);
+        assert_int_equal(buf_pool_leased(&stage.world->net->net.small), 0);
+        stage_end(&stage);
+    }
+    free(text);
+}
+
+static void a_long_stream_survives_new_keys(void **state) {
+    (void)state;
+    enum { SIZE = 300000 };
+    char *text = malloc(2 * SIZE);
+    (void)pattern_bytes(text, 0, 2 * SIZE);
+    struct stage stage = stage_open(TLS1_3_VERSION);
+    conn_user_narrow(stage.user, stage.far.fd);
+    send_pieces(&stage, bytes_make(text, SIZE));
+    net_world_turn_for(stage.world->net, 20);
+    assert_int_equal(maker_of(&stage), TLS_BY_SEAL);
+    assert_true(stage.conn->filter->plain.queued > 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(SSL_key_update(stage.far.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+        say(&stage, BYTES("with new keys"), SIZE_MAX);
+        struct bytes part = bytes_make(text + (i == 0 ? 0 : SIZE), SIZE);
+        far_expect(stage.world, &stage.far, part);
+        assert_int_equal(maker_of(&stage), TLS_BY_OPENSSL);
+        if (i == 0) send_pieces(&stage, bytes_make(text + SIZE, SIZE));
+    }
+    free(text);
+    stage_end(&stage);
+}
+
+/* Room for half a record, then for none: what waits is plaintext, and goes on afterwards. */
+static void a_long_stream_waits_for_buffers(void **state) {
+    (void)state;
+    enum { SIZE = 300000, LEFT = 2 };
+    char *text = malloc(SIZE);
+    struct lease **taken = calloc(1 << 16, sizeof *taken);
+    uint32_t count = 0;
+    (void)pattern_bytes(text, 0, SIZE);
+    struct stage stage = stage_open(TLS1_3_VERSION);
+    struct buf_pool *pool = &stage.world->net->net.small;
+    conn_user_narrow(stage.user, stage.far.fd);
+    send_pieces(&stage, bytes_make(text, SIZE));
+    while (pool->spare_count > LEFT)
+        taken[count++] = buf_take(pool);
+    net_world_turn_for(stage.world->net, 50);
+    assert_true(stage.conn->filter->plain.queued > 0);
+    assert_int_equal(maker_of(&stage), TLS_BY_SEAL);
+    while (count > 0)
+        lease_unref(taken[--count]);
+    far_expect(stage.world, &stage.far, bytes_make(text, SIZE));
+    assert_int_equal(stage.user->lost, 0);
+    free(taken);
+    free(text);
+    stage_end(&stage);
+}
+
 static void the_end_is_said_before_fin(void **state) {
     (void)state;
     for (size_t i = 0; i < 2; i++) {
@@ -226,6 +312,9 @@ int main(void) {
         cmocka_unit_test(records_may_come_in_any_pieces),
         cmocka_unit_test(small_pieces_share_a_record),
         cmocka_unit_test(a_slow_reader_is_waited_for),
+        cmocka_unit_test(a_long_stream_is_sealed),
+        cmocka_unit_test(a_long_stream_survives_new_keys),
+        cmocka_unit_test(a_long_stream_waits_for_buffers),
         cmocka_unit_test(the_end_is_said_before_fin),
         cmocka_unit_test(close_notify_ends_the_stream_once),
         cmocka_unit_test(fin_alone_ends_it_too_but_shows),
