@@ -174,7 +174,7 @@ static bool tls_owes_new_keys(const struct tls *tls) {
 }
 
 bool tls_may_hand_over(const struct tls *tls) {
-    return tls->is_open && tls->keys.size != 0 && !tls_owes_new_keys(tls);
+    return tls->is_open && tls->keys.size != 0 && !tls->no_memory && !tls_owes_new_keys(tls);
 }
 
 void tls_hand_over(struct tls *tls) {
@@ -368,7 +368,8 @@ static bool tls_made(struct tls *tls, bool made) {
 
 size_t tls_record_begin(struct tls *tls, size_t size, char *to) {
     CHECK(tls_seals(tls) && size != 0 && size <= TLS_RECORD_MAX);
-    if (tls->failure != REASON_NONE) return 0;
+    /* Nobody would understand what follows a record that was not put. */
+    if (tls->failure != REASON_NONE || !tls_made(tls, !tls->no_memory)) return 0;
     size_t head = tls_seal_begin(&tls->seal, &tls->keys, SSL3_RT_APPLICATION_DATA, size, to);
     return tls_made(tls, head != 0) ? head : 0;
 }

@@ -171,23 +171,60 @@ static void a_broken_record_is_answered_by_an_alert(void **state) {
     }
 }
 
+static void ask_for_renegotiation(struct tls_end *end) {
+    SSL_clear_options(end->tls.ssl, SSL_OP_NO_RENEGOTIATION);
+    assert_int_equal(SSL_renegotiate(end->tls.ssl), 1);
+    (void)SSL_do_handshake(end->tls.ssl); /* waits for an answer */
+}
+
+static void expect_no_renegotiation(struct tls_end *from, struct tls_end *to) {
+    struct writer none = writer_make(NULL, 0);
+    struct bytes alert = tls_ends_take(from);
+    assert_int_equal(alert.ptr[0], SSL3_RT_ALERT);
+    assert_int_equal(tls_ends_read(to, alert, SIZE_MAX, &none), TLS_BAD);
+    assert_int_equal(to->tls.failure, REASON_TLS_PROTOCOL);
+    assert_string_equal(to->tls.words, "no renegotiation");
+}
+
 static void renegotiation_is_refused(void **state) {
     (void)state;
     struct tls_ends pair;
     begin(&pair, 0);
-    SSL *client = pair.client.tls.ssl;
-    SSL_clear_options(client, SSL_OP_NO_RENEGOTIATION);
-    assert_int_equal(SSL_renegotiate(client), 1);
-    (void)SSL_do_handshake(client); /* waits for an answer */
-    struct writer none = writer_make(NULL, 0);
-    struct bytes hello = tls_ends_take(&pair.client);
-    assert_int_equal(tls_ends_read(&pair.server, hello, SIZE_MAX, &none), TLS_MORE);
-    struct bytes alert = tls_ends_take(&pair.server);
-    assert_int_equal(alert.ptr[0], SSL3_RT_ALERT);
-    assert_int_equal(tls_ends_read(&pair.client, alert, SIZE_MAX, &none), TLS_BAD);
-    assert_int_equal(pair.client.tls.failure, REASON_TLS_PROTOCOL);
-    assert_string_equal(pair.client.tls.words, "no renegotiation");
+    ask_for_renegotiation(&pair.client);
+    deliver(&pair.client, &pair.server, 0);
+    expect_no_renegotiation(&pair.server, &pair.client);
     tls_ends_fini(&pair);
+}
+
+/* The refusal was not put, and what has come with the question hides it from who reads. */
+static void nothing_follows_what_was_not_put(void **state) {
+    (void)state;
+    for (int begun = 0; begun < 2; begun++) {
+        struct tls_ends pair;
+        tls_ends_init(&pair, TLS1_2_VERSION);
+        tls_keep_keys(&pair.server.tls);
+        tls_keep_keys(&pair.client.tls);
+        tls_ends_shake(&pair, SIZE_MAX);
+        if (begun) assert_true(tls_start_sealing(&pair.server.tls, NULL));
+        ask_for_renegotiation(&pair.client);
+        assert_true(tls_start_sealing(&pair.client.tls, NULL)); /* OpenSSL would wait */
+        seal(&pair.client, 100, 100);
+        pair.server.puts_left = 0;
+        char got[200];
+        size_t len = 0;
+        tls_give(&pair.server.tls, tls_ends_take(&pair.client));
+        assert_int_equal(tls_read(&pair.server.tls, got, sizeof got, &len), TLS_DONE);
+        assert_int_equal(len, 100);
+        assert_false(tls_may_hand_over(&pair.server.tls));
+        if (begun) {
+            char head[TLS_SEAL_HEAD_MAX];
+            assert_int_equal(tls_record_begin(&pair.server.tls, 1, head), 0);
+        } else {
+            assert_int_equal(tls_write(&pair.server.tls, BYTES("x")), TLS_BAD);
+        }
+        assert_int_equal(pair.server.tls.failure, REASON_NO_MEMORY);
+        tls_ends_fini(&pair);
+    }
 }
 
 static void ask_for_new_keys(struct tls_ends *pair, int type) {
@@ -327,6 +364,7 @@ int main(void) {
         cmocka_unit_test(the_end_is_said),
         cmocka_unit_test(a_broken_record_is_answered_by_an_alert),
         cmocka_unit_test(renegotiation_is_refused),
+        cmocka_unit_test(nothing_follows_what_was_not_put),
         cmocka_unit_test(new_keys_of_the_other_side_are_no_matter),
         cmocka_unit_test(new_keys_that_are_asked_for_are_openssls),
         cmocka_unit_test(the_end_needs_no_new_keys),
