@@ -354,6 +354,86 @@ static void a_library_without_the_cipher_changes_nothing(void **state) {
     OSSL_LIB_CTX_free(library);
 }
 
+static int fill_ticket(SSL *ssl, void *used) {
+    static const char filling[2000];
+    (void)used;
+    return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), filling, sizeof filling);
+}
+
+/* To a server, with what servers send whenever they like: more tickets, of which a part is no
+ * reason to wait, and wishes for new keys. */
+static void clients_seal_too(void **state) {
+    (void)state;
+    struct tls_ends pair;
+    tls_ends_init(&pair, TLS1_3_VERSION);
+    SSL *server = pair.server.tls.ssl;
+    assert_int_equal(SSL_CTX_set_session_ticket_cb(pair.server_context, fill_ticket, NULL, NULL),
+                     1);
+    tls_keep_keys(&pair.client.tls);
+    tls_ends_shake(&pair, SIZE_MAX);
+    deliver(&pair.server, &pair.client, 0);
+    assert_true(tls_start_sealing(&pair.client.tls, NULL));
+    SSL_set_max_send_fragment(server, 1024);
+    assert_int_equal(SSL_new_session_ticket(server), 1);
+    assert_int_equal(SSL_do_handshake(server), 1);
+    struct bytes ticket = tls_ends_take(&pair.server);
+    struct writer none = writer_make(NULL, 0);
+    struct bytes part = bytes_slice(ticket, 0, 1100);
+    assert_int_equal(tls_ends_read(&pair.client, part, SIZE_MAX, &none), TLS_MORE);
+    seal(&pair.client, 1000, 300);
+    deliver(&pair.client, &pair.server, 1000);
+    struct bytes rest = bytes_slice(ticket, part.len, ticket.len);
+    assert_int_equal(tls_ends_read(&pair.client, rest, SIZE_MAX, &none), TLS_MORE);
+    seal(&pair.client, 10, 10);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(SSL_key_update(server, SSL_KEY_UPDATE_REQUESTED), 1);
+        say(&pair.server, &pair.client, 100);
+    }
+    assert_int_equal(pair.client.tls.maker, TLS_BY_OPENSSL);
+    assert_int_equal(tls_write(&pair.client.tls, bytes_make(text + 10, 20)), TLS_DONE);
+    deliver(&pair.client, &pair.server, 30);
+    tls_ends_fini(&pair);
+}
+
+static void clients_refuse_renegotiation(void **state) {
+    (void)state;
+    struct tls_ends pair;
+    tls_ends_init(&pair, TLS1_2_VERSION);
+    tls_keep_keys(&pair.client.tls);
+    tls_ends_shake(&pair, SIZE_MAX);
+    assert_true(tls_start_sealing(&pair.client.tls, NULL));
+    ask_for_renegotiation(&pair.server);
+    deliver(&pair.server, &pair.client, 0);
+    expect_no_renegotiation(&pair.client, &pair.server);
+    tls_ends_fini(&pair);
+}
+
+/* Its keys are new ones, told in another order. */
+static void a_resumed_connection_is_sealed(void **state) {
+    (void)state;
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        struct tls_ends pair;
+        tls_ends_init(&pair, version);
+        tls_ends_shake(&pair, SIZE_MAX);
+        deliver(&pair.server, &pair.client, 0);
+        tls_ends_end(&pair);
+        tls_ends_begin(&pair);
+        tls_resume(&pair.client.tls, pair.client.session);
+        tls_keep_keys(&pair.server.tls);
+        tls_keep_keys(&pair.client.tls);
+        tls_ends_shake(&pair, SIZE_MAX);
+        assert_true(SSL_session_reused(pair.server.tls.ssl));
+        deliver(&pair.server, &pair.client, 0);
+        assert_true(tls_start_sealing(&pair.client.tls, NULL));
+        assert_true(tls_start_sealing(&pair.server.tls, NULL));
+        seal(&pair.client, 1000, 300);
+        deliver(&pair.client, &pair.server, 1000);
+        seal(&pair.server, 1000, 300);
+        deliver(&pair.server, &pair.client, 1000);
+        tls_ends_fini(&pair);
+    }
+}
+
 int main(void) {
     for (size_t i = 0; i < sizeof text; i++)
         text[i] = (char)(i * 7 + i / 256);
@@ -371,6 +451,9 @@ int main(void) {
         cmocka_unit_test(what_cannot_be_put_fails),
         cmocka_unit_test(keys_move_with_each_record),
         cmocka_unit_test(small_records_are_openssls),
+        cmocka_unit_test(clients_seal_too),
+        cmocka_unit_test(clients_refuse_renegotiation),
+        cmocka_unit_test(a_resumed_connection_is_sealed),
         cmocka_unit_test(a_library_without_the_cipher_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
