@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -57,14 +59,13 @@ bool log_level_parse(const char *word, enum log_level *level) {
 
 static size_t put_start(char *line, size_t size, enum log_level level) {
     struct timespec now = {0};
-    struct tm utc = {0};
-    /* A line with a wrong time is better than no line: the results are not looked at. */
+    /* A line with a wrong time is better than no line: the result is not looked at. */
     (void)clock_gettime(CLOCK_REALTIME, &now);
-    (void)gmtime_r(&now.tv_sec, &utc);
-    size_t len = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &utc);
-    int more =
-        snprintf(line + len, size - len, ".%03dZ %s ", (int)(now.tv_nsec / 1000000), words[level]);
-    return len + (more > 0 ? (size_t)more : 0);
+    struct clock_date date = clock_date_of(now.tv_sec);
+    int len = snprintf(line, size, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ %s ", date.year, date.month,
+                       date.day, date.hour, date.minute, date.second,
+                       (unsigned)(now.tv_nsec / 1000000), words[level]);
+    return len > 0 ? (size_t)len : 0;
 }
 
 uint64_t log_dropped(void) { return __atomic_load_n(&queue.lost, __ATOMIC_RELAXED); }

@@ -1,37 +1,35 @@
 #include "proto/http_date.h"
 
+#include "base/clock.h"
+
 #include <time.h>
 
-/* By hand: strftime(3) speaks the locale's language. */
 static const char *const days[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
 static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                      "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
 
-static void put_two(struct writer *w, int value) {
+static void put_two(struct writer *w, uint32_t value) {
     writer_char(w, (char)('0' + value / 10 % 10));
     writer_char(w, (char)('0' + value % 10));
 }
 
 void http_date_format(int64_t second, char text[HTTP_DATE_SIZE]) {
-    time_t time = (time_t)second;
-    struct tm parts = {0};
-    (void)gmtime_r(&time, &parts); /* fails for years beyond int only */
+    struct clock_date date = clock_date_of(second);
     struct writer w = writer_make(text, HTTP_DATE_SIZE);
-    int year = parts.tm_year + 1900;
-    writer_put(&w, bytes_make(days[parts.tm_wday], 3));
+    writer_put(&w, bytes_make(days[date.weekday], 3));
     writer_put(&w, BYTES(", "));
-    put_two(&w, parts.tm_mday);
+    put_two(&w, date.day);
     writer_char(&w, ' ');
-    writer_put(&w, bytes_make(months[parts.tm_mon], 3));
+    writer_put(&w, bytes_make(months[date.month - 1], 3));
     writer_char(&w, ' ');
-    put_two(&w, year / 100);
-    put_two(&w, year % 100);
+    put_two(&w, date.year / 100);
+    put_two(&w, date.year % 100);
     writer_char(&w, ' ');
-    put_two(&w, parts.tm_hour);
+    put_two(&w, date.hour);
     writer_char(&w, ':');
-    put_two(&w, parts.tm_min);
+    put_two(&w, date.minute);
     writer_char(&w, ':');
-    put_two(&w, parts.tm_sec);
+    put_two(&w, date.second);
     writer_put(&w, BYTES(" GMT"));
 }
 

@@ -15,7 +15,7 @@ struct http_date {
     char text[HTTP_DATE_SIZE];
 };
 
-/* "Sun, 06 Nov 1994 08:49:37 GMT" for the UNIX time `second` (of years 0 to 9999). */
+/* "Sun, 06 Nov 1994 08:49:37 GMT" for the UNIX time `second` (of years 1970 to 9999). */
 void http_date_format(int64_t second, char text[HTTP_DATE_SIZE]);
 /* The present time; the text lives until the next call. */
 struct bytes http_date_now(struct http_date *date, uint64_t now_ms);
