@@ -171,13 +171,14 @@ nghttp2_session *h2_server_new(struct h2_codec *codec, const struct h2_settings 
     const nghttp2_settings_entry entries[] = {
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_CLIENT_STREAM_WINDOW},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, settings->head_size_max},
-        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1},
+        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1}, /* the last: it may be left out */
     };
+    size_t count = sizeof entries / sizeof entries[0] - (settings->no_websocket ? 1 : 0);
     if (nghttp2_session_server_new3(&session, codec->callbacks, user, codec->option,
                                     &codec->memory) != 0) {
         return NULL;
     }
-    return h2_session_begin(session, entries, sizeof entries / sizeof entries[0]);
+    return h2_session_begin(session, entries, count);
 }
 
 struct bytes h2_settings_limit(struct bytes frame, uint32_t streams_max,

@@ -75,6 +75,7 @@ void h2_codec_fini(struct h2_codec *codec);
 
 struct h2_settings {
     uint32_t head_size_max;
+    bool no_websocket; /* client role: extended CONNECT (RFC 8441) is not offered */
 };
 /* A session in client role (that of a server), its SETTINGS queued: the first frame of all that it
  * sends. They say nothing of how many streams there may be: for one too many, nghttp2 would end the

@@ -17,7 +17,8 @@ static void proxy_init_floods(struct h2_flood_limits *floods, const struct confi
     floods->max[H2_FLOOD_ZERO_WINDOW] = (uint32_t)limits->h2_max_stalled;
 }
 
-static void proxy_init_front(struct front *front, const struct config_listener *config) {
+static void proxy_init_front(struct front *front, const struct config_listener *config,
+                             const struct router *router) {
     const struct config_limits *limits = &config->limits;
     front->config = config;
     front->options = (struct session_options){
@@ -32,6 +33,7 @@ static void proxy_init_front(struct front *front, const struct config_listener *
         .max_target = (uint32_t)limits->max_target,
         .h2_streams_max = (uint32_t)limits->h2_max_streams,
         .h2_refused = !config->speaks_h2,
+        .no_websocket = !router_takes_websocket(router, config),
     };
     proxy_init_floods(&front->options.h2_flood, limits);
 }
@@ -49,7 +51,7 @@ static int proxy_init_parts(struct proxy *proxy, const struct proxy_options *opt
     }
     for (uint32_t i = 0; error == 0 && i < config->listener_count; i++) {
         struct front *front = &proxy->fronts[i];
-        proxy_init_front(front, &config->listeners[i]);
+        proxy_init_front(front, &config->listeners[i], &proxy->router);
         front->proxy = proxy;
         bool is_tcp = config->listeners[i].mode == CONFIG_MODE_TCP;
         front->session_ops = is_tcp ? options->tcp_ops : options->client_ops;

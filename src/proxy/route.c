@@ -209,6 +209,15 @@ struct config_websocket route_websocket(const struct config_listener *listener,
     return websocket;
 }
 
+bool router_takes_websocket(const struct router *router, const struct config_listener *listener) {
+    const struct config_route *const *routes = router->by_listener[listener->index];
+    bool takes = listener->action.kind != CONFIG_ACTION_NONE &&
+                 listener->websocket.mode != CONFIG_WEBSOCKET_OFF;
+    for (; !takes && *routes; routes++)
+        takes = route_websocket(listener, *routes).mode != CONFIG_WEBSOCKET_OFF;
+    return takes;
+}
+
 enum reason route_refusal(const struct config_listener *listener, const struct config_route *route,
                           const struct http_message *request) {
     bool in_vain = request->upgrade_only && request->upgrade.len == 0;

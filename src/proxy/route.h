@@ -32,6 +32,8 @@ const struct config_route *router_match(struct router *router,
 /* What holds for WebSockets: what the route (NULL: none) says, else what its listener does. */
 struct config_websocket route_websocket(const struct config_listener *listener,
                                         const struct config_route *route);
+/* Whether any request to the listener could become one. */
+bool router_takes_websocket(const struct router *router, const struct config_listener *listener);
 /* Why a request may not go where its route (NULL: none) or its listener leads: a tunnel that nobody
  * allows, or an upgrade. NONE: it may. */
 enum reason route_refusal(const struct config_listener *listener, const struct config_route *route,

@@ -20,8 +20,7 @@ struct session;
 struct session_room;
 struct tls_context;
 
-/* What control takes from the configuration for sessions of one listener or upstream. Outlives
- * them. */
+/* What the configuration says for sessions of one listener or upstream. Outlives them. */
 struct session_options {
     uint64_t timeout_request_ms;
     uint64_t timeout_client_ms;
@@ -37,6 +36,7 @@ struct session_options {
     uint32_t h2_streams_max; /* client role, HTTP/2: requests of one connection at once */
     struct h2_flood_limits h2_flood;
     bool h2_refused;    /* client role: HTTP/1 leads to no HTTP/2 */
+    bool no_websocket;  /* client role, HTTP/2: none is offered */
     uint8_t send_proxy; /* version of the PROXY header a dialled connection begins with, 0: none */
     const struct tls_context *tls; /* for connections from now on: it may change; NULL: in clear */
 };

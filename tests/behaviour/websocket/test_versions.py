@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from harness import versions
+from harness.h2_client import ENABLE_CONNECT_PROTOCOL, MAX_CONCURRENT_STREAMS, H2Client
 from harness.h2_tunnel import H2TunnelClient, H2TunnelServer
 from harness.http1 import answer, get
 from harness.versions import PAIRS, connect, every_pair, in_tls, is_h2, origin_of
@@ -19,6 +20,19 @@ upstream = h1
 timeout_client = 300ms
 timeout_request = 500ms
 max_body_size = 1k
+[listener none]
+bind = @none
+upstream = h1
+websocket = off
+[listener some]
+bind = @some
+upstream = h1
+websocket = off
+[route some]
+listener = some
+path = /some
+upstream = h1
+websocket = raw
 [route off]
 path = /off
 upstream = h1
@@ -255,6 +269,27 @@ def test_where_no_websocket_can_be_it_is_refused(stage, path):
     ours = ask(stage, "h2", "h1", path)
     head = ours.head()
     assert head[":status"] == "403" and "websocket_refused" in head["proxy-status"]
+
+
+def test_where_no_route_takes_a_websocket_none_is_offered(stage):
+    """RFC 8441 section 3: who is not told that it may does not ask, and needs no 403 to know."""
+    client = H2Client(stage.connect("none"))
+    client.echo()
+    client.until(lambda: 0 in client.opened, "SETTINGS")  # an answer to PING overtakes them
+    assert MAX_CONCURRENT_STREAMS in client.settings
+    assert ENABLE_CONNECT_PROTOCOL not in client.settings
+    client.headers(1, [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"),
+                       (":path", "/ws"), (":authority", "a.example")], end=False)
+    client.until(lambda: client.on(1).fields, "an answer")
+    assert client.on(1).status == 403 and client.on(1).reason == "websocket_refused"
+
+
+def test_where_one_route_takes_a_websocket_it_is_offered(stage):
+    client = H2TunnelClient(stage.connect("some"))  # waits for the offer
+    client.ask("/some")
+    upstream = stage.origin.next()
+    upstream.send(switch(upstream.read_request()["Sec-WebSocket-Key"]))
+    assert client.head()[":status"] == "200"
 
 
 @pytest.mark.parametrize("lines", [(), ("Sec-WebSocket-Key: short",)])
