@@ -348,7 +348,7 @@ static struct h2 *h2_acquire(struct session_room *room, const struct session_opt
     list_init(&h2->drained);
     list_init(&h2->dead);
     net_task_init(&h2->task, h2_on_task);
-    h2->since_ms = h2->moved_ms = room->net->now_ms;
+    h2->since_ms = h2->moved_ms = h2->taken_ms = room->net->now_ms;
     struct h2_settings settings = {.head_size_max = options->max_header_size,
                                    .no_websocket = options->no_websocket};
     h2->ng = is_client ? h2_server_new(&room->h2->codec, &settings, h2)

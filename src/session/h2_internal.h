@@ -94,7 +94,6 @@ struct h2 {
     struct session session;
     struct net_task task;
     nghttp2_session *ng;
-    uint32_t frame;       /* its buffer, in codec.frames; SLAB_NONE: it is on the heap */
     struct h2_head *head; /* of the header block under way; NULL: none, or it is not wanted */
     struct h2_stream *head_stream;
     struct lease *lease; /* of the bytes that nghttp2 is being fed */
@@ -108,6 +107,7 @@ struct h2 {
     uint64_t head_ms;     /* when the header block under way began */
     uint64_t heard_ms;    /* when something last came */
     uint64_t moved_ms;    /* when the other side was last seen to take what is to be sent */
+    uint64_t taken_ms;    /* when it was last seen to take anything that was sent */
     uint64_t room_ms;     /* when `full` last ended */
     uint64_t drain_ms;    /* when a drain was announced; 0: it was not */
     uint32_t held;        /* bytes received that users have not taken */
@@ -123,6 +123,7 @@ struct h2 {
     uint32_t stray_free;    /* bytes of it that may be on their way rightly */
     uint32_t queued;        /* streams that are */
     uint32_t taken;         /* client role: streams that are not `gone` */
+    uint32_t frame;         /* nghttp2's buffer, in codec.frames; SLAB_NONE: it is on the heap */
     uint8_t busy;
     bool connecting;
     bool settings_sent; /* client role: the first frame has gone out */

@@ -125,6 +125,15 @@ void h2_touch(struct h2 *h2) {
     }
 }
 
+/* Some sockets tell once that something was taken (conn_taken): all streams are to know. */
+static struct conn_taken h2_look(struct h2 *h2) {
+    struct conn_taken taken = conn_taken(h2->session.conn);
+    uint64_t now_ms = h2_net(h2)->now_ms;
+    if (taken.ago_ms < now_ms - h2->taken_ms) h2->taken_ms = now_ms - taken.ago_ms;
+    taken.ago_ms = now_ms - h2->taken_ms;
+    return taken;
+}
+
 /* What was last sent for a stream may be on its way for long, in the kernel for the most part:
  * while the other side takes something of it the stream is not idle. */
 static void h2_note_taken(const struct h2 *h2, struct h2_stream *s, struct conn_taken taken) {
@@ -135,8 +144,8 @@ static void h2_note_taken(const struct h2 *h2, struct h2_stream *s, struct conn_
 }
 
 uint64_t h2_stream_idle_ms(struct h2_stream *s) {
-    const struct h2 *h2 = h2_of(s);
-    if (h2->session.conn) h2_note_taken(h2, s, conn_taken(h2->session.conn));
+    struct h2 *h2 = h2_of(s);
+    if (h2->session.conn) h2_note_taken(h2, s, h2_look(h2));
     uint64_t moved_ms = s->in_ms > s->out_ms ? s->in_ms : s->out_ms;
     return h2_net(h2)->now_ms - moved_ms;
 }
@@ -227,7 +236,7 @@ void h2_on_deadline(struct conn *conn) {
         return;
     }
     if (h2_is_deaf(h2)) return;
-    struct conn_taken taken = conn_taken(conn);
+    struct conn_taken taken = h2_look(h2);
     if (!h2_is_sending(h2)) {
         h2->moved_ms = now_ms;
     } else if (taken.ago_ms < now_ms - h2->moved_ms) {

@@ -1,5 +1,7 @@
 """Tunnels whose end comes while weir still holds bytes: none is lost, nothing waits in vain."""
 
+import time
+
 import pytest
 
 from harness.bulk import Stopped, pattern
@@ -24,9 +26,16 @@ upstream = h1
 listener = plain
 connect = on
 upstream = h1
+[listener local]
+bind = @local
+upstream = local
 [upstream h2]
 protocol = h2
 server = @origin
+[upstream local]
+protocol = h2
+timeout_tunnel = 1s
+server = @originunix
 [upstream h1]
 server = @originslow
 """
@@ -160,3 +169,22 @@ def test_what_a_client_says_before_it_goes_arrives(stage, end):
         client.until(lambda: client.on(1).ended, "the end")
         assert client.on(1).body == b"back"
     upstream.expect_end()
+
+
+def test_a_server_that_reads_slowly_from_a_unix_socket_is_not_idle(stage):
+    """That it has read something its kernel tells once, to whoever asks first."""
+    client = ask(stage, "h1", "local")
+    server = H2TunnelServer(stage.origins["originunix"])
+    server.request()
+    server.head(200)
+    began(client)
+    passed = stage.counter("weir_tunnel_bytes_total", direction="to_upstream")
+    for piece in range(1, 31):
+        client.send(bytes(1000))
+        passed.grows(1000 * piece)
+    for _ in range(130):
+        time.sleep(0.02)  # the server's pace
+        server.server.feed(server.server.peer.sock.recv(200))
+    assert server.read_exactly(30_000) == bytes(30_000)
+    server.send(b"all")
+    assert client.read_exactly(3) == b"all"
