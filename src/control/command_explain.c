@@ -399,6 +399,17 @@ static const char *host_of(const struct question *question, char memory[256]) {
     return memory;
 }
 
+/* What comes before the request, and before TLS. */
+static void explain_proxy_header(const struct explain *explain) {
+    static const char *const versions[] = {NULL, "1", "2", "1 or 2"};
+    uint8_t wanted = explain->listener->proxy_protocol;
+    CHECK(wanted < sizeof versions / sizeof versions[0]);
+    if (wanted == 0) return;
+    printf("          begins with a PROXY header of version %s from trusted_proxies; the client is "
+           "who stands in it\n",
+           versions[wanted]);
+}
+
 /* Which certificate it would be shown. false: it would be refused, and that is said. */
 static bool explain_tls(const struct explain *explain) {
     const struct config_tls *tls = explain->listener->tls;
@@ -541,6 +552,7 @@ int command_explain(const char *file, int argc, char **argv) {
         status = 2;
     } else {
         printf("listener  %s (%s)\n", explain.listener->name, by);
+        explain_proxy_header(&explain);
         bool is_tcp = explain.listener->mode == CONFIG_MODE_TCP;
         if (explain.listener->is_admin) {
             printf("action    metrics and health: routes do not matter\n");

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from harness.http1 import answer, get, post
-from harness.proxy_protocol import read_v1
+from harness.proxy_protocol import read_v1, v1, v2
 from harness.weir import BINARY
 
 RUN_S = 20
@@ -36,6 +36,16 @@ upstream = app
 [listener told]
 bind = @told
 upstream = told
+[listener any]
+bind = @any
+upstream = app
+proxy_protocol = any
+trusted_proxies = 127.0.0.0/8
+[listener second]
+bind = @second
+upstream = app
+proxy_protocol = v2
+trusted_proxies = 127.0.0.0/8
 [listener bytes]
 bind = @bytes
 mode = tcp
@@ -147,6 +157,20 @@ def test_a_proxy_header_is_spoken_of(stage, explain, name):
     upstream.read_request()
     upstream.send(answer(200, b"hi", "Connection: close"))
     assert client.read_response().body == b"hi"
+
+
+@pytest.mark.parametrize("name, versions, good, bad", [
+    ("any", "1 or 2", v1(), b""), ("second", "2", v2(), v1())])
+def test_a_proxy_header_that_is_wanted_is_spoken_of(stage, explain, name, versions, good, bad):
+    status, lines = explain("GET", f"http://{stage.address(name)}/", "--client", "203.0.113.9")
+    assert status == 0 and lines[1] == "          begins with a PROXY header of version " \
+        f"{versions} from trusted_proxies; the client is who stands in it"
+    client = stage.connect(name)
+    client.send(bad + get(host=stage.address(name)))
+    client.expect_reset()
+    seen, _ = stage.exchange(good + get(host=stage.address(name)), answer(204),
+                             stage.connect(name))
+    assert head_of(seen) == sent(lines)
 
 
 def test_the_admin_is_no_listener_of_requests(stage, explain):
