@@ -1,11 +1,6 @@
 #include "config/check_internal.h"
 #include "config/value.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #define ALPN_SIZE_MAX 256
 
 /* What an application can be told that it speaks. Any name may be offered before bytes that weir
@@ -31,31 +26,12 @@ static char *resolve_path(struct check *check, struct bytes path) {
     return whole;
 }
 
-/* Whether it can be read now, as it will be at start; what is in it is not this room's to know. */
-static const char *cannot_read(const char *path) {
-    struct stat status;
-    /* O_NONBLOCK: a FIFO would wait for its writer. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return strerror(errno);
-    bool is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
-    (void)close(fd); /* nothing was written */
-    return is_file ? NULL : "not a file";
-}
-
-static struct config_entry read_path(struct check *check, const struct ini_section *section,
-                                     const struct ini_entry *entry, struct bytes path) {
-    struct config_entry found = {resolve_path(check, path), entry->line};
-    const char *why = cannot_read(found.text);
-    if (why) check_fault(check, section, entry, "cannot read %s: %s", found.text, why);
-    return found;
-}
-
-/* A key that names one file. */
+/* A key that names one file. Whoever knows what should be in it reads it. */
 static struct config_entry read_file(struct check *check, const struct ini_section *section,
                                      enum key_id key) {
     const struct ini_entry *entry = ini_find(section, key);
     if (!entry || entry->value.len == 0) return (struct config_entry){NULL, section->line};
-    return read_path(check, section, entry, entry->value);
+    return (struct config_entry){resolve_path(check, entry->value), entry->line};
 }
 
 struct files {
@@ -74,7 +50,7 @@ static struct files read_files(struct check *check, const struct ini_section *se
         while (check_item(entry, &rest, &item)) {
             struct config_entry file = {NULL, entry->line};
             bool is_off = may_be_off && bytes_equal(item, BYTES("off"));
-            if (!is_off) file = read_path(check, section, entry, item);
+            if (!is_off) file.text = resolve_path(check, item);
             files.items =
                 memory_grow(check->memory, files.items, files.count, sizeof(struct config_entry));
             files.items[files.count++] = file;

@@ -140,21 +140,29 @@ static void warn_of_authorities(struct findings *findings, const struct tls_subj
         date);
 }
 
-/* Takes out what a fault was about, so that the next look finds the next one; false when that
- * cannot be told. `places` has the index in the file of each identity left. */
-static bool leave_out(struct tls_context_options *options, struct tls_identity *identities,
-                      uint32_t *places, const struct tls_fault *fault) {
+/* What is made of a subject's files, without what was found to be wrong. */
+struct look {
+    const struct tls_subject *subject;
+    struct tls_context_options options;
+    struct tls_identity *identities;
+    uint32_t *places; /* of each identity left, its index in the file */
+};
+
+/* Takes out what a fault was about, by its index among those left, so that the next look finds the
+ * next one; false when that cannot be told. */
+static bool leave_out(struct look *look, const struct tls_fault *fault) {
+    struct tls_context_options *options = &look->options;
     switch (fault->part) {
     case TLS_PART_CERTIFICATE:
     case TLS_PART_KEY:
         options->identity_count--;
         for (uint32_t i = fault->index; i < options->identity_count; i++) {
-            identities[i] = identities[i + 1];
-            places[i] = places[i + 1];
+            look->identities[i] = look->identities[i + 1];
+            look->places[i] = look->places[i + 1];
         }
         return true;
     case TLS_PART_STAPLE:
-        identities[fault->index].staple = BYTES_NONE;
+        look->identities[fault->index].staple = BYTES_NONE;
         return true;
     case TLS_PART_CIPHERS:
         options->ciphers = NULL;
@@ -180,45 +188,71 @@ static bool leave_out(struct tls_context_options *options, struct tls_identity *
 }
 
 /* Where all certificates are bad, the rest is looked at as a client's, who needs none. */
-static struct tls_context *make_context(const struct tls_subject *subject,
-                                        struct tls_context_options *options,
-                                        struct tls_fault *fault) {
-    if (!subject->tls || options->identity_count != 0)
-        return tls_material_context(subject, options, fault);
-    options->verify = options->client_auth != TLS_CLIENT_AUTH_OFF;
-    return tls_context_new_client(options, fault);
+static struct tls_context *make_context(struct look *look, struct tls_fault *fault) {
+    if (!look->subject->tls || look->options.identity_count != 0)
+        return tls_material_context(look->subject, &look->options, fault);
+    look->options.verify = look->options.client_auth != TLS_CLIENT_AUTH_OFF;
+    return tls_context_new_client(&look->options, fault);
+}
+
+/* A file that could not be read: whatever needs it is left out. A key that is not said stands in
+ * the file of its certificate, of which all has been said. */
+static void leave_out_file(struct findings *findings, struct look *look,
+                           const struct tls_fault *fault) {
+    bool is_check = fault->part == TLS_PART_CA || fault->part == TLS_PART_CRL;
+    const struct config_certificate *certificate = &look->subject->certificates[fault->index];
+    bool is_told = fault->part == TLS_PART_KEY && certificate->key.text == certificate->file.text;
+    if (!is_told) add_fault(findings, look->subject, fault);
+    struct tls_fault left = *fault;
+    left.index = 0;
+    while (!is_check && left.index < look->options.identity_count &&
+           look->places[left.index] != fault->index)
+        left.index++;
+    if (is_check || left.index < look->options.identity_count)
+        (void)leave_out(look, &left); /* of a file it can be told */
+}
+
+static void warn(struct findings *findings, const struct look *look,
+                 const struct tls_context *context) {
+    const struct tls_subject *subject = look->subject;
+    uint32_t count = subject->certificate_count;
+    for (uint32_t i = 0; look->options.identity_count == count && i < count; i++)
+        warn_of_certificate(findings, subject, context, i);
+    warn_of_authorities(findings, subject, look->options.ca);
+    if (look->options.crl.len != 0) warn_of_revocations(findings, subject, look->options.crl);
 }
 
 static void check_subject(struct findings *findings, const struct tls_subject *subject) {
     struct tls_material material;
-    struct tls_fault fault;
-    if (!tls_material_load(&material, subject, &fault)) {
-        add_fault(findings, subject, &fault);
-        return;
-    }
-    uint32_t count = subject->certificate_count;
-    struct tls_identity *identities = calloc(count + 1, sizeof *identities);
-    uint32_t *places = calloc(count + 1, sizeof *places);
-    CHECK(identities && places); /* as in add */
+    uint32_t count = subject->certificate_count, unread_count = 0;
+    struct look look = {.subject = subject};
+    struct tls_fault *unread = calloc(subject->file_count, sizeof *unread);
+    look.identities = calloc(count + 1, sizeof *look.identities);
+    look.places = calloc(count + 1, sizeof *look.places);
+    CHECK(unread && look.identities && look.places); /* as in add */
+    tls_material_init(&material, subject);
+    for (uint32_t i = 0; i < subject->file_count; i++)
+        unread_count += !tls_material_read(&material, subject, i, &unread[unread_count]);
+    look.options = tls_material_options(&material, subject, look.identities);
     for (uint32_t i = 0; i < count; i++)
-        places[i] = i;
-    struct tls_context_options options = tls_material_options(&material, subject, identities);
+        look.places[i] = i;
+    for (uint32_t i = 0; i < unread_count; i++)
+        leave_out_file(findings, &look, &unread[i]);
     struct tls_context *context = NULL;
+    struct tls_fault fault;
     bool goes_on = true;
-    while (goes_on && !(context = make_context(subject, &options, &fault))) {
+    while (goes_on && !(context = make_context(&look, &fault))) {
         struct tls_fault found = fault;
-        found.index = places[fault.index];
+        found.index = look.places[fault.index];
         add_fault(findings, subject, &found);
-        goes_on = leave_out(&options, identities, places, &fault);
+        goes_on = leave_out(&look, &fault);
     }
-    for (uint32_t i = 0; context && options.identity_count == count && i < count; i++)
-        warn_of_certificate(findings, subject, context, i);
-    if (context) warn_of_authorities(findings, subject, options.ca);
-    if (context && options.crl.len != 0) warn_of_revocations(findings, subject, options.crl);
+    if (context) warn(findings, &look, context);
     tls_context_free(context);
     tls_material_free(&material);
-    free(identities);
-    free(places);
+    free(look.identities);
+    free(look.places);
+    free(unread);
 }
 
 static int compare(const void *a, const void *b) {

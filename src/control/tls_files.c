@@ -137,21 +137,31 @@ static int read_file(const char *path, struct bytes *bytes) {
     return 0;
 }
 
-bool tls_material_load(struct tls_material *material, const struct tls_subject *subject,
-                       struct tls_fault *fault) {
+void tls_material_init(struct tls_material *material, const struct tls_subject *subject) {
     *material = (struct tls_material){.count = subject->file_count};
     material->files = calloc(subject->file_count, sizeof *material->files);
     CHECK(material->files != NULL); /* some hundred bytes, on the main thread: as config/memory.h */
+}
+
+bool tls_material_read(struct tls_material *material, const struct tls_subject *subject,
+                       uint32_t index, struct tls_fault *fault) {
+    struct tls_file file = tls_subject_file(subject, index);
+    struct bytes *bytes = &material->files[index];
+    int error = file.path ? read_file(file.path, bytes) : 0;
+    /* One without a byte is no list that revokes nobody: a disk may be full. */
+    if (error == 0 && (!file.path || bytes->len != 0)) return true;
+    *fault = (struct tls_fault){.part = file.part, .index = file.index};
+    const char *what = error == 0 ? "it is empty" : "cannot be read: ";
+    const char *why = error == -EINVAL ? "not a file" : error == 0 ? "" : strerror(-error);
+    (void)snprintf(fault->text, sizeof fault->text, "%s%s", what, why);
+    return false;
+}
+
+bool tls_material_load(struct tls_material *material, const struct tls_subject *subject,
+                       struct tls_fault *fault) {
+    tls_material_init(material, subject);
     for (uint32_t i = 0; i < subject->file_count; i++) {
-        struct tls_file file = tls_subject_file(subject, i);
-        struct bytes *bytes = &material->files[i];
-        int error = file.path ? read_file(file.path, bytes) : 0;
-        /* One without a byte is no list that revokes nobody: a disk may be full. */
-        if (error == 0 && (!file.path || bytes->len != 0)) continue;
-        *fault = (struct tls_fault){.part = file.part, .index = file.index};
-        const char *what = error == 0 ? "it is empty" : "cannot be read: ";
-        const char *why = error == 0 ? "" : strerror(-error);
-        (void)snprintf(fault->text, sizeof fault->text, "%s%s", what, why);
+        if (tls_material_read(material, subject, i, fault)) continue;
         tls_material_free(material);
         return false;
     }

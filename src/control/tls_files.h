@@ -46,7 +46,13 @@ struct tls_material {
     uint32_t count;
 };
 
-/* False and *fault when one cannot be read; `material` holds nothing then. */
+/* Nothing is read yet. */
+void tls_material_init(struct tls_material *material, const struct tls_subject *subject);
+/* One of them; false and *fault when it cannot be read: it counts as not said then. */
+bool tls_material_read(struct tls_material *material, const struct tls_subject *subject,
+                       uint32_t index, struct tls_fault *fault);
+/* All of them, from the beginning. False and *fault at the first that cannot be read; `material`
+ * holds nothing then. */
 bool tls_material_load(struct tls_material *material, const struct tls_subject *subject,
                        struct tls_fault *fault);
 /* Overwrites the keys. */

@@ -55,7 +55,18 @@ def test_tls_config_files_are_beside_the_configuration(run, ca):
     (dict(key="other.key"), [
         "weir.ini:9: tls site.key: other.key: the key is not that of the certificate"]),
     (dict(key="none.key"), [
-        "weir.ini:9: tls site.key: cannot read none.key: No such file or directory"]),
+        "weir.ini:9: tls site.key: none.key: cannot be read: No such file or directory"]),
+    (dict(certificate="none.crt site.crt site.key", key="none.key other.key .",
+          more="ocsp_staple = none.der off none.der\nclient_auth = require\nca = none.crt\n"
+               "crl = none.crl\n"), [
+        "weir.ini:8: tls site.certificate: none.crt: cannot be read: No such file or directory",
+        "weir.ini:9: tls site.key: none.key: cannot be read: No such file or directory",
+        "weir.ini:9: tls site.key: .: cannot be read: not a file",
+        "weir.ini:9: tls site.key: other.key: the key is not that of the certificate",
+        "weir.ini:10: tls site.ocsp_staple: none.der: cannot be read: No such file or directory",
+        "weir.ini:10: tls site.ocsp_staple: none.der: cannot be read: No such file or directory",
+        "weir.ini:12: tls site.ca: none.crt: cannot be read: No such file or directory",
+        "weir.ini:13: tls site.crl: none.crl: cannot be read: No such file or directory"]),
     (dict(certificate="site.key"), [
         "weir.ini:8: tls site.certificate: site.key: there is no PEM certificate in it"]),
     (dict(more="ciphers = NONE-SUCH"), [
