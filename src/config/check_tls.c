@@ -59,12 +59,13 @@ static struct files read_files(struct check *check, const struct ini_section *se
     return files;
 }
 
-static void check_count(struct check *check, const struct ini_section *section, enum key_id key,
+static bool check_count(struct check *check, const struct ini_section *section, enum key_id key,
                         struct files files, uint32_t wanted) {
-    if (files.count == 0 || files.count == wanted) return;
+    if (files.count == 0 || files.count == wanted) return true;
     check_fault(check, section, ini_find(section, key),
                 "%u files for %u certificates: it must be one for each, in the same order",
                 files.count, wanted);
+    return false;
 }
 
 /* What a client gets would be the same, but the metric of its end would stand there twice. */
@@ -92,8 +93,9 @@ static void read_certificates(struct check *check, const struct ini_section *sec
         return;
     }
     check_once(check, section, KEY_CERTIFICATE, certificates);
-    check_count(check, section, KEY_KEY, keys, certificates.count);
-    check_count(check, section, KEY_OCSP_STAPLE, staples, certificates.count);
+    bool is_paired = check_count(check, section, KEY_KEY, keys, certificates.count);
+    is_paired &= check_count(check, section, KEY_OCSP_STAPLE, staples, certificates.count);
+    if (!is_paired) return;
     tls->certificate_count = certificates.count;
     tls->certificates =
         memory_alloc(check->memory, certificates.count, sizeof(struct config_certificate));
@@ -119,8 +121,10 @@ static void check_clients(struct check *check, const struct ini_section *section
     tls->crl = read_file(check, section, KEY_TLS_CRL);
     const struct ini_entry *auth = ini_find(section, KEY_CLIENT_AUTH);
     bool is_off = tls->client_auth == CONFIG_CLIENT_AUTH_OFF;
-    if (!is_off && !ini_find(section, KEY_TLS_CA))
+    if (!is_off && !ini_find(section, KEY_TLS_CA)) {
         check_fault(check, section, auth, "needs ca, the file of who may have signed them");
+        tls->client_auth = CONFIG_CLIENT_AUTH_OFF;
+    }
     if (!is_off || (auth && !auth->is_valid)) return;
     static const enum key_id keys[] = {KEY_TLS_CA, KEY_TLS_CRL};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {

@@ -29,7 +29,7 @@ struct config *config_load(const char *file, struct config_errors *errors) {
     faults_render(&faults, file, errors);
     memory_fini(&reading);
     snapshot->memory = memory;
-    if (errors->count == 0) return &snapshot->config;
+    if (could_read) return &snapshot->config;
     config_free(&snapshot->config);
     return NULL;
 }

@@ -323,7 +323,8 @@ struct config_errors {
     uint32_t count;
 };
 
-/* NULL when the file cannot be read or has errors: errors->count > 0 then. The caller ends both. */
+/* NULL when the file cannot be read. With errors (errors->count > 0) what is wrong is left out, or
+ * has its default: such a one is only to be looked at for more of them. The caller ends both. */
 struct config *config_load(const char *file, struct config_errors *errors);
 void config_free(struct config *config);
 void config_errors_fini(struct config_errors *errors);

@@ -37,12 +37,13 @@ struct config *command_load(const char *file) {
     struct config_errors errors;
     struct config *config = config_load(file, &errors);
     if (errors.text) (void)fputs(errors.text, stderr); /* nowhere to tell it */
+    uint32_t count = errors.count;
     config_errors_fini(&errors);
-    if (config && tls_check(config, stderr) != 0) {
-        config_free(config);
-        return NULL;
-    }
-    return config;
+    /* A warning may be of nothing but a key that was misspelt. */
+    if (config) count += tls_check(config, count == 0, stderr);
+    if (count == 0) return config;
+    config_free(config);
+    return NULL;
 }
 
 static const char *plural(uint32_t count) { return count == 1 ? "" : "s"; }

@@ -277,7 +277,7 @@ static void forget(struct findings *findings) {
     free(findings->items);
 }
 
-uint32_t tls_check(const struct config *config, FILE *to) {
+uint32_t tls_check(const struct config *config, bool warns, FILE *to) {
     struct findings findings = {0};
     for (uint32_t i = 0; i < config->tls_count; i++) {
         warn_of_unused(&findings, config, &config->tls[i]);
@@ -296,6 +296,7 @@ uint32_t tls_check(const struct config *config, FILE *to) {
     if (findings.count != 0) qsort(findings.items, findings.count, sizeof *findings.items, compare);
     for (uint32_t i = 0; i < findings.count; i++) {
         const struct finding *finding = &findings.items[i];
+        if (!finding->is_error && !warns) continue;
         /* Nowhere to tell it when that fails. */
         (void)fprintf(to, "%s:%u: %s%s\n", config->file, finding->line,
                       finding->is_error ? "" : "warning: ", finding->text);

@@ -179,8 +179,8 @@ static struct config *make_config(uint32_t servers) {
     fclose(file);
     struct config_errors errors = {0};
     struct config *config = config_load(path, &errors);
-    if (!config) fprintf(stderr, "%s", errors.text);
-    CHECK(config);
+    if (errors.text) fprintf(stderr, "%s", errors.text);
+    CHECK(errors.count == 0);
     config_errors_fini(&errors);
     unlink(path);
     return config;

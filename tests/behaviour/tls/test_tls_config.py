@@ -98,6 +98,32 @@ def test_tls_config_errors_have_a_line(run, ca, change, wanted):
     assert run(ini(**change))[0] == 1  # nor does it serve
 
 
+@pytest.mark.parametrize("change, wanted", [
+    (dict(key="other.key", more="tickets = on"), [
+        "weir.ini:10: tls site.tickets: unknown key",
+        "weir.ini:9: tls site.key: other.key: the key is not that of the certificate"]),
+    (dict(more="[tls other]\nkey = other.key\n[upstream u]\nserver = localhost:1\ntls = on\n"
+               "ca = site.key\n"), [
+        "weir.ini:10: tls other.certificate: missing (PEM files: the certificate, then its "
+        "intermediates)",
+        "weir.ini:15: upstream u.ca: site.key: there is no PEM certificate in it"]),
+    # What follows from an error is none.
+    (dict(certificate="site.crt other.crt", more="client_auth = require\ncrl = none.crl"), [
+        "weir.ini:9: tls site.key: 1 files for 2 certificates: it must be one for each, in the "
+        "same order",
+        "weir.ini:10: tls site.client_auth: needs ca, the file of who may have signed them",
+        "weir.ini:11: tls site.crl: none.crl: cannot be read: No such file or directory"]),
+    # Nor are there warnings yet: of the section that a misspelt key should have named.
+    (dict(more="[tls b]\ncertificate = late.crt\nkey = late.key\n"
+               "[listener b]\nbind = unix:/b\nupstream = app\nssl = b"), [
+        'weir.ini:16: listener b.ssl: unknown key']),
+])
+def test_tls_config_files_are_looked_at_beside_other_errors(run, ca, change, wanted):
+    ca.issue("late", "late.example", days=-1)
+    status, _, errors = run(ini(**change), "check")
+    assert (status, errors) == (1, wanted)
+
+
 def test_tls_config_of_a_curve_that_no_handshake_can_use(run, ca):
     """Bitcoin's is often taken for that of TLS."""
     ca.issue("good", "site.example", kind="secp521r1", days=60)

@@ -37,6 +37,10 @@ struct config *load_bytes(const char *text, size_t size, struct config_errors *e
     (void)snprintf(file, sizeof file, "/proc/self/fd/%d", fd);
     struct config *config = config_load(file, errors);
     assert_int_equal(close(fd), 0);
+    if (errors->count != 0) {
+        config_free(config);
+        config = NULL;
+    }
     assert_true((config != NULL) == (errors->count == 0));
     assert_true((errors->text != NULL) == (errors->count != 0));
     if (errors->text) {
