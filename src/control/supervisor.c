@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* How often the main thread looks at draining workers. */
@@ -185,11 +186,19 @@ static unsigned supervisor_free_port(void) {
     return port;
 }
 
+static bool supervisor_has_socket(const struct config_address *address) {
+    const struct sockaddr_un *path = (const void *)&address->storage;
+    struct stat status;
+    return lstat(path->sun_path, &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
 /* What cannot be listened on, why, and what can be done. */
 static void supervisor_explain_bind(const struct config_address *address, int error) {
     bool is_unix = address && address->storage.ss_family == AF_UNIX;
     char hint[160] = "";
-    if (error == -EADDRINUSE) {
+    if (error == -EADDRINUSE && is_unix && !supervisor_has_socket(address)) {
+        (void)snprintf(hint, sizeof hint, " (a file that is no socket is there)");
+    } else if (error == -EADDRINUSE) {
         (void)snprintf(hint, sizeof hint, " (does another weir, or somebody else, serve it?)");
     } else if (error == -EACCES && is_unix) {
         (void)snprintf(hint, sizeof hint, " (its folder must be writable for who starts weir)");
@@ -272,9 +281,10 @@ static void supervisor_print_listeners(const struct config *config) {
     }
     if (!first) return;
     const char *port = strrchr(first->text, ':');
-    bool any = strncmp(first->text, "0.0.0.0:", 8) == 0 || strncmp(first->text, "[::]:", 5) == 0;
+    bool any_v6 = strncmp(first->text, "[::]:", 5) == 0; /* which leaves IPv4 alone */
+    bool any = any_v6 || strncmp(first->text, "0.0.0.0:", 8) == 0;
     if (any && port) {
-        log_info("try: curl %s://127.0.0.1%s/", begin, port);
+        log_info("try: curl %s://%s%s/", begin, any_v6 ? "[::1]" : "127.0.0.1", port);
     } else {
         log_info("try: curl %s://%s/", begin, first->text);
     }

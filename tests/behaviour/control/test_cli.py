@@ -553,7 +553,8 @@ def test_a_file_that_is_no_socket_is_left_alone(run, tmp_path):
     path = tmp_path / "precious"
     path.write_text("data")
     done = run(ini=listener(f"unix:{path}"))
-    assert done.returncode == 1 and "Address already in use" in done.stderr
+    assert done.returncode == 1
+    assert "Address already in use (a file that is no socket is there)" in done.stderr
     assert path.read_text() == "data"
 
 

@@ -10,6 +10,7 @@ import pytest
 from harness.http1 import answer, get
 from harness.peer import Client
 from harness.wait import eventually
+from harness.weir import Port
 
 SYS_PIDFD_GETFD = 438  # the same number on every architecture
 IP_TTL = socket.IP_TTL
@@ -178,6 +179,28 @@ def test_two_workers_both_serve_every_listener(new_stage):
         assert all(after > earlier for earlier, after in zip(before, now)), (before, now)
     for client in [stage.connect("unix") for _ in range(10)]:
         assert client.ask(get("/hello")).body == b"hello"
+
+
+@pytest.mark.parametrize("every, one, family", [("0.0.0.0", "127.0.0.1", socket.AF_INET),
+                                                ("[::]", "[::1]", socket.AF_INET6)])
+def test_what_it_says_to_try_works(new_stage, every, one, family):
+    """[::] leaves IPv4 alone, so that 0.0.0.0 may stand beside it."""
+    port = Port(family)
+    try:
+        stage = new_stage(f"""
+            [listener web]
+            bind = {every}:{port.number}
+            [route hello]
+            respond = 200 hello
+            """)
+        stage.weir.says(f"try: curl -i http://{one}:{port.number}/")
+        sock = socket.socket(family)
+        sock.connect((one.strip("[]"), port.number))
+        client = Client(sock)
+        assert client.ask(get()).body == b"hello"
+        client.close()
+    finally:
+        port.close()
 
 
 def test_a_successor_keeps_its_unix_socket(new_stage):
