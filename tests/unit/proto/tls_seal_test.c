@@ -164,6 +164,8 @@ static void a_broken_record_is_answered_by_an_alert(void **state) {
         *(char *)(uintptr_t)(record.ptr + record.len - 1) ^= 1;
         struct writer none = writer_make(NULL, 0);
         assert_int_equal(tls_ends_read(&pair.server, record, SIZE_MAX, &none), TLS_BAD);
+        char head[TLS_SEAL_HEAD_MAX];
+        assert_int_equal(tls_record_begin(&pair.server.tls, 1, head), 0);
         struct bytes alert = tls_ends_take(&pair.server);
         assert_int_equal(tls_ends_read(&pair.client, alert, SIZE_MAX, &none), TLS_BAD);
         assert_int_equal(pair.client.tls.failure, REASON_TLS_ALERT);
@@ -297,6 +299,34 @@ static void what_cannot_be_put_fails(void **state) {
     assert_int_equal(tls_write(&pair.server.tls, bytes_make(text, 10)), TLS_BAD);
     assert_int_equal(pair.server.tls.failure, REASON_NO_MEMORY);
     tls_ends_fini(&pair);
+}
+
+/* Its ciphers refuse what does not come in order: that stands for a lack of memory. Whatever was
+ * made of the record, no other one is, nor an alert. */
+static void a_record_that_cannot_be_made_is_the_last(void **state) {
+    (void)state;
+    for (size_t suite = 0; suite < 2 * TLS_ENDS_SUITES; suite++) {
+        struct tls_ends pair;
+        char to[TLS_SEAL_HEAD_MAX + TLS_SEAL_TAIL_MAX];
+        begin(&pair, suite / 2);
+        if (pair.server.tls.keys.as.type.cipher_type == TLS_CIPHER_CHACHA20_POLY1305) {
+            tls_ends_fini(&pair); /* it never refuses */
+            continue;
+        }
+        seal(&pair.server, 10, 10);
+        deliver(&pair.server, &pair.client, 10);
+        if (suite % 2 == 0) {
+            assert_false(tls_record_add(&pair.server.tls, BYTES("x"), to));
+        } else {
+            assert_int_equal(tls_record_end(&pair.server.tls, to), 0);
+        }
+        assert_int_equal(pair.server.tls.failure, REASON_NO_MEMORY);
+        assert_int_equal(tls_record_begin(&pair.server.tls, 1, to), 0);
+        tls_shutdown(&pair.server.tls);
+        assert_int_equal(pair.server.sent_size, 0);
+        assert_int_equal(ERR_peek_error(), 0);
+        tls_ends_fini(&pair);
+    }
 }
 
 /* The keys go on: behind sealed records they may be handed to the kernel. */
@@ -449,6 +479,7 @@ int main(void) {
         cmocka_unit_test(new_keys_that_are_asked_for_are_openssls),
         cmocka_unit_test(the_end_needs_no_new_keys),
         cmocka_unit_test(what_cannot_be_put_fails),
+        cmocka_unit_test(a_record_that_cannot_be_made_is_the_last),
         cmocka_unit_test(keys_move_with_each_record),
         cmocka_unit_test(small_records_are_openssls),
         cmocka_unit_test(clients_seal_too),
