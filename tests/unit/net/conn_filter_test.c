@@ -121,6 +121,32 @@ static void bytes_pass_the_filter_both_ways(void **state) {
     stage_fini(&stage);
 }
 
+static void a_filter_may_write_in_place(void **state) {
+    (void)state;
+    struct stage stage;
+    stage_init(&stage);
+    net_world_turn_for(stage.world, 5); /* what is written shows by itself */
+    size_t size = stage.world->net.small.buffer_size, room = 0;
+    char *to = conn_filter_reserve(stage.conn, 5, &room);
+    assert_non_null(to);
+    assert_int_equal(room, size);
+    memcpy(to, "one, ", 5);
+    conn_filter_commit(stage.conn, 5);
+    char *behind = conn_filter_reserve(stage.conn, 1, &room);
+    assert_ptr_equal(behind, to + 5);
+    assert_int_equal(room, size - 5);
+    memcpy(behind, "two, ", 5);
+    conn_filter_commit(stage.conn, 5);
+    to = conn_filter_reserve(stage.conn, size - 9, &room);
+    assert_non_null(to);
+    assert_int_equal(room, size);
+    memcpy(to, "three", 5);
+    conn_filter_commit(stage.conn, 5);
+    peer_expect(stage.world, stage.peer, "one, two, three");
+    conn_reset(stage.conn);
+    stage_fini(&stage);
+}
+
 static void what_waits_before_the_filter_counts_as_queued(void **state) {
     (void)state;
     struct stage stage;
@@ -337,6 +363,7 @@ static void a_connect_is_told_to_the_filter(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_pass_the_filter_both_ways),
+        cmocka_unit_test(a_filter_may_write_in_place),
         cmocka_unit_test(what_waits_before_the_filter_counts_as_queued),
         cmocka_unit_test(the_end_is_marked_before_fin),
         cmocka_unit_test(finishing_sends_all_and_the_mark),
