@@ -148,6 +148,30 @@ static void a_long_stream_is_sealed(void **state) {
     free(text);
 }
 
+/* The first record of a long answer already, and many short ones in time. */
+static void what_waits_and_what_went_make_it_long(void **state) {
+    (void)state;
+    enum { LONG = 66000, SHORT = 2000 };
+    char *text = malloc(LONG);
+    (void)pattern_bytes(text, 0, LONG);
+    for (int is_long = 0; is_long < 2; is_long++) {
+        struct stage stage = stage_open(TLS1_3_VERSION);
+        TURN_UNTIL(stage.world->net, conn_queued(stage.conn) == 0); /* the ticket */
+        uint32_t answers = 0;
+        while (maker_of(&stage) == TLS_BY_OPENSSL && answers < 40) {
+            answers++;
+            struct bytes answer = bytes_make(text, is_long ? LONG : SHORT);
+            send_pieces(&stage, answer);
+            net_world_turn(stage.world->net);
+            assert_true(!is_long || maker_of(&stage) == TLS_BY_SEAL);
+            far_expect(stage.world, &stage.far, answer);
+        }
+        if (!is_long) assert_in_range(answers, 25, 35);
+        stage_end(&stage);
+    }
+    free(text);
+}
+
 static void a_long_stream_survives_new_keys(void **state) {
     (void)state;
     enum { SIZE = 300000 };
@@ -313,6 +337,7 @@ int main(void) {
         cmocka_unit_test(small_pieces_share_a_record),
         cmocka_unit_test(a_slow_reader_is_waited_for),
         cmocka_unit_test(a_long_stream_is_sealed),
+        cmocka_unit_test(what_waits_and_what_went_make_it_long),
         cmocka_unit_test(a_long_stream_survives_new_keys),
         cmocka_unit_test(a_long_stream_waits_for_buffers),
         cmocka_unit_test(the_end_is_said_before_fin),
