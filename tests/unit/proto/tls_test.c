@@ -423,6 +423,33 @@ static void renegotiation_is_refused_and_reading_goes_on(void **state) {
     tls_ends_fini(&pair);
 }
 
+/* OpenSSL looks at the thread's errors to say what a call has come to. */
+static void errors_of_others_are_nobodys_failure(void **state) {
+    (void)state;
+    struct tls_ends pair;
+    struct writer none = writer_make(NULL, 0);
+    size_t size;
+    tls_ends_init(&pair, TLS1_3_VERSION);
+    ERR_raise(ERR_LIB_SSL, ERR_R_INTERNAL_ERROR);
+    assert_int_equal(tls_handshake(&pair.client.tls), TLS_MORE);
+    tls_ends_shake(&pair, SIZE_MAX);
+    assert_open(&pair);
+    ERR_raise(ERR_LIB_SSL, ERR_R_INTERNAL_ERROR);
+    assert_int_equal(tls_ends_read(&pair.client, tls_ends_take(&pair.server), 1, &none), TLS_MORE);
+    ERR_raise(ERR_LIB_SSL, ERR_R_INTERNAL_ERROR);
+    assert_int_equal(tls_next(&pair.client.tls, &size), TLS_MORE);
+    ERR_raise(ERR_LIB_SSL, ERR_R_INTERNAL_ERROR);
+    assert_int_equal(tls_write(&pair.client.tls, BYTES("a request")), TLS_DONE);
+    ERR_raise(ERR_LIB_SSL, ERR_R_INTERNAL_ERROR);
+    tls_shutdown(&pair.client.tls);
+    char memory[16];
+    struct writer got = writer_make(memory, sizeof memory);
+    struct bytes wire = tls_ends_take(&pair.client);
+    assert_int_equal(tls_ends_read(&pair.server, wire, SIZE_MAX, &got), TLS_END);
+    assert_true(bytes_equal(writer_bytes(&got), BYTES("a request")));
+    tls_ends_fini(&pair); /* and none is left */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_handshake_may_come_in_any_pieces),
@@ -442,6 +469,7 @@ int main(void) {
         cmocka_unit_test(new_keys_without_a_byte_between_them_are_a_flood),
         cmocka_unit_test(writing_waits_for_the_rest_of_a_ticket),
         cmocka_unit_test(renegotiation_is_refused_and_reading_goes_on),
+        cmocka_unit_test(errors_of_others_are_nobodys_failure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
