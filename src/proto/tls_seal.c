@@ -78,14 +78,15 @@ bool tls_seal_start(struct tls_seal *seal, const struct tls_keys *keys, OSSL_LIB
     bool started = seal->cipher && EVP_CIPHER_get_iv_length(cipher) == TLS_SEAL_NONCE &&
                    EVP_EncryptInit_ex2(seal->cipher, cipher, parts.key, NULL, NULL) == 1;
     EVP_CIPHER_free(cipher); /* the context has its own reference */
-    if (!started) tls_seal_stop(seal);
-    return started;
+    if (started) return true;
+    tls_seal_stop(seal);
+    ERR_clear_error();
+    return false;
 }
 
 void tls_seal_stop(struct tls_seal *seal) {
     EVP_CIPHER_CTX_free(seal->cipher);
     seal->cipher = NULL;
-    ERR_clear_error();
 }
 
 static void tls_seal_put_size(unsigned char *to, size_t size) {
