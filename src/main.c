@@ -10,14 +10,15 @@
 #include <unistd.h>
 
 static int main_usage(FILE *to, int status) {
-    fputs("usage: weir [-c FILE]                       serve, in the foreground\n"
-          "       weir [-c FILE] check                 print every error of the configuration\n"
-          "       weir [-c FILE] explain METHOD URL [-H 'Name: value']... [--listener NAME]\n"
-          "                                         [--client ADDRESS]\n"
-          "                                            print where a request would go\n"
-          "       weir [-c FILE] doctor                check kernel, limits and sysctls\n"
-          "       weir version\n",
-          to);
+    fputs(
+        "usage: weir [-c FILE]                       serve, in the foreground\n"
+        "       weir [-c FILE] check                 print every error of the configuration\n"
+        "       weir [-c FILE] explain METHOD URL [-H 'Name: value']... [--listener NAME]\n"
+        "                                         [--client ADDRESS]\n"
+        "                                            print where a request would go\n"
+        "       weir [-c FILE] doctor                check kernel, limits, sysctls and addresses\n"
+        "       weir version\n",
+        to);
     return status;
 }
 

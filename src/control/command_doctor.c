@@ -1,5 +1,6 @@
 #include "control/command.h"
 #include "control/descriptors.h"
+#include "control/supervisor.h"
 #include "control/tls_check.h"
 #include "control/tls_files.h"
 #include "control/worker.h"
@@ -7,6 +8,7 @@
 #include "net/pipe.h"
 #include "ring/ring.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <openssl/crypto.h>
@@ -122,6 +124,33 @@ static void check_descriptors(struct doctor *doctor) {
             "%" PRIu64 " is below %" PRIu64 ": sysctl -w %s=%" PRIu64, allowed, needed, files[i][0],
             needed);
     }
+}
+
+/* Whether the system has it, and gives it to who asks; one in use is no fault: weir may serve. */
+static int try_bind(const struct config_address *address) {
+    int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    int error = bind(fd, (const void *)&address->storage, address->size) < 0 ? -errno : 0;
+    (void)close(fd); /* never used */
+    return error == -EADDRINUSE ? 0 : error;
+}
+
+static void check_addresses(struct doctor *doctor) {
+    uint32_t good = 0;
+    for (uint32_t i = 0; i < doctor->config->listener_count; i++) {
+        const struct config_listener *listener = &doctor->config->listeners[i];
+        for (uint32_t j = 0; j < listener->bind_count; j++) {
+            const struct config_address *address = &listener->binds[j];
+            if (address->storage.ss_family == AF_UNIX) continue; /* a try would make the file */
+            int error = try_bind(address);
+            good += error == 0;
+            if (error == 0) continue;
+            char why[256];
+            supervisor_explain_bind(address, error, why, sizeof why);
+            say(doctor, VERDICT_FAIL, address->text, "%s", why);
+        }
+    }
+    if (good != 0) say(doctor, VERDICT_OK, "addresses", "%u can be listened on", good);
 }
 
 static void check_backlog(struct doctor *doctor) {
@@ -330,6 +359,7 @@ int command_doctor(const char *file) {
     check_memlock(&doctor);
     if (config) {
         check_descriptors(&doctor);
+        check_addresses(&doctor);
         check_backlog(&doctor);
         check_ports(&doctor);
         check_reuse(&doctor);

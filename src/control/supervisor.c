@@ -192,9 +192,9 @@ static bool supervisor_has_socket(const struct config_address *address) {
     return lstat(path->sun_path, &status) == 0 && S_ISSOCK(status.st_mode);
 }
 
-/* What cannot be listened on, why, and what can be done. */
-static void supervisor_explain_bind(const struct config_address *address, int error) {
-    bool is_unix = address && address->storage.ss_family == AF_UNIX;
+void supervisor_explain_bind(const struct config_address *address, int error, char *text,
+                             size_t size) {
+    bool is_unix = address->storage.ss_family == AF_UNIX;
     char hint[160] = "";
     if (error == -EADDRINUSE && is_unix && !supervisor_has_socket(address)) {
         (void)snprintf(hint, sizeof hint, " (a file that is no socket is there)");
@@ -210,8 +210,7 @@ static void supervisor_explain_bind(const struct config_address *address, int er
     } else if (error == -EAFNOSUPPORT || error == -EADDRNOTAVAIL) {
         (void)snprintf(hint, sizeof hint, " (no interface of this system has it)");
     }
-    log_error("cannot listen on %s: %s%s", address ? address->text : "any address",
-              strerror(-error), hint);
+    (void)snprintf(text, size, "%s%s", strerror(-error), hint); /* cut is fine */
 }
 
 static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t index) {
@@ -238,7 +237,10 @@ static int supervisor_prepare_worker(struct supervisor *supervisor, uint32_t ind
     if (error < 0) return error;
     const struct config_address *failed = NULL;
     error = worker_open_listeners(worker, supervisor->workers[0], &failed);
-    if (error < 0) supervisor_explain_bind(failed, error);
+    if (error >= 0) return error;
+    char why[256] = "no memory";
+    if (failed) supervisor_explain_bind(failed, error, why, sizeof why);
+    log_error("cannot listen on %s: %s", failed ? failed->text : "any address", why);
     return error;
 }
 

@@ -14,4 +14,8 @@
 /* Starts everything and returns when a signal has ended it: the exit status. */
 int supervisor_run(const struct config *config);
 
+/* Why an address cannot be listened on (-errno), and what can be done: a clause. */
+void supervisor_explain_bind(const struct config_address *address, int error, char *text,
+                             size_t size);
+
 #endif

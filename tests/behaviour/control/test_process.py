@@ -92,13 +92,14 @@ def as_nobody(tmp_path, port):
         pytest.skip("only root changes its user")
     started = []
 
-    def as_nobody(ini):
+    def as_nobody(ini, *word):
         (tmp_path / "weir.ini").write_text(ini)
         files = [os.open(path, os.O_RDONLY) for path in (BINARY, tmp_path / "weir.ini")]
         program, config = (f"/proc/self/fd/{file}" for file in files)
-        process = subprocess.Popen([program, "-c", config], cwd="/", pass_fds=files, text=True,
-                                   user=NOBODY, group=NOBODY, extra_groups=[],
-                                   stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = subprocess.Popen([program, "-c", config, *word], cwd="/", pass_fds=files,
+                                   text=True, user=NOBODY, group=NOBODY, extra_groups=[],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
         for file in files:
             os.close(file)
         started.append(process)
@@ -108,6 +109,7 @@ def as_nobody(tmp_path, port):
     for process in started:
         process.kill()
         process.wait()
+        process.stdout.close()
         process.stderr.close()
 
 
@@ -214,6 +216,15 @@ def test_a_port_that_needs_root(as_nobody):
             "for root and CAP_NET_BIND_SERVICE, or lower net.ipv4.ip_unprivileged_port_start)"
             in log)
     assert process.wait(RUN_S) == 1
+
+
+@pytest.mark.skipif(first_free_port() < 2, reason="every port is free for all")
+def test_doctor_knows_what_cannot_be_listened_on(as_nobody):
+    process = as_nobody(HI.format("", "127.0.0.1:1 203.0.113.1:8080 127.0.0.1:8080"), "doctor")
+    said = process.communicate(timeout=RUN_S)[0]
+    assert f"fail  127.0.0.1:1: Permission denied (ports below {first_free_port()} are for " in said
+    assert "fail  203.0.113.1:8080: Cannot assign requested address (no interface of this " in said
+    assert "ok    addresses: 1 can be listened on\n" in said and process.returncode == 1
 
 
 def test_a_unix_socket_where_it_may_not_write(as_nobody, tmp_path):
