@@ -184,6 +184,7 @@ install: $(BUILD)/weir ## into $(DESTDIR)$(PREFIX); an existing weir.ini stays
 	install -D -m 755 $(BUILD)/weir $(DESTDIR)$(PREFIX)/bin/weir
 	test -e $(DESTDIR)/etc/weir/weir.ini || \
 		install -D -m 644 etc/weir.ini $(DESTDIR)/etc/weir/weir.ini
+	install -m 644 etc/README.md etc/METRICS.md $(DESTDIR)/etc/weir
 
 clean: ## removes build/
 	rm -rf $(BUILD)
