@@ -2,6 +2,8 @@
 #include "unit/session/wire_fixture.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -195,30 +197,77 @@ static void a_long_stream_survives_new_keys(void **state) {
     stage_end(&stage);
 }
 
-/* Room for half a record, then for none: what waits is plaintext, and goes on afterwards. */
+/* Room for half a record, then for none: what waits is plaintext, and goes on afterwards. Its
+ * buffer is another's, too: none comes back as it is taken. */
 static void a_long_stream_waits_for_buffers(void **state) {
     (void)state;
-    enum { SIZE = 300000, LEFT = 2 };
-    char *text = malloc(SIZE);
+    enum { PIECES = 70 };
     struct lease **taken = calloc(1 << 16, sizeof *taken);
-    uint32_t count = 0;
-    (void)pattern_bytes(text, 0, SIZE);
-    struct stage stage = stage_open(TLS1_3_VERSION);
-    struct buf_pool *pool = &stage.world->net->net.small;
-    conn_user_narrow(stage.user, stage.far.fd);
-    send_pieces(&stage, bytes_make(text, SIZE));
-    while (pool->spare_count > LEFT)
-        taken[count++] = buf_take(pool);
-    net_world_turn_for(stage.world->net, 50);
-    assert_true(stage.conn->filter->plain.queued > 0);
-    assert_int_equal(maker_of(&stage), TLS_BY_SEAL);
-    while (count > 0)
-        lease_unref(taken[--count]);
-    far_expect(stage.world, &stage.far, bytes_make(text, SIZE));
-    assert_int_equal(stage.user->lost, 0);
+    for (uint32_t left = 2; left < 7; left++) {
+        struct stage stage = stage_open(versions[left % 2]);
+        struct buf_pool *pool = &stage.world->net->net.small;
+        struct lease *lease = buf_take(pool);
+        char *text = malloc(PIECES * (size_t)pool->buffer_size);
+        struct bytes piece = pattern_bytes(lease->memory, 0, pool->buffer_size);
+        uint32_t count = 0;
+        conn_user_narrow(stage.user, stage.far.fd);
+        for (size_t i = 0; i < PIECES; i++) {
+            memcpy(text + i * piece.len, piece.ptr, piece.len);
+            assert_true(conn_send_lease(stage.conn, piece, lease));
+        }
+        while (pool->spare_count > left)
+            taken[count++] = buf_take(pool);
+        net_world_turn_for(stage.world->net, 50);
+        assert_true(stage.conn->filter->plain.queued > 0);
+        assert_int_equal(maker_of(&stage), TLS_BY_SEAL);
+        while (count > 0)
+            lease_unref(taken[--count]);
+        far_expect(stage.world, &stage.far, bytes_make(text, PIECES * piece.len));
+        assert_int_equal(stage.user->lost, 0);
+        lease_unref(lease);
+        free(text);
+        stage_end(&stage);
+    }
     free(taken);
+}
+
+/* As an alert would be put, of any length. */
+static void put_record(struct stage *stage, struct bytes text) {
+    struct tls *tls = &wire_of_conn(stage->conn)->tls;
+    static char record[TLS_SEAL_HEAD_MAX + 8192 + TLS_SEAL_TAIL_MAX];
+    size_t size = tls_record_begin(tls, text.len, record);
+    assert_true(tls_record_add(tls, text, record + size));
+    size += text.len;
+    size += tls_record_end(tls, record + size);
+    assert_true(conn_filter_put(stage->conn, bytes_make(record, size)));
+}
+
+/* Behind each record head and tail have the rest of a buffer, where they fit. */
+static void records_end_anywhere_in_a_buffer(void **state) {
+    (void)state;
+    enum { LONG = 66000 };
+    char *text = malloc(LONG);
+    (void)pattern_bytes(text, 0, LONG);
+    for (size_t i = 0; i < 2; i++) {
+        struct stage stage = stage_open(versions[i]);
+        size_t size = stage.world->net->net.small.buffer_size;
+        const int on = 1;
+        assert_int_equal(setsockopt(stage.conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), 0);
+        send_pieces(&stage, bytes_make(text, LONG));
+        far_expect(stage.world, &stage.far, bytes_make(text, LONG));
+        assert_int_equal(maker_of(&stage), TLS_BY_SEAL);
+        for (size_t len = size - 45; len < size; len++) {
+            TURN_UNTIL(stage.world->net, conn_queued(stage.conn) == 0);
+            assert_true(conn_send_copy(stage.conn, bytes_make(text, len)));
+            far_expect(stage.world, &stage.far, bytes_make(text, len));
+            TURN_UNTIL(stage.world->net, conn_queued(stage.conn) == 0);
+            put_record(&stage, bytes_make(text, len));
+            assert_true(conn_send_copy(stage.conn, bytes_make(text + len, 100)));
+            far_expect(stage.world, &stage.far, bytes_make(text, len + 100));
+        }
+        stage_end(&stage);
+    }
     free(text);
-    stage_end(&stage);
 }
 
 static void the_end_is_said_before_fin(void **state) {
@@ -340,6 +389,7 @@ int main(void) {
         cmocka_unit_test(what_waits_and_what_went_make_it_long),
         cmocka_unit_test(a_long_stream_survives_new_keys),
         cmocka_unit_test(a_long_stream_waits_for_buffers),
+        cmocka_unit_test(records_end_anywhere_in_a_buffer),
         cmocka_unit_test(the_end_is_said_before_fin),
         cmocka_unit_test(close_notify_ends_the_stream_once),
         cmocka_unit_test(fin_alone_ends_it_too_but_shows),
