@@ -163,9 +163,13 @@ static void what_waits_and_what_went_make_it_long(void **state) {
         while (maker_of(&stage) == TLS_BY_OPENSSL && answers < 40) {
             answers++;
             struct bytes answer = bytes_make(text, is_long ? LONG : SHORT);
+            uint64_t before = stage.conn->sent_total;
             send_pieces(&stage, answer);
             net_world_turn(stage.world->net);
             assert_true(!is_long || maker_of(&stage) == TLS_BY_SEAL);
+            /* Records that one send carries. */
+            uint64_t made = stage.conn->sent_total - before + stage.conn->out.queued;
+            assert_true(!is_long || made > 2 * TLS_RECORD_MAX);
             far_expect(stage.world, &stage.far, answer);
         }
         if (!is_long) assert_in_range(answers, 25, 35);
@@ -229,6 +233,23 @@ static void a_long_stream_waits_for_buffers(void **state) {
         stage_end(&stage);
     }
     free(taken);
+}
+
+/* A record was not put: what is sealed behind it would not be understood. */
+static void a_stream_with_a_hole_is_lost(void **state) {
+    (void)state;
+    enum { LONG = 66000 };
+    char *text = malloc(LONG);
+    struct stage stage = stage_open(TLS1_2_VERSION);
+    (void)pattern_bytes(text, 0, LONG);
+    send_pieces(&stage, bytes_make(text, LONG));
+    far_expect(stage.world, &stage.far, bytes_make(text, LONG));
+    wire_of_conn(stage.conn)->tls.no_memory = true;
+    assert_true(conn_send_copy(stage.conn, BYTES("no more")));
+    TURN_UNTIL(stage.world->net, stage.user->lost == 1);
+    assert_int_equal(stage.world->user->lost_reason, REASON_NO_MEMORY);
+    free(text);
+    stage_end(&stage);
 }
 
 /* As an alert would be put, of any length. */
@@ -389,6 +410,7 @@ int main(void) {
         cmocka_unit_test(what_waits_and_what_went_make_it_long),
         cmocka_unit_test(a_long_stream_survives_new_keys),
         cmocka_unit_test(a_long_stream_waits_for_buffers),
+        cmocka_unit_test(a_stream_with_a_hole_is_lost),
         cmocka_unit_test(records_end_anywhere_in_a_buffer),
         cmocka_unit_test(the_end_is_said_before_fin),
         cmocka_unit_test(close_notify_ends_the_stream_once),
