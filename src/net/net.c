@@ -14,6 +14,11 @@
 #define NET_TRIM_BYTES (1024 * 1024)
 #define NET_TRIM_PAUSE_MS 5
 
+/* A turn with fewer completions has little to share: a request and its answer bring two. With more
+ * than the most of them a turn costs each so little that nobody is to wait for it. */
+#define NET_GATHER_LEAST 16
+#define NET_GATHER_MOST 48
+
 /* Nothing is armed again when nothing is left to give back: a worker at rest sleeps. */
 static void net_on_trim_timer(struct wheel_timer *timer, uint64_t now_ms) {
     struct net *net = LIST_OWNER(timer, struct net, trim_timer);
@@ -169,10 +174,20 @@ static int64_t net_wait_ns(const struct net *net) {
     return wait_ms == 0 ? 0 : wait_ms * 1000000;
 }
 
+/* How many completions this turn waits a moment for. */
+static uint32_t net_gather_count(const struct net *net) {
+    uint32_t pumps = pump_busy_count(net);
+    if (!net->gathers || net->run_count < NET_GATHER_LEAST) return pumps;
+    uint32_t most = net->run_count - net->run_count / 4;
+    if (most > NET_GATHER_MOST) most = NET_GATHER_MOST;
+    return most > pumps ? most : pumps;
+}
+
 int net_turn(struct net *net) {
     int64_t wait_ns = net_wait_ns(net);
     net_publish_gauges(net);
-    ring_gather(&net->ring, pump_busy_count(net));
+    ring_gather(&net->ring, net_gather_count(net));
+    net->gathers = false;
     uint64_t began_ns = clock_now_ns();
     int error = ring_wait(&net->ring, wait_ns);
     if (error < 0) return error;
@@ -180,9 +195,9 @@ int net_turn(struct net *net) {
     stat_add(net->stats, STAT_WORKER_BUSY_NS, began_ns - net->now_ns);
     net->now_ns = clock_now_ns();
     net->now_ms = clock_ms(net->now_ns);
-    uint32_t count = ring_run(&net->ring);
-    stat_observe(net->stats, STAT_HIST_URING_CQE_PER_WAKE, count);
-    if (count != 0 && !wheel_timer_armed(&net->trim_timer))
+    net->run_count = ring_run(&net->ring);
+    stat_observe(net->stats, STAT_HIST_URING_CQE_PER_WAKE, net->run_count);
+    if (net->run_count != 0 && !wheel_timer_armed(&net->trim_timer))
         wheel_arm(&net->wheel, &net->trim_timer, net->now_ms + NET_TRIM_MS);
     wheel_advance(&net->wheel, net->now_ms);
     net_flush(net);

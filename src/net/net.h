@@ -60,6 +60,8 @@ struct net {
     struct list starved[BUF_GROUP_COUNT]; /* connections that wait for a receive buffer, by group */
     struct list tasks;
     struct list listeners;
+    uint32_t run_count;         /* completions of this turn */
+    bool gathers;               /* the next turn is to have more to do (net_gather) */
     uint32_t generation;        /* of the conn acquired last */
     uint32_t dialled_finishing; /* dialled connections with bytes left by a user that is gone */
     uint32_t dialled;           /* connections that were not accepted */
@@ -98,6 +100,10 @@ static inline bool net_is_short(const struct net *net) {
 static inline bool net_is_spent(const struct net *net) {
     return net->small.spare_count + net->small.kernel_count < net->small.total / 16;
 }
+/* In a turn: by who did once for many, as on a connection that they share, what costs the same for
+ * each turn. If much came in this one, the next lets most of as much gather (ring_gather): for a
+ * moment, and never when there is little to do. */
+static inline void net_gather(struct net *net) { net->gathers = true; }
 /* Harmless when the task is already waiting. */
 void net_defer(struct net *net, struct net_task *task);
 static inline void net_task_init(struct net_task *task, void (*run)(struct net_task *)) {

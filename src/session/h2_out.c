@@ -166,6 +166,8 @@ void h2_flush(struct h2 *h2) {
     /* No frame is left half given out: what is in the buffer does not matter. */
     if (size == 0 && h2->frame != SLAB_NONE) slab_rest(frames, h2->frame);
     if (size == 0 && h2->queued != 0) h2_turn_away(h2);
+    /* Requests that go out together are answered together: fewer turns for as many of them. */
+    if (!h2->session.is_client) net_gather(h2_net(h2));
     h2_tell_drained(h2);
     h2_unbusy(h2);
 }

@@ -232,6 +232,41 @@ static void a_worker_that_is_idle_arms_no_timer_of_its_own(void **state) {
     net_world_free(world);
 }
 
+/* So many completions in one turn. */
+static void turn_with(struct net_world *world, uint32_t count) {
+    struct net *net = &world->net;
+    for (uint32_t i = 0; i < count; i++)
+        op_cancel(&net->ring, (struct ring_token){RING_SEND, 1, 1});
+    net_world_turn(world);
+    assert_int_equal(net->run_count, count);
+}
+
+/* What the turn after one with so many waits for, if that has asked for it. */
+static uint32_t gathered_after(struct net_world *world, uint32_t count) {
+    turn_with(world, count);
+    net_gather(&world->net);
+    net_world_turn(world);
+    return world->net.ring.gather_count;
+}
+
+static void after_a_full_turn_most_of_as_much_gathers_for_who_shares(void **state) {
+    (void)state;
+    struct net_world *world = world_new();
+    if (!world->net.ring.can_gather) {
+        net_world_free(world);
+        skip(); /* before Linux 6.12 */
+    }
+    assert_int_equal(gathered_after(world, 15), 1); /* one alone waits for nobody */
+    assert_int_equal(gathered_after(world, 16), 12);
+    assert_int_equal(gathered_after(world, 40), 30);
+    assert_int_equal(gathered_after(world, 500), 48);
+    /* Once each time that it is asked for. */
+    turn_with(world, 40);
+    net_world_turn(world);
+    assert_int_equal(world->net.ring.gather_count, 1);
+    net_world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_received_and_not_read_yet_keeps_its_memory),
@@ -242,6 +277,7 @@ int main(void) {
         cmocka_unit_test(memory_not_used_for_two_passes_goes_back),
         cmocka_unit_test(a_pass_over_much_memory_stops_for_the_connections),
         cmocka_unit_test(a_worker_that_is_idle_arms_no_timer_of_its_own),
+        cmocka_unit_test(after_a_full_turn_most_of_as_much_gathers_for_who_shares),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

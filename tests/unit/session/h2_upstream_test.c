@@ -56,9 +56,33 @@ static void a_connection_without_ids_takes_no_more(void **state) {
     session_world_free(world);
 }
 
+static void requests_that_share_a_connection_let_others_gather(void **state) {
+    (void)state;
+    struct session_options options = session_world_options();
+    struct net_options net_options = net_world_options();
+    struct session_world *world = session_world_new(&options, &net_options);
+    struct net *net = &world->net->net;
+    world->ops = &session_h2;
+    session_world_connect(world);
+    peer_skip(world);
+    TURN_UNTIL(world->net, !net->gathers); /* of the preface */
+    struct arena arena;
+    arena_init(&arena, &world->room.arenas);
+    struct seen *seen = session_world_open(world, &arena);
+    seen_request(seen, HTTP_GET, 0, true);
+    net_world_turn(world->net);
+    assert_true(net->gathers);
+    net_world_turn(world->net);
+    assert_false(net->gathers);
+    seen_close(seen, REASON_CLIENT_RESET);
+    arena_reset(&arena);
+    session_world_free(world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_connection_without_ids_takes_no_more),
+        cmocka_unit_test(requests_that_share_a_connection_let_others_gather),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
