@@ -260,6 +260,7 @@ static void tls_context_set_tickets(const struct tls_context *context, SSL_CTX *
         return;
     }
     (void)SSL_CTX_set_tlsext_ticket_key_evp_cb(ssl, tls_context_on_ticket);
+    (void)SSL_CTX_set_generate_session_id(ssl, tls_tickets_on_number); /* cannot fail */
     (void)SSL_CTX_set_timeout(ssl, (long)context->tickets->lifetime_s);
     /* One: each costs a full handshake bytes and time, and every resumption brings a new one. */
     (void)SSL_CTX_set_num_tickets(ssl, 1);

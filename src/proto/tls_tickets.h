@@ -47,4 +47,9 @@ const struct tls_ticket_key *tls_tickets_find(const struct tls_tickets *tickets,
 SSL_TICKET_RETURN tls_tickets_on_opened(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
                                         size_t name_size, SSL_TICKET_STATUS status, void *used);
 
+/* For SSL_CTX_set_generate_session_id(3): OpenSSL would draw 32 random bytes for the number of each
+ * session. A ticket does not have it, and where there is no cache a client without one is told
+ * none: so any will do. */
+int tls_tickets_on_number(SSL *ssl, unsigned char *number, unsigned int *size);
+
 #endif

@@ -85,6 +85,16 @@ def test_cert_without_tickets_nothing_is_resumed(new_stage, ca, version):
         assert not visit(port, context, session)[0]
 
 
+def test_cert_who_takes_no_ticket_is_told_no_session_number(new_stage, ca):
+    stage = new_stage(ini(ca))
+    context = client(ca, ssl.TLSVersion.TLSv1_2)
+    context.options |= ssl.OP_NO_TICKET
+    resumed, session = visit(stage.things["web"], context)
+    assert (resumed, session.id) == (False, b"")
+    resumed, session = visit(stage.things["web"], context, session)
+    assert (resumed, session.id) == (False, b"")
+
+
 def test_cert_tickets_survive_a_new_certificate(new_stage, ca, tmp_path):
     own = Authority(tmp_path)
     site = own.issue("site", "site.example")
