@@ -424,8 +424,14 @@ static uint32_t h2_code_of(const struct h2_stream *s, enum reason reason) {
     return reason == REASON_NO_MEMORY ? NGHTTP2_REFUSED_STREAM : NGHTTP2_INTERNAL_ERROR;
 }
 
+/* nghttp2 sends no frame of data while a window is shut, not even the one that only says END. */
+static bool h2_end_is_stuck(const struct h2 *h2, const struct h2_stream *s) {
+    return !s->end_sent && (nghttp2_session_get_stream_remote_window_size(h2->ng, s->id) <= 0 ||
+                            nghttp2_session_get_remote_window_size(h2->ng) <= 0);
+}
+
 /* What the user has given in full is still sent to a client; a server's answer to the rest is not
- * wanted. */
+ * wanted, and one that has answered does not wait for the end. */
 static void h2_leave(struct h2 *h2, struct h2_stream *s, enum reason reason) {
     bool given = s->out_state == H2_OUT_DONE;
     bool flush = given && (h2->session.is_client || (s->tunnelled && reason == REASON_NONE));
@@ -434,7 +440,7 @@ static void h2_leave(struct h2 *h2, struct h2_stream *s, enum reason reason) {
         if (s->in != H2_IN_DONE) h2_stream_abort(s, NGHTTP2_NO_ERROR);
         return;
     }
-    if (s->in == H2_IN_DONE && given && s->out.bytes == 0) return;
+    if (s->in == H2_IN_DONE && given && s->out.bytes == 0 && !h2_end_is_stuck(h2, s)) return;
     h2_stream_abort(s, h2_code_of(s, reason));
 }
 

@@ -22,6 +22,7 @@ server = @origin
 protocol = h2
 server = @dead
 """
+CHUNKED = b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def head_of_upload(length):
@@ -80,6 +81,22 @@ def test_small_windows_of_the_server(stage):
     assert bytes(request.body) == body
     server.answer(request, 200)
     assert client.read_response().status == 200
+
+
+def test_an_answer_gives_up_an_end_that_has_no_window(stage):
+    """The stream would count at the server until timeout_server."""
+    client, server, request = one(stage, CHUNKED, {WINDOW: 0})
+    server.until(lambda: server.acknowledged, "SETTINGS to be acknowledged")
+    client.send(b"0\r\n\r\n")
+    server.echo()
+    server.answer(request, 413, b"too much")
+    assert client.read_response().body == b"too much"
+    server.until(lambda: request.ended or request.reset is not None, "the end of the stream")
+    assert request.reset == CANCEL
+    client.send(get("/other"))  # it was a whole request
+    request = server.next_request()
+    server.answer(request, 200, b"other")
+    assert client.read_response().body == b"other"
 
 
 def test_a_window_that_shrinks_below_what_is_out(stage):
