@@ -9,6 +9,8 @@
 #define H2_PIECE_LEAST 256
 /* Behind so many frames that wait no interim answer is queued. */
 #define H2_INTERIM_QUEUE 1000
+/* Where so many frames go to a server at once, more would make none of them cheaper. */
+#define H2_GATHER_FRAMES 48
 
 /* The stream was reset, or the connection has gone: its user does not know yet. */
 static bool h2_ignores(const struct h2_stream *s) {
@@ -145,6 +147,7 @@ static bool h2_send_frame(struct h2 *h2, struct conn *conn, struct bytes frame) 
 void h2_flush(struct h2 *h2) {
     struct conn *conn = h2->session.conn;
     bool sent = true;
+    uint32_t frames_sent = 0;
     ssize_t size = 1;
     struct slab *frames = &h2_room(h2)->codec.frames;
     if (!h2_is_sending(h2)) h2->moved_ms = h2_net(h2)->now_ms;
@@ -153,6 +156,7 @@ void h2_flush(struct h2 *h2) {
     while (sent && size > 0 && conn_has_room(conn)) {
         const uint8_t *frame;
         size = nghttp2_session_mem_send(h2->ng, &frame);
+        frames_sent += size > 0;
         if (size > 0) sent = h2_send_frame(h2, conn, bytes_make((const char *)frame, (size_t)size));
         if (h2->session.conn != conn) break;
     }
@@ -167,7 +171,8 @@ void h2_flush(struct h2 *h2) {
     if (size == 0 && h2->frame != SLAB_NONE) slab_rest(frames, h2->frame);
     if (size == 0 && h2->queued != 0) h2_turn_away(h2);
     /* Requests that go out together are answered together: fewer turns for as many of them. */
-    if (!h2->session.is_client) net_gather(h2_net(h2));
+    if (!h2->session.is_client && frames_sent != 0 && frames_sent < H2_GATHER_FRAMES)
+        net_gather(h2_net(h2));
     h2_tell_drained(h2);
     h2_unbusy(h2);
 }

@@ -56,6 +56,16 @@ static void a_connection_without_ids_takes_no_more(void **state) {
     session_world_free(world);
 }
 
+/* So many answers that go out at once: in the turn of their flush they are queued. */
+static void answer_pings(struct session_world *world, uint32_t count) {
+    static const char ping[17] = {0, 0, 8, NGHTTP2_PING};
+    char bytes[64 * sizeof ping];
+    for (uint32_t i = 0; i < count; i++)
+        memcpy(bytes + i * sizeof ping, ping, sizeof ping);
+    peer_send_bytes(world->peer, bytes, count * sizeof ping);
+    TURN_UNTIL(world->net, conn_queued(world->session->conn) != 0);
+}
+
 static void requests_that_share_a_connection_let_others_gather(void **state) {
     (void)state;
     struct session_options options = session_world_options();
@@ -73,6 +83,15 @@ static void requests_that_share_a_connection_let_others_gather(void **state) {
     net_world_turn(world->net);
     assert_true(net->gathers);
     net_world_turn(world->net);
+    assert_false(net->gathers);
+    static const char settings[9] = {0, 0, 0, NGHTTP2_SETTINGS};
+    peer_send_bytes(world->peer, settings, sizeof settings);
+    TURN_UNTIL(world->net, h2_of_session(world->session)->settings_received);
+    TURN_UNTIL(world->net, conn_queued(world->session->conn) == 0);
+    answer_pings(world, 40);
+    assert_true(net->gathers);
+    TURN_UNTIL(world->net, conn_queued(world->session->conn) == 0);
+    answer_pings(world, 60); /* more would make none of them cheaper */
     assert_false(net->gathers);
     seen_close(seen, REASON_CLIENT_RESET);
     arena_reset(&arena);
