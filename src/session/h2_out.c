@@ -161,10 +161,10 @@ void h2_flush(struct h2 *h2) {
         if (h2->session.conn != conn) break;
     }
     bool was_full = h2->full;
-    h2->full = sent && size > 0;
+    /* What waits for windows alone does not wait for room, and its stream is late. */
+    h2->full = sent && size > 0 && h2->session.conn && nghttp2_session_want_write(h2->ng);
     if (was_full && !h2->full) h2->room_ms = h2_net(h2)->now_ms;
-    h2->starved = h2->full && h2->session.conn && conn_queued(conn) == 0 &&
-                  nghttp2_session_want_write(h2->ng);
+    h2->starved = h2->full && conn_queued(conn) == 0;
     h2->torn = !sent || size < 0;
     if (h2->torn) h2_fail(h2, REASON_NO_MEMORY, NGHTTP2_INTERNAL_ERROR);
     /* No frame is left half given out: what is in the buffer does not matter. */

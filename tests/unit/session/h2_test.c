@@ -276,6 +276,35 @@ static void an_aborted_stream_gives_back_its_buffers(void **state) {
     far_free(far);
 }
 
+/* No frame waits for memory, only the body for a window: what it holds comes back in its time. */
+static void a_shut_window_is_late_also_without_memory(void **state) {
+    (void)state;
+    enum { BLOCKS_MAX = 4096 };
+    static void *taken[BLOCKS_MAX];
+    uint32_t count = 0;
+    const nghttp2_settings_entry shut = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
+    struct session_options options = options_of(100);
+    options.timeout_client_ms = 100;
+    struct far *far = far_client(&options);
+    struct slab *blocks = &far->world->net->net.queues;
+    assert_int_equal(nghttp2_submit_settings(far->ng, NGHTTP2_FLAG_NONE, &shut, 1), 0);
+    far_get(far);
+    FAR_UNTIL(far, far->world->streams == 1);
+    struct seen *seen = &far->world->seen[0];
+    seen_answer_head(seen, 200, HTTP_LENGTH_UNKNOWN, false);
+    far_turn(far);
+    TURN_UNTIL(far->world->net, blocks->used == 0);
+    while ((taken[count] = slab_acquire(blocks)))
+        assert_true(++count < BLOCKS_MAX);
+    (void)seen_data(seen, "kept", false); /* there may be room for more, or not */
+    TURN_UNTIL(far->world->net, seen->resets == 1);
+    assert_int_equal(seen->reason, REASON_CLIENT_TIMEOUT);
+    while (count != 0)
+        slab_release_object(blocks, taken[--count]);
+    FAR_UNTIL(far, far->resets == 1);
+    far_free(far);
+}
+
 static void frames_without_a_buffer_end_the_connection_in_its_time(void **state) {
     (void)state;
     struct session_options options = options_of(100);
@@ -357,6 +386,7 @@ int main(void) {
         cmocka_unit_test(all_slots_in_use_refuses_the_stream),
         cmocka_unit_test(no_memory_for_a_body_resets_its_stream),
         cmocka_unit_test(an_aborted_stream_gives_back_its_buffers),
+        cmocka_unit_test(a_shut_window_is_late_also_without_memory),
         cmocka_unit_test(frames_without_a_buffer_end_the_connection_in_its_time),
         cmocka_unit_test(memory_of_nghttp2_that_ends_costs_the_connection),
         cmocka_unit_test(a_session_that_gets_no_memory_does_not_begin),
