@@ -24,11 +24,20 @@ static void h2_fail_later(struct h2_stream *s, enum reason reason) {
     h2_mark(h2);
 }
 
+static bool h2_put_trailers(struct h2 *h2, const struct h2_stream *s,
+                            const struct http_fields *trailers) {
+    struct h2_list *list = &h2_room(h2)->list;
+    return h2_write_trailers(list, trailers) &&
+           nghttp2_submit_trailer(h2->ng, s->id, list->items, list->count) == 0;
+}
+
 /* nghttp2 has a frame of the stream's data to fill. */
 static ssize_t h2_on_source(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_t length,
                             uint32_t *flags, nghttp2_data_source *source, void *user) {
     struct h2 *h2 = user;
     struct h2_stream *s = source->ptr;
+    (void)ng;
+    (void)id;
     (void)buffer; /* the bytes go from where they lie: NO_COPY */
     size_t part = s->out.bytes < length ? s->out.bytes : length;
     bool end = s->out_state == H2_OUT_DONE && part == s->out.bytes;
@@ -41,12 +50,8 @@ static ssize_t h2_on_source(nghttp2_session *ng, int32_t id, uint8_t *buffer, si
     *flags |= NGHTTP2_DATA_FLAG_EOF;
     if (!s->trailers) return (ssize_t)part;
     *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-    struct h2_list *list = &h2_room(h2)->list;
-    if (!h2_write_trailers(list, s->trailers) ||
-        nghttp2_submit_trailer(ng, id, list->items, list->count) != 0) {
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-    }
-    return (ssize_t)part;
+    return h2_put_trailers(h2, s, s->trailers) ? (ssize_t)part
+                                               : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
 static bool h2_send_slices(struct h2 *h2, struct h2_stream *s, size_t length) {
@@ -330,8 +335,11 @@ static void h2_end_op(struct stream *stream, const struct http_fields *trailers)
     struct h2 *h2 = h2_of(s);
     if (h2_ignores(s)) return;
     CHECK(s->user_open && s->out_state == H2_OUT_BODY);
-    bool keep = trailers && trailers->count != 0 && !s->no_body;
-    if (keep && !h2_keep_trailers(s, trailers)) {
+    bool any = trailers && trailers->count != 0 && !s->no_body;
+    /* Behind the last byte they go at once: unlike data they wait for no window. Before the head
+     * has gone out nghttp2 might send them first. */
+    bool at_once = any && s->out.bytes == 0 && s->stream.sent;
+    if (any && !(at_once ? h2_put_trailers(h2, s, trailers) : h2_keep_trailers(s, trailers))) {
         h2_fail_later(s, REASON_NO_MEMORY);
         return;
     }
@@ -340,7 +348,11 @@ static void h2_end_op(struct stream *stream, const struct http_fields *trailers)
         s->out_ms = h2_net(h2)->now_ms;
         h2_need_step(h2);
     }
-    h2_wake(h2, s);
+    if (at_once) {
+        h2_mark(h2); /* its source of data is not asked any more */
+    } else {
+        h2_wake(h2, s);
+    }
 }
 
 static enum stream_room h2_data_op(struct stream *stream, struct bytes data, struct lease *lease,

@@ -165,6 +165,27 @@ def test_a_slow_server_of_one_stream_holds_back_no_other(stage):
     h2.answer(1)
 
 
+def test_trailers_wait_for_no_window(stage):
+    """RFC 9113 section 6.9: only DATA is subject to it. Another stream may have used it up."""
+    h2 = H2Client(stage.connect(), window=65535)
+    h2.stingy = True
+    h2.get(1)
+    stage.origin.asked().send(answer_head(200, "Content-Length: 100000") + b"s" * 100_000)
+    h2.until(lambda: len(h2.on(1).body) == 65535, "all of the window")
+    h2.get(3)
+    upstream = stage.origin.asked()
+    upstream.send(answer_head(200, "Transfer-Encoding: chunked"))
+    h2.answer_head(3)
+    upstream.send(b"0\r\nX-Status: 0\r\n\r\n")
+    assert h2.answer(3).trailers == [("x-status", "0")]
+    h2.open_window(1, 100_000)
+    h2.open_window(0, 100_000)
+    h2.answer(1)
+    h2.get(5)
+    stage.origin.asked().send(answer(200, b"and on"))
+    assert h2.answer(5).body == b"and on"
+
+
 def test_streams_that_are_stuck_are_bounded_together(stage):
     """However many streams a client has, what it may leave with weir is bounded."""
     h2 = H2Client(stage.connect())
