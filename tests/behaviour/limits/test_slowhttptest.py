@@ -15,7 +15,7 @@ INI = f"""
 [defaults]
 timeout_request = 1s
 timeout_client = 1s
-timeout_keepalive = 1s
+timeout_keepalive = 10s
 min_read_rate = 1000
 [listener web]
 bind = @web
