@@ -90,7 +90,7 @@ static bool read_server(struct check *check, const struct ini_entry *entry,
                         struct config_server *server, struct writer *why) {
     struct bytes rest = entry->value;
     struct bytes item;
-    if (!check_item(entry, &rest, &item)) return true; /* empty: reported already */
+    if (!check_item(entry, &rest, &item)) return true;
     *server = (struct config_server){.weight = 1};
     if (!address_resolve(item, check->memory, &server->address, why)) return false;
     server->name = server->address.text;
@@ -117,6 +117,7 @@ static void check_servers(struct check *check, const struct ini_section *section
             check_fault(check, section, entry, "%.*s", BYTES_FMT(writer_bytes(&why)));
             continue;
         }
+        if (!server.name) continue; /* empty: reported already */
         for (uint32_t i = 0; i < upstream->server_count; i++) {
             if (!address_equal(&upstream->servers[i].address, &server.address)) continue;
             check_fault(check, section, entry, "duplicate server \"%s\"", server.name);

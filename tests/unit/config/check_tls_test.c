@@ -196,6 +196,9 @@ static void bad_upstreams_are_named(void **state) {
         {"[upstream u]\nserver = unix:/x\ntls = on\n",
          "11: upstream u.tls: server unix:/x has no name that its certificate could have: "
          "server_name = NAME says it\n"},
+        {"[upstream u]\nserver =\nserver =\ntls = on\n",
+         "10: upstream u.server: the value is empty\n"
+         "11: upstream u.server: the value is empty\n"},
         {"[upstream u]\nserver = localhost:1\ntls = on\nserver_name = a:1\n",
          "12: upstream u.server_name: \"a:1\" is not a host without a port\n"},
         {"[upstream u]\nserver = localhost:1\ntls = on\nserver_name = *.a\n",
