@@ -9,6 +9,7 @@
 #include "ring/ring.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <openssl/crypto.h>
@@ -17,6 +18,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -126,8 +129,20 @@ static void check_descriptors(struct doctor *doctor) {
     }
 }
 
+/* As bind(2) would say it, which would leave the file. */
+static int try_path(const char *path) {
+    struct stat status;
+    if (lstat(path, &status) == 0 && !S_ISSOCK(status.st_mode)) return -EADDRINUSE;
+    char folder[sizeof((struct sockaddr_un *)0)->sun_path + 1];
+    int size = (int)(strrchr(path, '/') - path); /* it is absolute */
+    (void)snprintf(folder, sizeof folder, "%.*s/", size, path);
+    return faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) < 0 ? -errno : 0;
+}
+
 /* Whether the system has it, and gives it to who asks; one in use is no fault: weir may serve. */
 static int try_bind(const struct config_address *address) {
+    const struct sockaddr_un *path = (const void *)&address->storage;
+    if (path->sun_family == AF_UNIX) return try_path(path->sun_path);
     int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
     int error = bind(fd, (const void *)&address->storage, address->size) < 0 ? -errno : 0;
@@ -141,7 +156,6 @@ static void check_addresses(struct doctor *doctor) {
         const struct config_listener *listener = &doctor->config->listeners[i];
         for (uint32_t j = 0; j < listener->bind_count; j++) {
             const struct config_address *address = &listener->binds[j];
-            if (address->storage.ss_family == AF_UNIX) continue; /* a try would make the file */
             int error = try_bind(address);
             good += error == 0;
             if (error == 0) continue;

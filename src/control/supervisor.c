@@ -200,6 +200,8 @@ void supervisor_explain_bind(const struct config_address *address, int error, ch
         (void)snprintf(hint, sizeof hint, " (a file that is no socket is there)");
     } else if (error == -EADDRINUSE) {
         (void)snprintf(hint, sizeof hint, " (does another weir, or somebody else, serve it?)");
+    } else if (error == -ENOENT) {
+        (void)snprintf(hint, sizeof hint, " (its folder must be made first)");
     } else if (error == -EACCES && is_unix) {
         (void)snprintf(hint, sizeof hint, " (its folder must be writable for who starts weir)");
     } else if (error == -EACCES) {

@@ -233,14 +233,26 @@ def test_a_unix_socket_where_it_may_not_write(as_nobody, tmp_path):
     assert (f"cannot listen on unix:{tmp_path}/socket: Permission denied (its folder must be "
             "writable for who starts weir)" in log)
     assert process.wait(RUN_S) == 1
+    process = as_nobody(HI.format("", f"unix:{tmp_path}/socket"), "doctor")
+    said = process.communicate(timeout=RUN_S)[0]
+    assert f"fail  unix:{tmp_path}/socket: Permission denied (its folder must be writable" in said
 
 
-def doctor(tmp_path, user):
+def doctor(tmp_path, user, binds="127.0.0.1:8080"):
     (tmp_path / "weir.ini").write_text(
-        HI.format(user, "127.0.0.1:8080").replace("workers = 1", "workers = 256"))
+        HI.format(user, binds).replace("workers = 1", "workers = 256"))
     done = subprocess.run([BINARY, "-c", "weir.ini", "doctor"], cwd=tmp_path, text=True,
                           stdin=subprocess.DEVNULL, capture_output=True, timeout=RUN_S)
     return done.stdout
+
+
+def test_doctor_knows_where_no_unix_socket_can_be_made(tmp_path):
+    binds = [f"unix:{tmp_path}/{name}" for name in ("none/socket", "weir.ini", "socket")]
+    said = doctor(tmp_path, "", " ".join(binds))
+    assert f"fail  {binds[0]}: No such file or directory (its folder must be made first)\n" in said
+    assert f"fail  {binds[1]}: Address already in use (a file that is no socket is there)\n" in said
+    assert "ok    addresses: 1 can be listened on\n" in said
+    assert not (tmp_path / "socket").exists()
 
 
 def pipe_pages():
