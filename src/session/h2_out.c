@@ -336,9 +336,10 @@ static void h2_end_op(struct stream *stream, const struct http_fields *trailers)
     if (h2_ignores(s)) return;
     CHECK(s->user_open && s->out_state == H2_OUT_BODY);
     bool any = trailers && trailers->count != 0 && !s->no_body;
-    /* Behind the last byte they go at once: unlike data they wait for no window. Before the head
-     * has gone out nghttp2 might send them first. */
-    bool at_once = any && s->out.bytes == 0 && s->stream.sent;
+    /* Behind the last byte they go at once: unlike data they wait for no window. nghttp2 sends them
+     * behind the head of an answer, but ahead of that of a request. */
+    bool ordered = s->stream.sent || h2->session.is_client;
+    bool at_once = any && s->out.bytes == 0 && ordered;
     if (any && !(at_once ? h2_put_trailers(h2, s, trailers) : h2_keep_trailers(s, trailers))) {
         h2_fail_later(s, REASON_NO_MEMORY);
         return;

@@ -165,7 +165,8 @@ def test_a_slow_server_of_one_stream_holds_back_no_other(stage):
     h2.answer(1)
 
 
-def test_trailers_wait_for_no_window(stage):
+@pytest.mark.parametrize("together", (False, True))
+def test_trailers_wait_for_no_window(stage, together):
     """RFC 9113 section 6.9: only DATA is subject to it. Another stream may have used it up."""
     h2 = H2Client(stage.connect(), window=65535)
     h2.stingy = True
@@ -174,9 +175,13 @@ def test_trailers_wait_for_no_window(stage):
     h2.until(lambda: len(h2.on(1).body) == 65535, "all of the window")
     h2.get(3)
     upstream = stage.origin.asked()
-    upstream.send(answer_head(200, "Transfer-Encoding: chunked"))
-    h2.answer_head(3)
-    upstream.send(b"0\r\nX-Status: 0\r\n\r\n")
+    head, end = answer_head(200, "Transfer-Encoding: chunked"), b"0\r\nX-Status: 0\r\n\r\n"
+    if together:
+        upstream.send(head + end)
+    else:
+        upstream.send(head)
+        h2.answer_head(3)
+        upstream.send(end)
     assert h2.answer(3).trailers == [("x-status", "0")]
     h2.open_window(1, 100_000)
     h2.open_window(0, 100_000)
