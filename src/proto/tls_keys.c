@@ -28,16 +28,18 @@ static void tls_keys_increment(unsigned char *number) {
         ;
 }
 
+bool tls_keys_send_nonce(const struct tls_keys *keys) {
+    return keys->as.type.version != TLS_1_3_VERSION &&
+           keys->as.type.cipher_type != TLS_CIPHER_CHACHA20_POLY1305;
+}
+
 void tls_keys_advance(struct tls_keys *keys) {
     if (keys->size == 0) return;
     unsigned char *all = (unsigned char *)&keys->as;
     tls_keys_increment(all + keys->size - TLS_CIPHER_AES_GCM_128_REC_SEQ_SIZE); /* it stands last */
-    /* TLS 1.3 and ChaCha20 make the nonce of the number (RFC 8446 section 5.3, RFC 7905). */
-    if (keys->as.type.version == TLS_1_3_VERSION) return;
-    if (keys->as.type.cipher_type == TLS_CIPHER_AES_GCM_128)
-        tls_keys_increment(keys->as.gcm_128.iv);
-    if (keys->as.type.cipher_type == TLS_CIPHER_AES_GCM_256)
-        tls_keys_increment(keys->as.gcm_256.iv);
+    if (!tls_keys_send_nonce(keys)) return;
+    bool is_128 = keys->as.type.cipher_type == TLS_CIPHER_AES_GCM_128;
+    tls_keys_increment(is_128 ? keys->as.gcm_128.iv : keys->as.gcm_256.iv);
 }
 
 void tls_keys_wipe(struct tls_keys *keys) { OPENSSL_cleanse(keys, sizeof *keys); }

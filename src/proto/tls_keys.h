@@ -24,6 +24,10 @@ struct tls_keys {
 
 /* `told`: by BIO_CTRL_SET_KTLS, one of the structs above; of another cipher there are none then. */
 void tls_keys_set(struct tls_keys *keys, const void *told);
+/* Whether each record carries its nonce, which then moves as its number does: AES-GCM in TLS 1.2
+ * (RFC 5288 section 3). TLS 1.3 and ChaCha20 make it of the number (RFC 8446 section 5.3, RFC
+ * 7905). */
+bool tls_keys_send_nonce(const struct tls_keys *keys);
 /* A record was made. */
 void tls_keys_advance(struct tls_keys *keys);
 /* There are none any more, nor a trace of them. */

@@ -14,10 +14,6 @@ static bool tls_seal_is_13(const struct tls_keys *keys) {
     return keys->as.type.version == TLS_1_3_VERSION;
 }
 
-static bool tls_seal_sends_nonce(const struct tls_keys *keys) {
-    return !tls_seal_is_13(keys) && keys->as.type.cipher_type != TLS_CIPHER_CHACHA20_POLY1305;
-}
-
 struct tls_seal_parts {
     const char *cipher; /* as EVP_CIPHER_fetch(3) knows it */
     const unsigned char *key;
@@ -28,35 +24,24 @@ struct tls_seal_parts {
 };
 
 static struct tls_seal_parts tls_seal_parts(const struct tls_keys *keys) {
-    switch (keys->as.type.cipher_type) {
-    case TLS_CIPHER_AES_GCM_128: {
-        const struct tls12_crypto_info_aes_gcm_128 *gcm = &keys->as.gcm_128;
-        return (struct tls_seal_parts){.cipher = "AES-128-GCM",
-                                       .key = gcm->key,
-                                       .salt = gcm->salt,
-                                       .iv = gcm->iv,
-                                       .number = gcm->rec_seq,
-                                       .salt_size = sizeof gcm->salt};
-    }
-    case TLS_CIPHER_AES_GCM_256: {
-        const struct tls12_crypto_info_aes_gcm_256 *gcm = &keys->as.gcm_256;
-        return (struct tls_seal_parts){.cipher = "AES-256-GCM",
-                                       .key = gcm->key,
-                                       .salt = gcm->salt,
-                                       .iv = gcm->iv,
-                                       .number = gcm->rec_seq,
-                                       .salt_size = sizeof gcm->salt};
-    }
-    default: {
-        CHECK(keys->as.type.cipher_type == TLS_CIPHER_CHACHA20_POLY1305);
-        const struct tls12_crypto_info_chacha20_poly1305 *chacha20 = &keys->as.chacha20;
+    const struct tls12_crypto_info_aes_gcm_128 *gcm_128 = &keys->as.gcm_128;
+    const struct tls12_crypto_info_aes_gcm_256 *gcm_256 = &keys->as.gcm_256;
+    const struct tls12_crypto_info_chacha20_poly1305 *chacha20 = &keys->as.chacha20;
+    uint16_t type = keys->as.type.cipher_type;
+    if (type == TLS_CIPHER_CHACHA20_POLY1305)
         return (struct tls_seal_parts){.cipher = "ChaCha20-Poly1305",
                                        .key = chacha20->key,
                                        .salt = chacha20->iv,
                                        .iv = chacha20->iv,
                                        .number = chacha20->rec_seq};
-    }
-    }
+    bool is_128 = type == TLS_CIPHER_AES_GCM_128;
+    CHECK(is_128 || type == TLS_CIPHER_AES_GCM_256);
+    return (struct tls_seal_parts){.cipher = is_128 ? "AES-128-GCM" : "AES-256-GCM",
+                                   .key = is_128 ? gcm_128->key : gcm_256->key,
+                                   .salt = is_128 ? gcm_128->salt : gcm_256->salt,
+                                   .iv = is_128 ? gcm_128->iv : gcm_256->iv,
+                                   .number = is_128 ? gcm_128->rec_seq : gcm_256->rec_seq,
+                                   .salt_size = sizeof gcm_128->salt};
 }
 
 /* Salt and nonce as they are (RFC 5288 section 3), else with the record's number over their end
@@ -65,7 +50,7 @@ static void tls_seal_nonce(const struct tls_keys *keys, unsigned char *nonce) {
     struct tls_seal_parts parts = tls_seal_parts(keys);
     memcpy(nonce, parts.salt, parts.salt_size);
     memcpy(nonce + parts.salt_size, parts.iv, TLS_SEAL_NONCE - parts.salt_size);
-    if (tls_seal_sends_nonce(keys)) return;
+    if (tls_keys_send_nonce(keys)) return;
     for (int i = 0; i < TLS_SEAL_NUMBER; i++)
         nonce[TLS_SEAL_NONCE - TLS_SEAL_NUMBER + i] ^= parts.number[i];
 }
@@ -101,7 +86,7 @@ size_t tls_seal_begin(struct tls_seal *seal, struct tls_keys *keys, uint8_t type
     unsigned char extra[TLS_SEAL_NUMBER + SSL3_RT_HEADER_LENGTH];
     unsigned char *head = (unsigned char *)to;
     bool is_13 = tls_seal_is_13(keys);
-    size_t nonce_size = tls_seal_sends_nonce(keys) ? TLS_SEAL_NUMBER : 0;
+    size_t nonce_size = tls_keys_send_nonce(keys) ? TLS_SEAL_NUMBER : 0;
     seal->type = type;
     tls_seal_nonce(keys, nonce);
     /* In TLS 1.3 all seem to be data: what it is stands encrypted behind it. */
